@@ -1,0 +1,62 @@
+"""Everything that `lstm_core` raises on purpose. Knows no framework."""
+
+from __future__ import annotations
+
+
+class LSTMCoreError(Exception):
+    """Root of the errors of this package."""
+
+
+class SpecError(LSTMCoreError, ValueError):
+    """A layer's configuration makes no sense, or no kernel knows it.
+
+    Attributes:
+        field: The argument at fault.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class WeightsError(LSTMCoreError, ValueError):
+    """Weights do not fit the configuration that they were given for.
+
+    Attributes:
+        name: Which of the arrays.
+        expected: The shape that the configuration asks for.
+        actual: The shape that came.
+    """
+
+    def __init__(self, name: str, expected: tuple[int, ...], actual: tuple[int, ...]) -> None:
+        super().__init__(f"{name} has shape {actual}, expected {expected}")
+        self.name = name
+        self.expected = expected
+        self.actual = actual
+
+
+class FormatError(LSTMCoreError, ValueError):
+    """A model file is damaged, or holds something that cannot be served.
+
+    Attributes:
+        path: The file.
+        problems: One sentence for each thing that stands in the way, with the layer's name.
+    """
+
+    def __init__(self, path: str, problems: list[str]) -> None:
+        listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {p}" for p in problems)
+        super().__init__(f"{path}: {listed}")
+        self.path = path
+        self.problems = problems
+
+
+class NotStreamableError(LSTMCoreError, ValueError):
+    """A step was asked of a network that needs the whole sequence at once.
+
+    Attributes:
+        reasons: One sentence for each layer that cannot stream.
+    """
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons

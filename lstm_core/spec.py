@@ -1,0 +1,55 @@
+"""The configuration of one LSTM as inference sees it, and the order of its gates.
+
+Owns names and numbers. Knows no arrays, no weights and no framework.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lstm_core.errors import SpecError
+
+GATE_ORDER = "ifco"
+"""Order of the four gates along the last axis of every kernel and bias: input, forget, cell
+candidate, output. The one of Keras; `weights.reorder_gates` translates the others."""
+
+ACTIVATIONS = frozenset(
+    {
+        "celu", "elu", "exponential", "gelu", "hard_sigmoid", "hard_sigmoid_v1", "hard_silu",
+        "leaky_relu", "linear", "log_sigmoid", "mish", "relu", "relu6", "selu", "sigmoid", "silu",
+        "softplus", "softsign", "tanh",
+    }
+)  # fmt: skip
+"""Elementwise activations by their Keras 3 names. `hard_sigmoid` is Keras 3's, `relu6(x + 3) / 6`;
+`hard_sigmoid_v1` is the one of Keras 1 and 2, `clip(0.2 x + 0.5, 0, 1)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LSTMSpec:
+    """One LSTM's configuration, without options that only training or the call decide.
+
+    Attributes:
+        input_size: Features of one time step, at least 1.
+        units: Length of `h` and of `c`, at least 1.
+        activation: Of the cell candidate and of the cell state on its way out.
+        recurrent_activation: Of the input, forget and output gates.
+        use_bias: Whether there is a bias.
+
+    Raises:
+        SpecError: A size is not positive, or an activation is not in `ACTIVATIONS`.
+    """
+
+    input_size: int
+    units: int
+    activation: str = "tanh"
+    recurrent_activation: str = "sigmoid"
+    use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("input_size", "units"):
+            if getattr(self, field) < 1:
+                raise SpecError(field, f"must be at least 1, not {getattr(self, field)}")
+        for field in ("activation", "recurrent_activation"):
+            if getattr(self, field) not in ACTIVATIONS:
+                known = ", ".join(sorted(ACTIVATIONS))
+                raise SpecError(field, f"unknown activation {getattr(self, field)!r}; known: {known}")

@@ -1,0 +1,104 @@
+"""The weights of one LSTM: their container, their initialisation, and the layouts of others.
+
+Knows shapes and gate orders. Knows no file format and no framework.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_core.errors import WeightsError
+from lstm_core.spec import GATE_ORDER, LSTMSpec
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LSTMWeights:
+    """One LSTM's weights, gates in `spec.GATE_ORDER` along the last axis.
+
+    Attributes:
+        kernel: `(input_size, 4 * units)` floating.
+        recurrent_kernel: `(units, 4 * units)` floating.
+        bias: `(4 * units,)` floating, or None where the spec has no bias.
+    """
+
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array | None
+
+    def check(self, spec: LSTMSpec) -> None:
+        """Compare every shape with what `spec` asks for.
+
+        Raises:
+            WeightsError: A shape differs, or a bias is missing or too many.
+        """
+        expected: dict[str, tuple[int, ...]] = {
+            "kernel": (spec.input_size, 4 * spec.units),
+            "recurrent_kernel": (spec.units, 4 * spec.units),
+            "bias": (4 * spec.units,) if spec.use_bias else (),
+        }
+        for name, shape in expected.items():
+            array = getattr(self, name)
+            actual = () if array is None else array.shape
+            if actual != shape:
+                raise WeightsError(name, shape, actual)
+
+    def astype(self, dtype: npt.DTypeLike) -> LSTMWeights:
+        """Return the same weights in another floating dtype, C-contiguous."""
+        return LSTMWeights(
+            kernel=np.ascontiguousarray(self.kernel, dtype),
+            recurrent_kernel=np.ascontiguousarray(self.recurrent_kernel, dtype),
+            bias=None if self.bias is None else np.ascontiguousarray(self.bias, dtype),
+        )
+
+
+def initialize(spec: LSTMSpec, seed: int) -> LSTMWeights:
+    """Draw weights as Keras's defaults do: Glorot-uniform kernel, orthogonal recurrent kernel.
+
+    The bias is zero but for the forget gate's ones (`unit_forget_bias`). The numbers are not
+    those that Keras draws from the same seed.
+
+    Args:
+        spec: Sizes and whether there is a bias.
+        seed: Of NumPy's default generator.
+
+    Returns:
+        float32 weights.
+
+    References:
+        Glorot and Bengio 2010; Saxe et al. 2014; Jozefowicz et al. 2015 (forget bias).
+    """
+    random = np.random.default_rng(seed)
+    limit = np.sqrt(6 / (spec.input_size + 4 * spec.units))
+    kernel = random.uniform(-limit, limit, (spec.input_size, 4 * spec.units))
+    q, r = np.linalg.qr(random.standard_normal((4 * spec.units, spec.units)))
+    recurrent_kernel = (q * np.sign(np.diagonal(r))).T
+    bias = np.zeros(4 * spec.units)
+    bias[spec.units : 2 * spec.units] = 1
+    weights = LSTMWeights(
+        kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias if spec.use_bias else None
+    )
+    return weights.astype(np.float32)
+
+
+def reorder_gates(array: Array, order: str, to: str = GATE_ORDER) -> Array:
+    """Return `array` with the gates along its last axis in another order.
+
+    Args:
+        array: `(..., 4 * units)`.
+        order: The order that it has, a permutation of `ifco`. Other systems call the cell
+            candidate `g` or `j`.
+        to: The order wanted.
+
+    Raises:
+        ValueError: `order` or `to` is not a permutation of `ifco`.
+    """
+    if sorted(order) != sorted(GATE_ORDER) or sorted(to) != sorted(GATE_ORDER):
+        raise ValueError(f"gate orders are permutations of {GATE_ORDER!r}, not {order!r} and {to!r}")
+    gates = dict(zip(order, np.split(array, 4, axis=-1), strict=True))
+    return np.concatenate([gates[gate] for gate in to], axis=-1)
