@@ -52,4 +52,6 @@ class LSTMSpec:
         for field in ("activation", "recurrent_activation"):
             if getattr(self, field) not in ACTIVATIONS:
                 known = ", ".join(sorted(ACTIVATIONS))
-                raise SpecError(field, f"unknown activation {getattr(self, field)!r}; known: {known}")
+                raise SpecError(
+                    field, f"unknown activation {getattr(self, field)!r}; known: {known}"
+                )

@@ -99,6 +99,8 @@ def reorder_gates(array: Array, order: str, to: str = GATE_ORDER) -> Array:
         ValueError: `order` or `to` is not a permutation of `ifco`.
     """
     if sorted(order) != sorted(GATE_ORDER) or sorted(to) != sorted(GATE_ORDER):
-        raise ValueError(f"gate orders are permutations of {GATE_ORDER!r}, not {order!r} and {to!r}")
+        raise ValueError(
+            f"gate orders are permutations of {GATE_ORDER!r}, not {order!r} and {to!r}"
+        )
     gates = dict(zip(order, np.split(array, 4, axis=-1), strict=True))
     return np.concatenate([gates[gate] for gate in to], axis=-1)
