@@ -7,6 +7,7 @@ dtype. Definitions are those of `keras.activations` (Keras 3), with its default 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import erf
 from typing import Any
 
 import numpy as np
@@ -113,9 +114,7 @@ def gelu(x: Array, approximate: bool = False) -> Array:
 
 
 def _erf(x: Array) -> Array:
-    # NumPy has no erf. Only a Dense head asks for one, a few values a step.
-    from math import erf
-
+    # NumPy has none, and this one takes a Python float at a time: slow, but seldom asked for.
     return np.vectorize(erf, otypes=[x.dtype])(x)
 
 

@@ -108,6 +108,8 @@ class Network:
         layers: The chain, layers that do nothing at inference left out.
         input_size: Features of one time step; 1 where they are integers for an embedding.
         output_size: Outputs of one time step.
+        output_sizes: Values that each layer gives for a time step.
+        widest: The most values that a layer gives for a time step.
         returns_sequences: Whether the file's own output has a time axis.
         vocabulary: The embedding's number of rows, or None where inputs are real numbers.
         state_layout: The parts of a state row in Keras's order: h, c of the first recurrent layer,
@@ -127,7 +129,10 @@ class Network:
         self.name = name
         self.layers = layers
         self.input_size = input_size
-        self.output_size, self.returns_sequences = _check_chain(input_size, layers)
+        sizes, self.returns_sequences = _check_chain(input_size, layers)
+        self.output_size = sizes[-1]
+        self.widest = max(sizes)
+        self.output_sizes = sizes
         first = layers[0]
         self.vocabulary = first.table.shape[0] if isinstance(first, Embedding) else None
         self.streaming_obstacles = [
@@ -143,8 +148,9 @@ class Network:
         return tuple(layer for layer in self.layers if isinstance(layer, Recurrent))
 
 
-def _check_chain(input_size: int, layers: tuple[Layer, ...]) -> tuple[int, bool]:
+def _check_chain(input_size: int, layers: tuple[Layer, ...]) -> tuple[list[int], bool]:
     size = input_size
+    sizes: list[int] = []
     has_time = True
     for index, layer in enumerate(layers):
         if isinstance(layer, Embedding) and index:
@@ -152,11 +158,12 @@ def _check_chain(input_size: int, layers: tuple[Layer, ...]) -> tuple[int, bool]
         if not has_time and isinstance(layer, Recurrent | Bidirectional | Masking):
             raise SpecError(layer.name, "needs a time axis, but a layer before it ended it")
         size = layer.output_size(size)
+        sizes.append(size)
         if isinstance(layer, Recurrent | Bidirectional):
             has_time = layer.return_sequences
     if not any(isinstance(layer, Recurrent | Bidirectional) for layer in layers):
         raise SpecError("layers", "there is no recurrent layer, so there is no state to keep")
-    return size, has_time
+    return sizes, has_time
 
 
 def _streaming_obstacle(layer: Layer) -> str | None:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from lstm_core.dispatch import Dispatch, dispatch_runtime
 from lstm_core.errors import NotStreamableError
 from lstm_core.kernels.numpy import NumpyLSTM, limit_blas_threads
-from lstm_core.network import Bidirectional, Network, Recurrent
+from lstm_core.network import Bidirectional, Layer, Network, Recurrent
 from lstm_core.pointwise import Embedding, Masking
+from lstm_core.spec import LSTMSpec
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -53,7 +54,8 @@ class CpuRuntime:
 
     Attributes:
         network: What it runs.
-        dispatches: For each recurrent layer its name and the kernel chosen, with the reason.
+        dispatches: The kernel chosen for each recurrent layer, with the reason; for a bidirectional
+            one, the kernel of both its directions.
     """
 
     def __init__(self, network: Network, capacity: int) -> None:
@@ -69,9 +71,11 @@ class CpuRuntime:
         self._predict_kernels = {
             layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()
         }
-        self.dispatches: list[tuple[str, Dispatch]] = [
-            (layer.name, dispatch_runtime(layer.spec)) for layer in _lstms(network)
-        ]
+        self.dispatches: dict[Layer, Dispatch] = {
+            layer: dispatch_runtime(_spec(layer))
+            for layer in network.layers
+            if isinstance(layer, Recurrent | Bidirectional)
+        }
         self._rows: Float32 = np.zeros((capacity + 1, network.state_size), np.float32)
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
         self._free = list(range(capacity, ZERO_SLOT, -1))
@@ -136,9 +140,9 @@ class CpuRuntime:
             active = (np.asarray(lengths)[:, None] > np.arange(time)).sum(axis=0).tolist()
             inputs = inputs[order]
             mask = None if mask is None else mask[order]
-            from_slots = np.asarray(from_slots)[order]
-        rows = self._rows[from_slots]
-        has_output = self._has_output[from_slots]
+        sources = np.asarray(from_slots) if order is None else np.asarray(from_slots)[order]
+        rows = self._rows[sources]
+        has_output = self._has_output[sources]
         outputs = self._stream(inputs, rows, has_output, active, mask)
         if order is not None:
             for t in range(min(lengths), time):
@@ -231,7 +235,7 @@ class CpuRuntime:
             case "mul":
                 return forward * backward
             case _:
-                return (forward + backward) / 2
+                return (forward + backward) * np.float32(0.5)
 
     def _run_from_zeros(self, layer: Recurrent, x: Float32, mask: Bool | None) -> Float32:
         batch, time, _ = x.shape
@@ -252,6 +256,10 @@ class CpuRuntime:
         if layer.zero_output_for_mask and mask is not None:
             outputs *= mask[..., None]
         return outputs if layer.return_sequences else outputs[:, -1]
+
+
+def _spec(layer: Recurrent | Bidirectional) -> LSTMSpec:
+    return layer.forward.spec if isinstance(layer, Bidirectional) else layer.spec
 
 
 def _lstms(network: Network) -> list[Recurrent]:

@@ -1,0 +1,1 @@
+"""Sessions over recurrent networks: an engine, its stores and its transports."""

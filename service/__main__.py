@@ -1,0 +1,104 @@
+"""The command line: `lstm-service serve` and `lstm-service models`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lstm_core.errors import FormatError
+from service.settings import Settings, add_options, read_settings
+
+log = logging.getLogger("service")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Those behind the program's name; None means the process's own.
+
+    Returns:
+        The exit status: 0, or 2 where an argument or a file is at fault.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "models":
+            return _print_models(options.files)
+        return _serve(read_settings(options))
+    except (FormatError, OSError) as error:
+        print(f"lstm-service: {error}", file=sys.stderr)
+    except ValidationError as error:
+        for problem in error.errors():
+            option = (
+                "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "settings"
+            )
+            print(f"lstm-service: {option}: {problem['msg']}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lstm-service", description="Serve trained LSTMs with one recurrent state per client."
+    )
+    parser.add_argument("--version", action="version", version=version("lstm-service"))
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="serve models",
+        description="Serve models over HTTP and WebSocket. Each option is also an environment"
+        " variable: LSTM_ and its name in capitals, as LSTM_MAX_PENDING.",
+    )
+    add_options(serve)
+    models = commands.add_parser(
+        "models",
+        help="tell what files hold",
+        description="Tell what model files hold, their shapes, and which kernels would run them.",
+    )
+    models.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="a .keras file; none: the bundled ones"
+    )
+    return parser
+
+
+def _print_models(files: Sequence[Path]) -> int:
+    from service.models import bundled_models, read_signature
+
+    named = [(path.stem, path) for path in files] or list(bundled_models().items())
+    for name, path in named:
+        signature = read_signature(name, path)
+        print(f"{name} ({path})")
+        takes = (
+            f"{signature.input_size} numbers"
+            if signature.vocabulary is None
+            else f"an integer below {signature.vocabulary}"
+        )
+        print(f"  a step takes {takes} and gives {signature.output_size} numbers")
+        vectors = ", ".join(f"{v.layer}.{v.role}[{v.size}]" for v in signature.state_layout)
+        print(f"  state: {vectors or 'none'}")
+        print(f"  fingerprint: {signature.fingerprint}")
+        for layer in signature.layers:
+            print(f"  {layer.kind:<18} {layer.name:<24} -> {layer.output_size}")
+            if layer.kernel is not None:
+                print(f"  {'':<18} kernel {layer.kernel} on {layer.device}: {layer.reason}")
+        for obstacle in signature.streaming_obstacles:
+            print(f"  predict only: {obstacle}")
+    return 0
+
+
+def _serve(settings: Settings) -> int:
+    from service.server import serve
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return serve(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

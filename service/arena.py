@@ -1,0 +1,84 @@
+"""Which sessions have their rows at hand, and in which slots.
+
+A cache over the store: every record at hand is in the store too, so the least recently used session
+that nobody waits for can make room at any time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from service.domain import Bool, Float32, Record, SessionKey
+from service.jobs import Live
+
+
+class Arena:
+    """Sessions by key, over the slots of a runtime."""
+
+    def __init__(self, runtime: CpuRuntime, is_busy: Callable[[SessionKey], bool]) -> None:
+        """Begin empty.
+
+        Args:
+            runtime: Owns the rows.
+            is_busy: Whether a session has jobs, and so must stay.
+        """
+        self._runtime = runtime
+        self._is_busy = is_busy
+        self._sessions: OrderedDict[SessionKey, Live] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many sessions are at hand."""
+        return len(self._sessions)
+
+    def find(self, key: SessionKey) -> Live | None:
+        """Return a session that is at hand, as its latest use."""
+        live = self._sessions.get(key)
+        if live is not None:
+            self._sessions.move_to_end(key)
+        return live
+
+    def place(self, key: SessionKey, record: Record) -> Live:
+        """Take a record from the store to hand."""
+        live = Live(record, self.slot_with(record.row, record.has_output))
+        self._sessions[key] = live
+        return live
+
+    def keep(self, key: SessionKey, live: Live, record: Record, slot: int) -> None:
+        """Move a session to its newly committed record and to the slot that holds its row."""
+        self._runtime.free(live.slot)
+        live.record = record
+        live.slot = slot
+        self._sessions[key] = live
+
+    def forget(self, key: SessionKey) -> None:
+        """Let go of a session, and free its slot."""
+        live = self._sessions.pop(key, None)
+        if live is not None:
+            self._runtime.free(live.slot)
+
+    def allocate(self) -> int:
+        """Take a slot, from the session that was used the longest ago if need be.
+
+        Raises:
+            IndexError: Every session at hand is busy. The engine's limits rule that out.
+        """
+        if not self._runtime.num_free:
+            self.forget(next(key for key in self._sessions if not self._is_busy(key)))
+        return self._runtime.allocate()
+
+    def slot_with(self, row: Float32, has_output: Bool) -> int:
+        """Take a slot and write a row `(state_size,)` and its flags into it."""
+        slot = self.allocate()
+        self._runtime.write(slot, row, has_output)
+        return slot
+
+    def free(self, slot: int) -> None:
+        """Give back a slot that is no session's own."""
+        self._runtime.free(slot)
+
+
+def absent() -> Live:
+    """Return a session that does not exist yet: it starts from zeros, and is nowhere at hand."""
+    return Live(None, ZERO_SLOT)

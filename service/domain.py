@@ -1,0 +1,324 @@
+"""What the engine is asked and what it answers. Knows no transport, no framework and no store."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+DEFAULT_TENANT = "default"
+CLIENT_ID_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}$"
+REPLAY_WINDOW = 16
+"""How many of a session's last requests are answered again when they come again."""
+MAX_STORED_ANSWER_BYTES = 16 * 1024
+"""A longer answer is not stored: the row before it is, and a retry computes it again."""
+
+_CLIENT_ID = re.compile(CLIENT_ID_PATTERN[:-1] + r"\Z")
+
+
+def is_client_id(text: str) -> bool:
+    """Tell whether `text`, percent-decoded already, can name a client."""
+    return _CLIENT_ID.match(text) is not None
+
+
+class SessionKey(NamedTuple):
+    """Whose state.
+
+    Attributes:
+        tenant: Who owns it; `DEFAULT_TENANT` until there are keys.
+        model: The model's name.
+        client_id: Matches `CLIENT_ID_PATTERN`.
+    """
+
+    tenant: str
+    model: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AdvanceRequest:
+    """Take the next time steps of a session: one for a step, many for a sequence.
+
+    Attributes:
+        key: The session.
+        inputs: `(time, input_size)` float32, finite, time at least 1.
+        mask: `(time,)` bool, true where a step is live; None means everywhere.
+        return_sequences: Whether every step's output is wanted, or the last one's only.
+        return_state: Whether the state after the last step is wanted too.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
+    """
+
+    key: SessionKey
+    inputs: Float32
+    mask: Bool | None = None
+    return_sequences: bool = True
+    return_state: bool = False
+    position: int | None = None
+    epoch: int | None = None
+
+    def digest(self) -> bytes:
+        """Return 16 bytes that tell this request from others, but for position and epoch."""
+        digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16)
+        flags = (self.inputs.shape, self.return_sequences, self.return_state, self.mask is None)
+        digest.update(repr(flags).encode())
+        if self.mask is not None:
+            digest.update(self.mask.tobytes())
+        return digest.digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ResetRequest:
+    """Begin a new life at position 0.
+
+    Attributes:
+        key: The session; it need not exist.
+        row: `(state_size,)` float32, the state to begin with; None means zeros.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
+    """
+
+    key: SessionKey
+    row: Float32 | None = None
+    position: int | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImportRequest:
+    """Begin a new life at a given position with a given state.
+
+    Attributes:
+        key: The session; it need not exist.
+        row: `(state_size,)` float32.
+        has_output: `(recurrent layers,)` bool: see `Record`.
+        new_position: The position to set.
+        fingerprint: Of the model that the state comes from; None means that it fits.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
+    """
+
+    key: SessionKey
+    row: Float32
+    has_output: Bool
+    new_position: int
+    fingerprint: str | None = None
+    position: int | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookRequest:
+    """Read a session, after everything that was asked of it before.
+
+    Attributes:
+        key: The session.
+    """
+
+    key: SessionKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRequest:
+    """End a session.
+
+    Attributes:
+        key: The session.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
+    """
+
+    key: SessionKey
+    position: int | None = None
+    epoch: int | None = None
+
+
+Request = AdvanceRequest | ResetRequest | ImportRequest | LookRequest | DeleteRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AdvanceReply:
+    """What time steps gave.
+
+    Attributes:
+        outputs: `(time, output_size)` float32, or `(output_size,)` without `return_sequences`.
+        position: Where the session is after them.
+        epoch: The life that it is in.
+        replayed: Whether this is the answer of an earlier request that came again.
+        row: `(state_size,)` float32, the state after them, where it was asked for.
+    """
+
+    outputs: Float32
+    position: int
+    epoch: int
+    replayed: bool = False
+    row: Float32 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SessionReply:
+    """A session as it is: after a reset, an import, a look or, as it was, a deletion.
+
+    Attributes:
+        position: How many time steps it has consumed in this life.
+        epoch: This life.
+        fingerprint: The model that its state belongs to.
+        row: `(state_size,)` float32.
+        has_output: `(recurrent layers,)` bool: see `Record`.
+    """
+
+    position: int
+    epoch: int
+    fingerprint: str
+    row: Float32
+    has_output: Bool
+
+
+Reply = AdvanceReply | SessionReply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Replay:
+    """An answered request, kept with its answer for its retry.
+
+    Attributes:
+        start: The position that it started from.
+        digest: `AdvanceRequest.digest()`.
+        reply: Its answer.
+    """
+
+    start: int
+    digest: bytes
+    reply: AdvanceReply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LongReplay:
+    """An answered request whose answer is too long to keep, but is computed again for its retry.
+
+    Attributes:
+        start: The position that it started from.
+        digest: `AdvanceRequest.digest()`.
+        row_before: `(state_size,)` float32, the state that it started from.
+        has_output_before: `(recurrent layers,)` bool, the flags that belong to it.
+    """
+
+    start: int
+    digest: bytes
+    row_before: Float32
+    has_output_before: Bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Record:
+    """Everything that is kept of a session. Never changed: each commit makes a new one.
+
+    Attributes:
+        fingerprint: The model that the state belongs to.
+        epoch: A random number for each creation, reset and import.
+        position: Time steps consumed in this epoch; masked ones count.
+        row: `(state_size,)` float32, h and c of every layer.
+        has_output: `(recurrent layers,)` bool, whether the layer has had a live step since its
+            state was set: only then does a masked step repeat the last output.
+        replays: The last `REPLAY_WINDOW` requests, oldest first.
+    """
+
+    fingerprint: str
+    epoch: int
+    position: int
+    row: Float32
+    has_output: Bool
+    replays: tuple[Replay | LongReplay, ...] = field(default=())
+
+
+class SessionSummary(NamedTuple):
+    """A line of the session list.
+
+    Attributes:
+        client_id: Whose it is.
+        position: Where it is.
+        epoch: The life that it is in.
+    """
+
+    client_id: str
+    position: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSummary:
+    """A layer of a model, for people.
+
+    Attributes:
+        name: Its name in the file.
+        kind: Its class.
+        output_size: Features that it gives for a time step.
+        kernel: Which kernel runs it, for a recurrent layer; else None.
+        device: Where that runs; else None.
+        reason: Why that kernel; else None.
+    """
+
+    name: str
+    kind: str
+    output_size: int
+    kernel: str | None = None
+    device: str | None = None
+    reason: str | None = None
+
+
+class StateVector(NamedTuple):
+    """One vector of a state row, in the row's order.
+
+    Attributes:
+        layer: The recurrent layer's name.
+        role: `h` or `c`.
+        size: Its length.
+    """
+
+    layer: str
+    role: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What a model takes and gives.
+
+    Attributes:
+        model: The name that it is served under.
+        fingerprint: SHA-256 of its inference configuration and weights.
+        input_size: Features of one time step.
+        output_size: Outputs of one time step.
+        vocabulary: Inputs are one integer a step in [0, vocabulary); None means real numbers.
+        returns_sequences: Whether the outputs of `predict` have a time axis.
+        state_layout: The vectors of a state row.
+        streaming_obstacles: Why it has no sessions, one sentence a layer; empty if it has.
+        layers: The chain.
+    """
+
+    model: str
+    fingerprint: str
+    input_size: int
+    output_size: int
+    vocabulary: int | None
+    returns_sequences: bool
+    state_layout: tuple[StateVector, ...]
+    streaming_obstacles: tuple[str, ...]
+    layers: tuple[LayerSummary, ...]
+
+    @property
+    def num_recurrent(self) -> int:
+        """How many recurrent layers keep a state."""
+        return len(self.state_layout) // 2
+
+    @property
+    def state_size(self) -> int:
+        """The length of a state row."""
+        return sum(vector.size for vector in self.state_layout)

@@ -1,0 +1,188 @@
+"""Everything that can go wrong for a caller. Knows no transport: `transport.status` maps each class.
+
+`code` is part of the API and never changes; the message says what was wrong, what was expected and,
+where there is something to do, what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Root of the errors of this package."""
+
+    code: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a request.
+
+    Attributes:
+        location: Where, as a path into the body: `("inputs", 3)`. Empty for the whole of it.
+        message: What was expected and what came.
+    """
+
+    location: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        where = ".".join(map(str, self.location))
+        return f"{where}: {self.message}" if where else self.message
+
+
+class InvalidRequestError(ServiceError):
+    """A request does not fit the API or the model. Nothing was applied."""
+
+    code = "invalid_request"
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+class ModelUnknownError(ServiceError):
+    """No model has this name."""
+
+    code = "model_unknown"
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"no model is called {name!r}; there are: {', '.join(known)}")
+        self.name = name
+
+
+class NotStreamableError(ServiceError):
+    """The model needs whole sequences, so it has no sessions; `predict` serves it."""
+
+    code = "not_streamable"
+
+    def __init__(self, model: str, reasons: list[str]) -> None:
+        super().__init__(f"model {model!r} cannot be stepped, use predict: {'; '.join(reasons)}")
+        self.reasons = reasons
+
+
+class SessionUnknownError(ServiceError):
+    """The session does not exist, and the request did not begin it."""
+
+    code = "session_unknown"
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            f"there is no session {client_id!r}; a first step has position 0 or none, and no epoch"
+        )
+
+
+class PositionConflictError(ServiceError):
+    """The session is not where the request expects it. Nothing was applied.
+
+    Attributes:
+        position: Where the session is.
+        epoch: The life that it is in.
+    """
+
+    code = "position_conflict"
+
+    def __init__(self, position: int, epoch: int, problem: str) -> None:
+        super().__init__(f"{problem}; the session is at position {position} of epoch {epoch}")
+        self.position = position
+        self.epoch = epoch
+
+
+class FingerprintMismatchError(ServiceError):
+    """A state belongs to other weights than the model's."""
+
+    code = "fingerprint_mismatch"
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(
+            f"the state belongs to fingerprint {actual}, the model has {expected}; to take the state"
+            " over into this model, leave the fingerprint out"
+        )
+
+
+class StateNotFiniteError(ServiceError):
+    """Finite inputs gave a state or an output with NaN or infinity. Nothing was applied."""
+
+    code = "state_not_finite"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the inputs lead to {what} that is not finite, so they were not applied")
+
+
+class BodyTooLargeError(ServiceError):
+    """A body or frame is over the limit."""
+
+    code = "body_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body is over the limit of {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    """A body that is not JSON."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(f"the body must be application/json, not {content_type}")
+
+
+class UnavailableError(ServiceError):
+    """Not now. Nothing was applied; the same request may be sent again.
+
+    Attributes:
+        retry_after_s: When to try again.
+    """
+
+    retry_after_s: ClassVar[int] = 1
+
+
+class QueueFullError(UnavailableError):
+    """As many requests are waiting as may wait."""
+
+    code = "queue_full"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests are waiting already; try again")
+
+
+class DrainingError(UnavailableError):
+    """This process is about to end."""
+
+    code = "draining"
+
+    def __init__(self) -> None:
+        super().__init__("this replica is shutting down; try another one")
+
+
+class NotReadyError(UnavailableError):
+    """This process cannot serve its models: it is starting, or about to end."""
+
+    code = "not_ready"
+
+    def __init__(self, models: list[str]) -> None:
+        super().__init__(f"not ready to serve: {', '.join(models)}")
+        self.models = models
+
+
+class TooManySessionsError(UnavailableError):
+    """As many sessions exist as may exist."""
+
+    code = "too_many_sessions"
+
+    def __init__(self) -> None:
+        super().__init__("there are as many sessions as may be; end one, or raise the limit")
+
+
+class InternalError(ServiceError):
+    """A fault of ours; the log has the reason."""
+
+    code = "internal"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the request failed inside the service; sent again with its position, it is applied once"
+        )

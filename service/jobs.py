@@ -1,0 +1,96 @@
+"""A request inside the engine, and the time steps of one on their way. Knows no event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.domain import (
+    AdvanceRequest,
+    Float32,
+    Record,
+    Reply,
+    Request,
+    SessionKey,
+)
+from service.errors import ServiceError
+
+Complete = Callable[[Reply | ServiceError], None]
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A session at hand.
+
+    Attributes:
+        record: What it is; None while it does not exist yet.
+        slot: Where its row is.
+    """
+
+    record: Record | None
+    slot: int
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request, from its admission to its answer.
+
+    Attributes:
+        request: What is asked.
+        complete: Called once with the answer or the error, unless the job was cancelled.
+        is_cancelled: Nobody waits for the answer any more.
+        is_done: It is answered, or nobody waited.
+        run: How its time steps go, once they have begun.
+    """
+
+    request: Request
+    complete: Complete
+    is_cancelled: bool = False
+    is_done: bool = False
+    run: Run | None = None
+
+    @property
+    def key(self) -> SessionKey:
+        """The session."""
+        return self.request.key
+
+    def cancel(self) -> None:
+        """Say that nobody waits any more: what has not been committed will not be."""
+        self.is_cancelled = True
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """The time steps of an `AdvanceRequest` on their way.
+
+    Attributes:
+        job: Whose.
+        request: Of the job.
+        live: The session.
+        start: The record that the steps start from; of a new session, position 0 of its new epoch.
+        digest: Of the request.
+        slot: Where the state is now: the session's own slot until the first chunk is done.
+        is_replay: The answer is computed again and nothing changes.
+        num_done: Time steps taken.
+        chunks: What they gave, `(steps, output_size)` each; only the last where only that is asked.
+    """
+
+    job: Job
+    request: AdvanceRequest
+    live: Live
+    start: Record
+    digest: bytes
+    slot: int
+    is_replay: bool = False
+    num_done: int = 0
+    chunks: list[Float32] = field(default_factory=list)
+
+    @property
+    def num_left(self) -> int:
+        """Time steps still to take."""
+        return len(self.request.inputs) - self.num_done
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether some steps may be masked."""
+        return self.request.mask is not None

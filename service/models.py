@@ -1,0 +1,87 @@
+"""From model files to engines: what is served, under which name.
+
+The only room besides the engine's that knows `lstm_core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lstm_core.formats.keras import read_keras
+from lstm_core.network import Network
+from lstm_core.runtime.cpu import CpuRuntime
+from service.domain import LayerSummary, Signature, StateVector
+from service.engine import Engine, EngineLimits
+from service.stores.base import SessionStore
+
+_BUNDLED = Path(__file__).parent / "bundled"
+
+
+def bundled_models() -> dict[str, Path]:
+    """Return the files of the examples that come with the package, by name."""
+    return {name: _BUNDLED / f"{name}.keras" for name in ("vowels", "gait")}
+
+
+def load_engines(
+    models: Mapping[str, Path], store: SessionStore, limits: EngineLimits
+) -> dict[str, Engine]:
+    """Read every model and set an engine up for each, in the order given.
+
+    Args:
+        models: Files by name.
+        store: For the sessions of all of them.
+        limits: For each of them.
+
+    Raises:
+        FormatError: A file cannot be served; it says why.
+    """
+    engines: dict[str, Engine] = {}
+    for name, path in models.items():
+        network = read_keras(path)
+        runtime = CpuRuntime(network, limits.arena_rows)
+        engines[name] = Engine(_signature(name, network, runtime), runtime, store, limits)
+    return engines
+
+
+def read_signature(name: str, path: Path) -> Signature:
+    """Return what a file takes and gives, and which kernels would run it.
+
+    Args:
+        name: To serve it under.
+        path: The file.
+
+    Raises:
+        FormatError: The file cannot be served; it says why.
+    """
+    network = read_keras(path)
+    return _signature(name, network, CpuRuntime(network, 0))
+
+
+def _signature(name: str, network: Network, runtime: CpuRuntime) -> Signature:
+    layers = []
+    for layer, output_size in zip(network.layers, network.output_sizes, strict=True):
+        dispatch = runtime.dispatches.get(layer)
+        layers.append(
+            LayerSummary(
+                name=layer.name,
+                kind="LSTM" if layer in network.recurrent else type(layer).__name__,
+                output_size=output_size,
+                kernel=None if dispatch is None else dispatch.kernel,
+                device=None if dispatch is None else dispatch.device,
+                reason=None if dispatch is None else dispatch.reason,
+            )
+        )
+    return Signature(
+        model=name,
+        fingerprint=network.fingerprint,
+        input_size=network.input_size,
+        output_size=network.output_size,
+        vocabulary=network.vocabulary,
+        returns_sequences=network.returns_sequences,
+        state_layout=tuple(
+            StateVector(part.layer, part.role, part.size) for part in network.state_layout
+        ),
+        streaming_obstacles=tuple(network.streaming_obstacles),
+        layers=tuple(layers),
+    )

@@ -1,0 +1,241 @@
+"""The rules of a session: whether a request runs, what it leaves behind, and whose turn it is.
+
+Pure: no input or output, no clock, no event loop, no arrays but those that it passes on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from service.domain import (
+    MAX_STORED_ANSWER_BYTES,
+    REPLAY_WINDOW,
+    AdvanceReply,
+    AdvanceRequest,
+    Bool,
+    DeleteRequest,
+    Float32,
+    ImportRequest,
+    LongReplay,
+    Record,
+    Replay,
+    Request,
+    ResetRequest,
+    SessionKey,
+)
+from service.errors import (
+    FingerprintMismatchError,
+    PositionConflictError,
+    SessionUnknownError,
+)
+
+_EPOCH_BITS = 53  # what a JSON number carries exactly
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The request runs from the session's state.
+
+    Attributes:
+        digest: Of an `AdvanceRequest`; empty for the others.
+    """
+
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The request ran before; `reply` is what it was answered."""
+
+    reply: AdvanceReply
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """The request ran before, and its answer is computed again from the state before it."""
+
+    replay: LongReplay
+
+
+Decision = Run | Answered | Recompute
+
+
+def decide(record: Record | None, request: Request) -> Decision:
+    """Decide what a request in its turn does.
+
+    Args:
+        record: The session as it is, or None where there is none.
+        request: What is asked.
+
+    Raises:
+        SessionUnknownError: The session does not exist and the request cannot begin it.
+        PositionConflictError: The session is elsewhere, or in another epoch.
+    """
+    if isinstance(request, AdvanceRequest):
+        return _decide_advance(record, request)
+    if isinstance(request, ResetRequest | ImportRequest | DeleteRequest):
+        if record is not None:
+            _expect(record, request.position, request.epoch)
+        elif request.position or request.epoch is not None:
+            raise SessionUnknownError(request.key.client_id)
+    if record is None and not isinstance(request, ResetRequest | ImportRequest):
+        raise SessionUnknownError(request.key.client_id)
+    return Run()
+
+
+def _decide_advance(record: Record | None, request: AdvanceRequest) -> Decision:
+    if record is None:
+        if request.position or request.epoch is not None:
+            raise SessionUnknownError(request.key.client_id)
+        return Run(request.digest())
+    digest = request.digest()
+    if request.position is None or request.position == record.position:
+        _expect(record, request.position, request.epoch)
+        return Run(digest)
+    if request.epoch is None or request.epoch == record.epoch:
+        for replay in reversed(record.replays):
+            if replay.start == request.position and replay.digest == digest:
+                return Answered(replay.reply) if isinstance(replay, Replay) else Recompute(replay)
+            if replay.start == request.position:
+                problem = f"another request ran from position {request.position}"
+                raise PositionConflictError(record.position, record.epoch, problem)
+    _expect(record, request.position, request.epoch)
+    raise AssertionError("unreachable: the positions differ")
+
+
+def _expect(record: Record, position: int | None, epoch: int | None) -> None:
+    if epoch is not None and epoch != record.epoch:
+        problem = f"the request is for epoch {epoch}"
+        raise PositionConflictError(record.position, record.epoch, problem)
+    if position is not None and position != record.position:
+        problem = f"the request starts from position {position}"
+        raise PositionConflictError(record.position, record.epoch, problem)
+
+
+def new_epoch() -> int:
+    """Return a random number for a new life."""
+    return secrets.randbits(_EPOCH_BITS)
+
+
+def advanced(
+    before: Record,
+    request: AdvanceRequest,
+    digest: bytes,
+    reply: AdvanceReply,
+    *,
+    row: Float32,
+    has_output: Bool,
+) -> Record:
+    """Return the record of a session that has taken a request's steps.
+
+    Args:
+        before: What it was; a new session's is at position 0 of its new epoch.
+        request: What was asked.
+        digest: Of the request.
+        reply: Its answer.
+        row: `(state_size,)` float32, the new state.
+        has_output: `(recurrent layers,)` bool, the new flags.
+    """
+    replay: Replay | LongReplay
+    if (
+        reply.outputs.nbytes + (0 if reply.row is None else reply.row.nbytes)
+        <= MAX_STORED_ANSWER_BYTES
+    ):
+        replay = Replay(start=before.position, digest=digest, reply=reply)
+    else:
+        replay = LongReplay(
+            start=before.position,
+            digest=digest,
+            row_before=before.row,
+            has_output_before=before.has_output,
+        )
+    # Only the last request may be computed again: older states are not kept.
+    kept = tuple(r for r in before.replays[1 - REPLAY_WINDOW :] if isinstance(r, Replay))
+    return Record(
+        fingerprint=before.fingerprint,
+        epoch=before.epoch,
+        position=before.position + len(request.inputs),
+        row=row,
+        has_output=has_output,
+        replays=(*kept, replay),
+    )
+
+
+def check_fingerprint(request: ImportRequest, fingerprint: str) -> None:
+    """Refuse a state of other weights.
+
+    Raises:
+        FingerprintMismatchError: The import names another fingerprint.
+    """
+    if request.fingerprint is not None and request.fingerprint != fingerprint:
+        raise FingerprintMismatchError(fingerprint, request.fingerprint)
+
+
+class HasKey(Protocol):
+    """Something that waits for its session's turn."""
+
+    @property
+    def key(self) -> SessionKey:
+        """The session."""
+        ...
+
+
+JobT = TypeVar("JobT", bound=HasKey)
+
+
+class Turns(Generic[JobT]):
+    """The jobs of every session in the order of their coming; at most one of each is out at a time.
+
+    A session whose job was taken gets its next turn only after `done` or `again`.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[SessionKey, deque[JobT]] = {}
+        self._ready: deque[SessionKey] = deque()
+        self._num_jobs = 0
+
+    def __len__(self) -> int:
+        """Return the number of jobs, those taken and not done included."""
+        return self._num_jobs
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `take` would give something."""
+        return bool(self._ready)
+
+    def add(self, job: JobT) -> None:
+        """Queue a job behind the others of its session."""
+        queue = self._queues.get(job.key)
+        if queue is None:
+            self._queues[job.key] = deque((job,))
+            self._ready.append(job.key)
+        else:
+            queue.append(job)
+        self._num_jobs += 1
+
+    def take(self, most: int) -> Iterator[JobT]:
+        """Take the first job of up to `most` sessions, the longest waiting first."""
+        for _ in range(min(most, len(self._ready))):
+            yield self._queues[self._ready.popleft()][0]
+
+    def again(self, key: SessionKey) -> None:
+        """Put a session whose job is not finished behind the others."""
+        self._ready.append(key)
+
+    def done(self, key: SessionKey) -> None:
+        """Drop a session's finished job, and let its next one have its turn."""
+        queue = self._queues[key]
+        queue.popleft()
+        self._num_jobs -= 1
+        if queue:
+            self._ready.append(key)
+        else:
+            del self._queues[key]
+
+    def is_out(self, key: SessionKey) -> bool:
+        """Tell whether a session has jobs."""
+        return key in self._queues

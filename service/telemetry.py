@@ -1,0 +1,95 @@
+"""Prometheus metrics: the engines' counters read at each scrape, and the requests' durations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.engine import Engine
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_COUNTERS: dict[str, tuple[str, Callable[[Engine], float]]] = {
+    "lstm_steps": ("Time steps computed.", lambda e: e.stats.num_steps),
+    "lstm_ticks": ("Ticks of the engine.", lambda e: e.stats.num_ticks),
+    "lstm_batches": ("Kernel calls.", lambda e: e.stats.num_batches),
+    "lstm_batch_rows": ("Sessions in kernel calls.", lambda e: e.stats.num_batch_rows),
+    "lstm_kernel_seconds": ("Time spent in the kernels.", lambda e: e.kernel_s),
+    "lstm_replayed": ("Answers given to a request again.", lambda e: e.stats.num_replayed),
+    "lstm_conflicts": ("Requests at another position.", lambda e: e.stats.num_conflicts),
+    "lstm_rejected": ("Requests refused by a full queue.", lambda e: e.stats.num_rejected),
+    "lstm_cancelled": ("Requests whose caller had gone.", lambda e: e.stats.num_cancelled),
+    "lstm_internal_errors": ("Faults of ours.", lambda e: e.stats.num_internal_errors),
+}
+
+_GAUGES: dict[str, tuple[str, Callable[[Engine], float]]] = {
+    "lstm_pending_requests": ("Requests waiting or running.", lambda e: e.num_pending),
+    "lstm_live_sessions": ("Sessions whose state is at hand.", lambda e: e.num_live),
+    "lstm_ready": ("Whether requests are taken.", lambda e: e.is_ready),
+}
+
+
+class Telemetry:
+    """The metrics of one process."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        """Register what there is to tell.
+
+        Args:
+            engines: By the model's name.
+        """
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._registry.register(_EngineCollector(engines))
+        self._request_seconds = Histogram(
+            "lstm_http_request_seconds",
+            "Time from a request's head to its answer.",
+            ("route", "status"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        """Note an answered HTTP request.
+
+        Args:
+            route: Its template, not its path: there are few of them.
+            status: Of the answer.
+            seconds: What it took.
+        """
+        self._request_seconds.labels(route, str(status)).observe(seconds)
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the metrics as text, and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class _EngineCollector(Collector):
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterable[Metric]:
+        for name, (documentation, read) in _COUNTERS.items():
+            yield self._family(CounterMetricFamily(name, documentation, labels=["model"]), read)
+        for name, (documentation, read) in _GAUGES.items():
+            yield self._family(GaugeMetricFamily(name, documentation, labels=["model"]), read)
+
+    def _family(
+        self, family: CounterMetricFamily | GaugeMetricFamily, read: Callable[[Engine], float]
+    ) -> Metric:
+        for model, engine in self._engines.items():
+            family.add_metric([model], float(read(engine)))
+        return family

@@ -1,0 +1,161 @@
+"""From the engine's replies to bytes. float32 numbers are written in their shortest exact form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from service.domain import (
+    AdvanceReply,
+    Float32,
+    SessionReply,
+    SessionSummary,
+    Signature,
+)
+from service.errors import PositionConflictError, ServiceError
+
+
+def render_advance(reply: AdvanceReply, signature: Signature) -> bytes:
+    """Write a `StepReply` or `SequenceReply`."""
+    document: dict[str, Any] = {
+        "outputs": reply.outputs,
+        "position": reply.position,
+        "epoch": reply.epoch,
+        "replayed": reply.replayed,
+    }
+    if reply.row is not None:
+        document["states"] = _states(reply.row, signature)
+    return dump(document)
+
+
+def render_predict(outputs: Float32) -> bytes:
+    """Write a `PredictReply`."""
+    return dump({"outputs": outputs})
+
+
+def render_steps(results: Sequence[AdvanceReply | ServiceError]) -> bytes:
+    """Write a `StepsReply`."""
+    replies = [None if isinstance(result, ServiceError) else result for result in results]
+    return dump(
+        {
+            "outputs": [reply and reply.outputs for reply in replies],
+            "positions": [reply and reply.position for reply in replies],
+            "epochs": [reply and reply.epoch for reply in replies],
+            "replayed": [reply is not None and reply.replayed for reply in replies],
+            "errors": [
+                error_document(result) if isinstance(result, ServiceError) else None
+                for result in results
+            ],
+        }
+    )
+
+
+def render_reset(reply: SessionReply) -> bytes:
+    """Write a `ResetReply`."""
+    return dump({"position": reply.position, "epoch": reply.epoch})
+
+
+def render_session(reply: SessionReply, client_id: str) -> bytes:
+    """Write a `SessionDocument`."""
+    return dump(
+        {
+            "client_id": client_id,
+            "position": reply.position,
+            "epoch": reply.epoch,
+            "fingerprint": reply.fingerprint,
+        }
+    )
+
+
+def render_state(reply: SessionReply, signature: Signature) -> bytes:
+    """Write a `StateDocument`."""
+    return dump(
+        {
+            "position": reply.position,
+            "epoch": reply.epoch,
+            "fingerprint": reply.fingerprint,
+            "states": _states(reply.row, signature),
+            "has_output": reply.has_output,
+        }
+    )
+
+
+def render_sessions(sessions: Sequence[SessionSummary], cursor: str | None) -> bytes:
+    """Write a `SessionList`."""
+    return dump({"sessions": [line._asdict() for line in sessions], "next": cursor})
+
+
+def render_model(signature: Signature) -> bytes:
+    """Write a `ModelDocument`."""
+    return dump(_model(signature))
+
+
+def render_models(signatures: Sequence[Signature]) -> bytes:
+    """Write a `ModelList`; the first model is the default."""
+    models = [_model(signature) for signature in signatures]
+    return dump({"models": models, "default": signatures[0].model})
+
+
+def render_hello(
+    signature: Signature, *, position: int, epoch: int | None, replay_window: int
+) -> bytes:
+    """Write a stream's first frame."""
+    return dump(
+        {
+            "type": "hello",
+            "position": position,
+            "epoch": epoch,
+            "input_size": signature.input_size,
+            "output_size": signature.output_size,
+            "replay_window": replay_window,
+        }
+    )
+
+
+def render_error_frame(error: ServiceError) -> bytes:
+    """Write a stream's last frame."""
+    return dump({"type": "error", **error_document(error)})
+
+
+def error_document(error: ServiceError) -> dict[str, object]:
+    """Return `code` and `message`, and where the session is, if the error knows."""
+    document: dict[str, object] = {"code": error.code, "message": str(error)}
+    if isinstance(error, PositionConflictError):
+        document |= {"position": error.position, "epoch": error.epoch}
+    return document
+
+
+def dump(document: object) -> bytes:
+    """Write a document that may hold arrays."""
+    return orjson.dumps(document, _as_list, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _as_list(value: Any) -> Any:
+    """Help with what orjson cannot write itself: arrays with gaps between their rows."""
+    return value.tolist()
+
+
+def _states(row: Float32, signature: Signature) -> list[Float32]:
+    vectors = []
+    start = 0
+    for part in signature.state_layout:
+        vectors.append(row[start : start + part.size])
+        start += part.size
+    return vectors
+
+
+def _model(signature: Signature) -> dict[str, Any]:
+    return {
+        "name": signature.model,
+        "fingerprint": signature.fingerprint,
+        "input_size": signature.input_size,
+        "output_size": signature.output_size,
+        "vocabulary": signature.vocabulary,
+        "returns_sequences": signature.returns_sequences,
+        "is_streamable": not signature.streaming_obstacles,
+        "streaming_obstacles": signature.streaming_obstacles,
+        "state_layout": [part._asdict() for part in signature.state_layout],
+        "layers": signature.layers,
+    }

@@ -1,0 +1,29 @@
+"""What is the memory store's own: its limit."""
+
+import numpy as np
+
+from service.domain import Record, SessionKey
+from service.stores.base import Commit, Outcome
+from service.stores.memory import MemoryStore
+
+
+def record():
+    return Record(
+        fingerprint="f",
+        epoch=1,
+        position=0,
+        row=np.zeros(2, np.float32),
+        has_output=np.zeros(1, np.bool_),
+    )
+
+
+async def test_a_full_store_refuses_new_sessions_only():
+    """At the limit the sessions that exist go on, and an ended one makes room."""
+    store = MemoryStore(max_sessions=1)
+    alice, bob = (SessionKey("default", "m", name) for name in ("alice", "bob"))
+    first = record()
+
+    assert [Outcome.COMMITTED] == await store.commit_many([Commit(alice, None, first)])
+    assert [Outcome.FULL] == await store.commit_many([Commit(bob, None, record())])
+    assert [Outcome.COMMITTED] == await store.commit_many([Commit(alice, first, None)])
+    assert [Outcome.COMMITTED] == await store.commit_many([Commit(bob, None, record())])

@@ -1,0 +1,257 @@
+"""The rules of a session, request by request."""
+
+import numpy as np
+import pytest
+
+from service import sessions
+from service.domain import (
+    MAX_STORED_ANSWER_BYTES,
+    REPLAY_WINDOW,
+    AdvanceReply,
+    AdvanceRequest,
+    DeleteRequest,
+    ImportRequest,
+    LongReplay,
+    LookRequest,
+    Record,
+    ResetRequest,
+    SessionKey,
+)
+from service.errors import (
+    FingerprintMismatchError,
+    PositionConflictError,
+    SessionUnknownError,
+)
+
+KEY = SessionKey("default", "m", "alice")
+
+
+def request(value=1.0, *, position=None, epoch=None, time=1, **options):
+    inputs = np.full((time, 2), value, np.float32)
+    return AdvanceRequest(key=KEY, inputs=inputs, position=position, epoch=epoch, **options)
+
+
+def record(position=0, epoch=7):
+    return Record(
+        fingerprint="f",
+        epoch=epoch,
+        position=position,
+        row=np.full(4, position, np.float32),
+        has_output=np.ones(1, np.bool_),
+    )
+
+
+def after(before, asked, *, outputs=None):
+    reply = AdvanceReply(
+        outputs=np.zeros(3, np.float32) if outputs is None else outputs,
+        position=before.position + len(asked.inputs),
+        epoch=before.epoch,
+    )
+    row = np.full(4, reply.position, np.float32)
+    return sessions.advanced(
+        before, asked, asked.digest(), reply, row=row, has_output=before.has_output
+    )
+
+
+@pytest.mark.parametrize("position", [None, 0])
+def test_a_first_step_begins_a_session(position):
+    """Position absent or 0 is how a session begins."""
+    decision = sessions.decide(None, request(position=position))
+
+    assert isinstance(decision, sessions.Run)
+
+
+@pytest.mark.parametrize("options", [{"position": 3}, {"epoch": 7}, {"position": 0, "epoch": 7}])
+def test_a_later_step_never_begins_a_session(options):
+    """A position above 0, or an epoch, means that the caller knew a session that is gone."""
+    with pytest.raises(SessionUnknownError):
+        sessions.decide(None, request(**options))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        LookRequest(key=KEY),
+        DeleteRequest(key=KEY),
+        ResetRequest(key=KEY, position=2),
+        ResetRequest(key=KEY, epoch=7),
+    ],
+)
+def test_what_needs_a_session_says_that_there_is_none(asked):
+    """Reading, ending and conditional resetting do not create sessions."""
+    with pytest.raises(SessionUnknownError):
+        sessions.decide(None, asked)
+
+
+@pytest.mark.parametrize("position", [None, 5])
+@pytest.mark.parametrize("epoch", [None, 7])
+def test_the_right_position_runs(position, epoch):
+    """Preconditions that hold, or none, let a step run."""
+    decision = sessions.decide(record(5), request(position=position, epoch=epoch))
+
+    assert isinstance(decision, sessions.Run)
+
+
+@pytest.mark.parametrize(
+    "options", [{"position": 4}, {"position": 6}, {"epoch": 8}, {"position": 5, "epoch": 8}]
+)
+def test_another_position_or_epoch_conflicts_and_tells_the_truth(options):
+    """A gap, another writer and another life get the session's actual place."""
+    with pytest.raises(PositionConflictError) as caught:
+        sessions.decide(record(5), request(**options))
+
+    assert (5, 7) == (caught.value.position, caught.value.epoch)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ResetRequest(key=KEY, position=4),
+        DeleteRequest(key=KEY, epoch=8),
+        ImportRequest(
+            key=KEY,
+            row=np.zeros(4, np.float32),
+            has_output=np.zeros(1, np.bool_),
+            new_position=0,
+            position=4,
+        ),
+    ],
+)
+def test_preconditions_hold_for_every_change(asked):
+    """Reset, import and deletion refuse a session that is elsewhere."""
+    with pytest.raises(PositionConflictError):
+        sessions.decide(record(5), asked)
+
+
+def test_a_retry_gets_the_first_answer():
+    """The same request from the same position is answered, not applied."""
+    asked = request(position=0)
+    stepped = after(record(), asked)
+
+    decision = sessions.decide(stepped, asked)
+
+    assert isinstance(decision, sessions.Answered)
+    assert stepped.replays[-1].reply is decision.reply
+
+
+def test_a_retry_of_a_request_without_position_is_known_by_its_start():
+    """What ran without a position can be retried with the position that it started from."""
+    stepped = after(record(3), request())
+
+    assert isinstance(sessions.decide(stepped, request(position=3)), sessions.Answered)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"value": 2.0},
+        {"return_state": True},
+        {"return_sequences": False},
+        {"mask": np.ones(1, np.bool_)},
+    ],
+)
+def test_another_request_from_an_old_position_conflicts(other):
+    """Only the very same request is a retry; position and epoch are no part of that."""
+    stepped = after(record(), request(position=0))
+
+    with pytest.raises(PositionConflictError):
+        sessions.decide(stepped, request(position=0, **other))
+
+
+def test_a_retry_from_another_epoch_conflicts():
+    """An answer of this life is not one of another."""
+    stepped = after(record(), request(position=0))
+
+    with pytest.raises(PositionConflictError):
+        sessions.decide(stepped, request(position=0, epoch=8))
+
+
+def test_the_replay_window_keeps_the_last_requests():
+    """The last sixteen requests are answered again, the one before them conflicts."""
+    current = record()
+    for position in range(REPLAY_WINDOW + 1):
+        current = after(current, request(position=position))
+
+    assert REPLAY_WINDOW == len(current.replays)
+    for position in range(1, REPLAY_WINDOW + 1):
+        assert isinstance(sessions.decide(current, request(position=position)), sessions.Answered)
+    with pytest.raises(PositionConflictError):
+        sessions.decide(current, request(position=0))
+
+
+def test_a_long_answer_is_computed_again_from_the_row_before():
+    """An answer over the limit is not kept; the state that it came from is, for one request."""
+    before = record(2)
+    long = np.zeros(MAX_STORED_ANSWER_BYTES // 4 + 1, np.float32)
+    stepped = after(before, request(position=2), outputs=long)
+
+    decision = sessions.decide(stepped, request(position=2))
+
+    assert isinstance(decision, sessions.Recompute)
+    assert before.row is decision.replay.row_before
+    again = after(stepped, request(position=3))
+    assert not any(isinstance(replay, LongReplay) for replay in again.replays)
+    with pytest.raises(PositionConflictError):
+        sessions.decide(again, request(position=2))
+
+
+def test_a_state_of_other_weights_is_refused():
+    """An import that names a fingerprint must name the model's."""
+    asked = ImportRequest(
+        key=KEY,
+        row=np.zeros(4, np.float32),
+        has_output=np.zeros(1, np.bool_),
+        new_position=0,
+        fingerprint="other",
+    )
+
+    with pytest.raises(FingerprintMismatchError):
+        sessions.check_fingerprint(asked, "ours")
+
+
+class Waiting:
+    """A job of a session."""
+
+    def __init__(self, name, client):
+        self.name = name
+        self.key = SessionKey("default", "m", client)
+
+
+def test_turns_give_each_session_one_job_at_a_time_in_order():
+    """The second job of a session waits until the first is done."""
+    turns = sessions.Turns()
+    first, second, other = Waiting("1", "a"), Waiting("2", "a"), Waiting("3", "b")
+    for job in (first, second, other):
+        turns.add(job)
+
+    assert [first, other] == list(turns.take(10))
+    assert [] == list(turns.take(10))
+    turns.done(first.key)
+    assert [second] == list(turns.take(10))
+    assert 2 == len(turns)
+
+
+def test_an_unfinished_job_goes_behind_the_others():
+    """A long job gives way to those that wait, and comes again."""
+    turns = sessions.Turns()
+    long, short = Waiting("long", "a"), Waiting("short", "b")
+    turns.add(long)
+    assert [long] == list(turns.take(1))
+    turns.add(short)
+
+    turns.again(long.key)
+
+    assert [short, long] == list(turns.take(10))
+
+
+def test_turns_forget_sessions_that_have_no_jobs():
+    """Nothing is kept of a session that waits for nothing."""
+    turns = sessions.Turns()
+    job = Waiting("1", "a")
+    turns.add(job)
+    list(turns.take(1))
+
+    turns.done(job.key)
+
+    assert not turns.is_out(job.key)
+    assert (0, False) == (len(turns), turns.has_ready)
