@@ -6,12 +6,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from lstm_core.errors import FormatError
+from service import __version__
+from service.models import ModelFileError, bundled_models, read_signature
 from service.settings import Settings, add_options, read_settings
 
 log = logging.getLogger("service")
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "models":
             return _print_models(options.files)
         return _serve(read_settings(options))
-    except (FormatError, OSError) as error:
+    except (ModelFileError, OSError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
     except ValidationError as error:
         for problem in error.errors():
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lstm-service", description="Serve trained LSTMs with one recurrent state per client."
     )
-    parser.add_argument("--version", action="version", version=version("lstm-service"))
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser(
         "serve",
@@ -67,8 +67,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_models(files: Sequence[Path]) -> int:
-    from service.models import bundled_models, read_signature
-
     named = [(path.stem, path) for path in files] or list(bundled_models().items())
     for name, path in named:
         signature = read_signature(name, path)

@@ -1,4 +1,4 @@
-"""Everything that can go wrong for a caller. Knows no transport: `transport.status` maps each class.
+"""Everything that can go wrong for a caller. Knows no transport: `transport.status` maps them.
 
 `code` is part of the API and never changes; the message says what was wrong, what was expected and,
 where there is something to do, what.
@@ -97,8 +97,8 @@ class FingerprintMismatchError(ServiceError):
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(
-            f"the state belongs to fingerprint {actual}, the model has {expected}; to take the state"
-            " over into this model, leave the fingerprint out"
+            f"the state belongs to fingerprint {actual}, the model has {expected}; to take it over"
+            " all the same, leave the fingerprint out"
         )
 
 

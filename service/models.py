@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
 from lstm_core.network import Network
 from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import LayerSummary, Signature, StateVector
 from service.engine import Engine, EngineLimits
 from service.stores.base import SessionStore
+
+
+class ModelFileError(Exception):
+    """A model file cannot be served. The message says which, and everything that is wrong."""
+
 
 _BUNDLED = Path(__file__).parent / "bundled"
 
@@ -34,13 +40,13 @@ def load_engines(
         limits: For each of them.
 
     Raises:
-        FormatError: A file cannot be served; it says why.
+        ModelFileError: A file cannot be served.
     """
     engines: dict[str, Engine] = {}
     for name, path in models.items():
-        network = read_keras(path)
+        network = _read(path)
         runtime = CpuRuntime(network, limits.arena_rows)
-        engines[name] = Engine(_signature(name, network, runtime), runtime, store, limits)
+        engines[name] = Engine(describe(name, runtime), runtime, store, limits)
     return engines
 
 
@@ -52,13 +58,22 @@ def read_signature(name: str, path: Path) -> Signature:
         path: The file.
 
     Raises:
-        FormatError: The file cannot be served; it says why.
+        ModelFileError: The file cannot be served.
     """
-    network = read_keras(path)
-    return _signature(name, network, CpuRuntime(network, 0))
+    network = _read(path)
+    return describe(name, CpuRuntime(network, 0))
 
 
-def _signature(name: str, network: Network, runtime: CpuRuntime) -> Signature:
+def _read(path: Path) -> Network:
+    try:
+        return read_keras(path)
+    except FormatError as error:
+        raise ModelFileError(str(error)) from error
+
+
+def describe(name: str, runtime: CpuRuntime) -> Signature:
+    """Return the signature of a runtime's network under a name, with the kernels chosen."""
+    network = runtime.network
     layers = []
     for layer, output_size in zip(network.layers, network.output_sizes, strict=True):
         dispatch = runtime.dispatches.get(layer)

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
             name, equals, path = item.partition("=")
             if not (equals and path and _MODEL_NAME.match(name)):
                 raise ValueError(
-                    f"expected NAME=PATH, the name of letters, digits, '.', '_' and '-', not {item!r}"
+                    f"expected NAME=PATH, a name of letters, digits, '.', '_' and '-', not {item!r}"
                 )
             if name in models:
                 raise ValueError(f"two models are called {name!r}")

@@ -1,12 +1,11 @@
-"""What is wrong with a document, in words: from pydantic's errors to `Problem`s of bounded length."""
+"""What is wrong with a document, in words of bounded length: from pydantic's errors to ours."""
 
 from __future__ import annotations
 
 import json
-import math
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from service.errors import InvalidRequestError, Problem
 
@@ -32,21 +31,14 @@ _EXPECTED = {
 
 def describe(value: object) -> str:
     """Say what a JSON value is, shortly."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return f"the string {shorten(json.dumps(value))}"
-        case list() | tuple():
-            return f"an array of {len(value)}"
-        case dict():
-            return "an object"
-        case float() if not math.isfinite(value):
-            return {math.inf: "infinity", -math.inf: "-infinity"}.get(value, "NaN")
-        case _:
-            return shorten(str(value))
+    if isinstance(value, str):
+        return f"the string {shorten(json.dumps(value[: _MAX_TEXT + 1]))}"
+    if isinstance(value, list | tuple):
+        return f"an array of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    # As JSON writes it: null, true, NaN, 1e+39.
+    return shorten(json.dumps(value))
 
 
 def shorten(text: str) -> str:
@@ -85,21 +77,18 @@ def _location(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return tuple(shorten(part) if isinstance(part, str) else part for part in location)
 
 
-def _message(details: Any, known: str) -> str:
-    kind = details["type"]
-    value = details.get("input")
+def _message(details: ErrorDetails, known: str) -> str:
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "json_invalid":
-        return f"not valid JSON: {shorten(str(details['ctx']['error']))}"
+        return f"not valid JSON: {shorten(str(context['error']))}"
     if kind == "missing":
         return "missing"
     if kind == "extra_forbidden":
         return f"unknown field; known are: {known}"
-    if kind == "less_than" and isinstance(value, int):
-        return f"expected an integer below {details['ctx']['lt']}, got {describe(value)}"
     if kind == "string_too_long":
-        limit = details["ctx"]["max_length"]
-        return f"expected at most {limit} characters, got {len(value or '')}"
-    expected = _EXPECTED.get(kind)
-    if expected is None:
-        return f"{details['msg']}, got {describe(value)}"
-    return f"expected {expected}, got {describe(value)}"
+        return f"expected at most {context['max_length']} characters, got {len(str(value))}"
+    if kind == "less_than" and isinstance(value, int):
+        expected: str | None = f"an integer below {context['lt']}"
+    else:
+        expected = _EXPECTED.get(kind)
+    return f"expected {expected or details['msg']}, got {describe(value)}"

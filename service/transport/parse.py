@@ -73,9 +73,7 @@ def parse_sequence(
     )
 
 
-def parse_predict(
-    body: bytes, signature: Signature, max_steps: int
-) -> tuple[Float32, Bool | None]:
+def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Float32, Bool | None]:
     """Read a `PredictBody` with at most `max_steps` time steps a sequence.
 
     Returns:

@@ -47,21 +47,20 @@ def parse_steps(body: bytes, signature: Signature) -> list[Row]:
     """
     is_real = signature.vocabulary is None
     body_class = schema.StepsBody if is_real else schema.TokenStepsBody
+    document: schema.StepsBody | _LooseBody
     try:
-        document: schema.StepsBody | _LooseBody
-        document = body_class.__pydantic_validator__.validate_json(body)
+        strict: schema.StepsBody = body_class.__pydantic_validator__.validate_json(body)
     except ValidationError:
-        # Some row is bad, or all of it: only the rows' own errors are forgiven here.
-        document = read(_LooseBody, body, {"client_ids"})
+        # Some row is bad, or all of it: only what is wrong with rows is forgiven here.
+        document = read(_LooseBody, body)
     else:
-        _reject_duplicates(body, document)
+        _reject_duplicates(body, strict)
+        document = strict
     _check_lengths(document)
     rows = _strict_rows(document, is_real=is_real)
     seen: dict[str, int] = {}
     return [
-        row
-        if isinstance(row, InvalidRequestError)
-        else _request(index, row, signature, seen)
+        row if isinstance(row, InvalidRequestError) else _request(index, row, signature, seen)
         for index, row in enumerate(rows)
     ]
 
@@ -118,7 +117,7 @@ def client_id_error(client_id: str, where: str = "client_id") -> InvalidRequestE
     """Say why a text names no client."""
     if not client_id:
         got = "an empty one"
-    elif len(client_id) > 128:  # noqa: PLR2004 - the rule's own number, said in the message
+    elif len(client_id) > 128:
         got = f"{len(client_id)} characters"
     else:
         got = describe(client_id)
@@ -140,5 +139,3 @@ def _reject_duplicates(body: bytes, document: schema.StepsBody) -> None:
     num_strings = len(document.model_fields_set) + len(document.client_ids)
     if body.count(b'"') != 2 * num_strings:
         reject_duplicate_fields(body)
-
-

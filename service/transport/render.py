@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from service.domain import (
@@ -132,9 +134,9 @@ def dump(document: object) -> bytes:
     return orjson.dumps(document, _as_list, orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _as_list(value: Any) -> Any:
+def _as_list(array: npt.NDArray[np.generic]) -> object:
     """Help with what orjson cannot write itself: arrays with gaps between their rows."""
-    return value.tolist()
+    return array.tolist()
 
 
 def _states(row: Float32, signature: Signature) -> list[Float32]:

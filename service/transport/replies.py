@@ -5,7 +5,7 @@ Nothing is validated against them at run time: `render` writes these shapes dire
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +19,7 @@ class _Reply(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-def _example(document: dict[str, object]) -> ConfigDict:
+def _example(document: dict[str, Any]) -> ConfigDict:
     return ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [document]})
 
 

@@ -6,9 +6,9 @@ vocabulary) is checked in `parse`; replies are written by `render`, in the shape
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.domain import CLIENT_ID_PATTERN
 
@@ -22,12 +22,13 @@ Real = Annotated[
     Field(gt=-FLOAT32_ROUNDING_LIMIT, lt=FLOAT32_ROUNDING_LIMIT, allow_inf_nan=False),
 ]
 Token = Annotated[int, Field(ge=0, lt=2**24, description="An embedding's row.")]
-# FailFast: a body of a million bad numbers costs one error, not a million.
-RealVector = Annotated[list[Real], FailFast()]
-RealMatrix = Annotated[list[RealVector], FailFast()]
-TokenVector = Annotated[list[Token], FailFast()]
-TokenMatrix = Annotated[list[TokenVector], FailFast()]
-BoolVector = Annotated[list[bool], FailFast()]
+FAIL_FAST = Field(fail_fast=True)
+"""A body of a million bad numbers costs one error, not a million."""
+RealVector = Annotated[list[Real], FAIL_FAST]
+RealMatrix = Annotated[list[RealVector], FAIL_FAST]
+TokenVector = Annotated[list[Token], FAIL_FAST]
+TokenMatrix = Annotated[list[TokenVector], FAIL_FAST]
+BoolVector = Annotated[list[bool], FAIL_FAST]
 
 Position = Annotated[
     int,
@@ -56,12 +57,8 @@ Fingerprint = Annotated[
 ]
 
 
-def _strict(*examples: object) -> ConfigDict:
-    return ConfigDict(
-        strict=True,
-        extra="forbid",
-        json_schema_extra={"examples": list(examples)},
-    )
+def _strict(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": list(examples)})
 
 
 class StepBody(BaseModel):
@@ -105,7 +102,7 @@ class SequenceBody(BaseModel):
     position: ExpectedPosition = None
     epoch: ExpectedEpoch = None
     return_sequences: bool = Field(
-        True, description="Answer with every step's output, or with the last one's only."
+        default=True, description="Answer with every step's output, or with the last one's only."
     )
     return_state: ReturnState = False
 
@@ -123,10 +120,10 @@ class PredictBody(BaseModel):
     """Whole sequences from zero states, without a session."""
 
     model_config = _strict({"inputs": [[[0.12, -0.5], [0.1, -0.4]]]})
-    inputs: Annotated[list[RealMatrix], FailFast()] = Field(
+    inputs: Annotated[list[RealMatrix], FAIL_FAST] = Field(
         description="`[batch][time][features]`; pad shorter sequences and mask the padding."
     )
-    mask: Annotated[list[BoolVector], FailFast()] | None = Field(
+    mask: Annotated[list[BoolVector], FAIL_FAST] | None = Field(
         None, description="`[batch][time]`, false where a step is padding."
     )
 
@@ -135,7 +132,7 @@ class TokenPredictBody(PredictBody):
     """Whole sequences from zero states, for a model that begins with an embedding."""
 
     model_config = _strict({"inputs": [[[5], [9], [2]]]})
-    inputs: Annotated[list[TokenMatrix], FailFast()] = Field(  # type: ignore[assignment]
+    inputs: Annotated[list[TokenMatrix], FAIL_FAST] = Field(  # type: ignore[assignment]
         description="`[batch][time][1]`, one integer a step."
     )
 
@@ -147,11 +144,11 @@ class StepsBody(BaseModel):
         {"client_ids": ["pump-1", "pump-2"], "inputs": [[0.1, 0.2], [0.3, 0.4]]},
         {"client_ids": ["pump-1"], "inputs": [[0.1, 0.2]], "positions": [7]},
     )
-    client_ids: Annotated[list[ClientId], FailFast()] = Field(
+    client_ids: Annotated[list[ClientId], FAIL_FAST] = Field(
         description="`[rows]`, all different; the later of two equal ones fails."
     )
     inputs: RealMatrix = Field(description="`[rows][features]`.")
-    positions: Annotated[list[Position | None], FailFast()] | None = Field(
+    positions: Annotated[list[Position | None], FAIL_FAST] | None = Field(
         None, description="`[rows]`, where each session is expected to be; null: anywhere."
     )
 

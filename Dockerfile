@@ -1,0 +1,64 @@
+# Two images from one file:
+#   docker build --tag lstm-service .                              without TensorFlow
+#   docker build --tag lstm-service:tensorflow --target tensorflow .
+#
+#   docker run --rm --publish 8000:8000 lstm-service
+#
+# The Python is the newest that TensorFlow has wheels for; every package is the one that
+# constraints.txt pins.
+FROM python:3.13.13-slim-trixie AS base
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+# The project's own wheel.
+FROM base AS wheel
+WORKDIR /src
+COPY constraints.txt ./
+RUN pip install --constraint constraints.txt setuptools
+COPY pyproject.toml README.md ./
+COPY lstm_core lstm_core
+COPY service service
+RUN pip wheel --no-build-isolation --no-deps --wheel-dir /dist .
+
+# What it depends on, in a virtual environment without pip: these layers stay while only code changes.
+FROM base AS core-packages
+WORKDIR /src
+COPY pyproject.toml constraints.txt ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > core.txt \
+    && python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement core.txt
+
+FROM core-packages AS tensorflow-packages
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['tensorflow'], sep='\n')" > tensorflow.txt \
+    && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement tensorflow.txt
+
+FROM core-packages AS core-venv
+COPY --from=wheel /dist /dist
+RUN pip --python /opt/venv/bin/python install --no-deps /dist/*.whl
+
+FROM tensorflow-packages AS tensorflow-venv
+COPY --from=wheel /dist /dist
+RUN pip --python /opt/venv/bin/python install --no-deps /dist/*.whl
+
+# What both images share: a user that owns nothing.
+FROM base AS runtime
+RUN groupadd --gid 10001 lstm \
+    && useradd --uid 10001 --gid lstm --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin lstm
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /
+USER 10001:10001
+EXPOSE 8000
+# Move the port with LSTM_PORT rather than --port, so that the health check finds it.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('LSTM_PORT', '8000') + '/healthz', timeout=2)"]
+ENTRYPOINT ["lstm-service", "serve", "--host", "0.0.0.0"]
+
+FROM runtime AS tensorflow
+COPY --from=tensorflow-venv /opt/venv /opt/venv
+
+# The last stage is the one that is built when none is named.
+FROM runtime AS cpu
+COPY --from=core-venv /opt/venv /opt/venv

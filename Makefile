@@ -1,0 +1,67 @@
+# Everything runs in .venv, which the first call makes. A stamp there for each set of extras, newer
+# than pyproject.toml and constraints.txt, tells that nothing is to be installed.
+
+PYTHON ?= python3
+ARGS ?=
+# For instance PYTEST_ARGS="-n 2" or PYTEST_ARGS="tests/unit -k replay".
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(VENV)/.installed-core
+TEST := $(VENV)/.installed-test
+LINT := $(VENV)/.installed-lint
+
+# The pins are those of the newest Python that TensorFlow runs on. A newer one can still serve, with
+# the newest versions of everything.
+PINS = $(shell $(BIN)/python -c 'import sys; print("--constraint constraints.txt" * (sys.version_info < (3, 14)))')
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help serve test lint bench
+
+help: ## show this
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+serve: $(CORE) ## serve the bundled models on 127.0.0.1:8000, without TensorFlow (ARGS="--port 9000")
+	@$(BIN)/lstm-service serve $(ARGS)
+
+test: $(TEST) ## run every test (PYTEST_ARGS="tests/unit")
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(LINT) ## ruff, mypy, import contracts, hadolint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+
+bench: $(CORE) ## measure steps a second and latencies (ARGS="--help")
+	$(BIN)/python benchmarks/http_steps.py $(ARGS)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Python 3.11 or newer is needed, and "$(PYTHON)" is not: make PYTHON=python3.13 $(MAKECMDGOALS)' >&2; \
+	  exit 1; }
+	@echo 'Making $(VENV) with $(PYTHON)'
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing the service (the first time only)'
+	@$(INSTALL) .
+	@touch $@
+
+$(TEST): pyproject.toml constraints.txt | $(BIN)/python
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || { \
+	  echo 'TensorFlow needs Python 3.11 to 3.13: rm -r $(VENV) && make PYTHON=python3.13 $(MAKECMDGOALS)' >&2; \
+	  exit 1; }
+	@echo 'Installing the service, TensorFlow and the test tools (the first time only: minutes)'
+	@$(INSTALL) '.[tensorflow,test]'
+	@touch $(CORE) $@
+
+$(LINT): pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing the service and the linters (the first time only)'
+	@$(INSTALL) '.[lint]'
+	@touch $(CORE) $@

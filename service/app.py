@@ -1,0 +1,179 @@
+"""The ASGI application: engines behind HTTP and WebSocket. Owns their start and their end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.engine import Engine
+from service.errors import InternalError
+from service.transport.calls import Receive, Scope, Send
+from service.transport.http import (
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MAX_SEQUENCE_STEPS,
+    HttpEntrance,
+    Observe,
+    request_id_of,
+)
+from service.transport.openapi import add_docs, component_schemas, document
+from service.transport.problem import Answer, http_problem, problem
+from service.transport.routes import build_routes
+from service.transport.routing import RouteTable
+from service.transport.websocket import WebSocketEntrance
+
+UNMATCHED = "unmatched"
+"""The template that is observed for the documentation, and for paths that lead nowhere."""
+
+DESCRIPTION = """
+Each client owns a recurrent state that the server keeps: stream one time step at a time, or post
+whole sequences. `/v1/sessions/...` is the short form for the default model.
+
+Errors are `application/problem+json` with a stable `code`. Every answer names its `X-Request-Id`.
+
+**WebSocket** `/v1/models/{model}/sessions/{client_id}/stream` and
+`/v1/sessions/{client_id}/stream`: the first frame is
+`{"type": "hello", "position", "epoch", "input_size", "output_size", "replay_window"}`; `epoch` is
+null where there is no session yet. Then a text frame is the body of a step and is answered with a
+step's reply; a binary frame is `input_size` little-endian float32 numbers and is answered with
+`output_size` of them. Answers keep the order; no more than `replay_window` may be in flight. The
+first error ends the stream, and nothing behind it applies: a text frame
+`{"type": "error", "code", "message", "position"?, "epoch"?}`, then close: 4409 if somebody else
+wrote to the session, 4422 for an invalid frame, 4404 for an unknown model or session, 1009 for a
+frame over the limit, 1012 if the replica shuts down, 1013 if it is too busy, 1011 for a fault.
+"""
+
+
+class Application(FastAPI):
+    """FastAPI for the documentation, and two entrances before it for everything that is fast.
+
+    What a framework does for each request costs more than a step of the network; the API's own
+    routes go past it. Middleware that is added to this application sees the other paths only.
+    """
+
+    http: HttpEntrance
+    streams: WebSocketEntrance
+    routes_of_api: RouteTable
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        kind = scope["type"]
+        if kind == "http":
+            if not await self.http.serve(scope, receive, send):
+                await self._serve_other(scope, receive, send)
+        elif kind != "websocket" or not await self.streams.serve(scope, receive, send):
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            components = schema.setdefault("components", {}).setdefault("schemas", {})
+            components.update(component_schemas(self.routes_of_api.routes))
+        return super().openapi()
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = perf_counter()
+        request_id = request_id_of(dict(scope["headers"]))
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 500
+
+        async def send_named(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                ]
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, send_named)
+        finally:
+            self.http.observe(UNMATCHED, status, perf_counter() - began)
+
+
+def create_app(
+    engines: Mapping[str, Engine],
+    *,
+    render_metrics: Callable[[], tuple[bytes, str]],
+    observe: Observe | None = None,
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    max_sequence_steps: int = DEFAULT_MAX_SEQUENCE_STEPS,
+) -> Application:
+    """Return the application that serves engines.
+
+    Args:
+        engines: By model name; the first is the default model. They are started and drained with
+            the application.
+        render_metrics: Returns the body of `/metrics` and its content type.
+        observe: Told of every HTTP request: the route's template, the status, and the seconds.
+        max_body_bytes: A longer body or frame is refused.
+        max_sequence_steps: A sequence of more time steps is refused.
+
+    Raises:
+        ValueError: There is no engine.
+    """
+    if not engines:
+        raise ValueError("there must be at least one model to serve")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for engine in engines.values():
+            await engine.start()
+        yield
+        assert isinstance(app, Application)
+        await app.streams.close()
+        for engine in engines.values():
+            await engine.drain()
+
+    app = Application(
+        title="LSTM service",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _on_http_error, Exception: _on_fault},
+    )
+    app.routes_of_api = build_routes(
+        engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
+    )
+    app.http = HttpEntrance(app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe)
+    app.streams = WebSocketEntrance(engines, max_frame_bytes=max_body_bytes)
+    document(app, app.routes_of_api.routes)
+    add_docs(app)
+    return app
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = "nothing is at this path; see /docs" if error.status_code == 404 else error.detail
+    headers = tuple((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
+    return _response(http_problem(error.status_code, detail, request.state.request_id, headers))
+
+
+async def _on_fault(request: Request, _: Exception) -> Response:
+    return _response(problem(InternalError(), request.state.request_id))
+
+
+def _response(answer: Answer) -> Response:
+    response = Response(answer.body, answer.status, media_type=answer.content_type.decode())
+    response.raw_headers += answer.headers
+    return response
+
+
+def _version() -> str:
+    try:
+        return version("lstm-service")
+    except PackageNotFoundError:
+        return "0"

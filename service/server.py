@@ -1,0 +1,93 @@
+"""The process: settings to models, engines and a listening server, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+
+import uvicorn
+
+from service.app import Application, create_app
+from service.engine import EngineLimits
+from service.models import bundled_models, load_engines
+from service.settings import Settings
+from service.stores.memory import MemoryStore
+from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but streams are closed before it closes their sockets."""
+
+    def __init__(self, config: uvicorn.Config, app: Application) -> None:
+        """Serve `app`, which `config` may have wrapped."""
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let streams answer what they have taken, then end as uvicorn does.
+
+        Requests in flight are answered, and the application is shut down last.
+        """
+        with suppress(TimeoutError):  # of clients who do not read; uvicorn closes those
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                await self._app.streams.close()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: Everything that the operator decides.
+
+    Returns:
+        The exit status: 0 after an orderly end, 1 where the server could not start.
+
+    Raises:
+        ModelFileError: A model cannot be served.
+    """
+    log.info("settings: %s", settings.model_dump_json())
+    limits = EngineLimits(
+        max_batch_rows=settings.max_batch_rows,
+        max_pending=settings.max_pending,
+        arena_rows=settings.arena_rows,
+        max_wait_us=settings.max_wait_us,
+    )
+    engines = load_engines(
+        settings.model or bundled_models(), MemoryStore(settings.max_sessions), limits
+    )
+    for name, engine in engines.items():
+        for layer in engine.signature.layers:
+            if layer.kernel is not None:
+                log.info(
+                    "model %s: %s runs on kernel %s, %s: %s",
+                    name, layer.name, layer.kernel, layer.device, layer.reason,
+                )  # fmt: skip
+    telemetry = Telemetry(engines)
+    app = create_app(
+        engines,
+        render_metrics=telemetry.render,
+        observe=telemetry.observe,
+        max_body_bytes=settings.max_body_bytes,
+        max_sequence_steps=settings.max_sequence_steps,
+    )
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=settings.max_body_bytes,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+    server = Server(config, app)
+    server.run()
+    return 0 if server.started else 1

@@ -1,0 +1,190 @@
+"""The operations on sessions: step, sequence, steps, reset, state, list, look, end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import cast
+
+from service.domain import (
+    DEFAULT_TENANT,
+    AdvanceReply,
+    AdvanceRequest,
+    DeleteRequest,
+    LookRequest,
+    Reply,
+    SessionKey,
+    SessionReply,
+    is_client_id,
+)
+from service.engine import Engine
+from service.errors import (
+    DrainingError,
+    ModelUnknownError,
+    NotStreamableError,
+    ServiceError,
+)
+from service.transport import render
+from service.transport.calls import Call, ClientGoneError
+from service.transport.explain import shorten
+from service.transport.parse import (
+    parse_import,
+    parse_reset,
+    parse_sequence,
+    parse_step,
+)
+from service.transport.parse_steps import Row, client_id_error, parse_steps
+from service.transport.problem import Answer
+from service.transport.query import parse_page, parse_preconditions
+
+Engines = Mapping[str, Engine]
+
+
+def find_engine(engines: Engines, parameters: dict[str, str]) -> Engine:
+    """Return the engine that a path names, or the default one.
+
+    Raises:
+        ModelUnknownError: There is none of this name.
+    """
+    name = parameters.get("model")
+    if name is None:
+        return next(iter(engines.values()))
+    engine = engines.get(name)
+    if engine is None:
+        raise ModelUnknownError(shorten(name), list(engines))
+    return engine
+
+
+def find_session(engines: Engines, parameters: dict[str, str]) -> tuple[Engine, SessionKey]:
+    """Return the engine and the session that a path names.
+
+    Raises:
+        ModelUnknownError: There is no such model.
+        InvalidRequestError: The client id is none.
+    """
+    engine = find_engine(engines, parameters)
+    client_id = parameters["client_id"]
+    if not is_client_id(client_id):
+        raise client_id_error(client_id)
+    return engine, SessionKey(DEFAULT_TENANT, engine.signature.model, client_id)
+
+
+class SessionHandlers:
+    """What the session routes do."""
+
+    def __init__(self, engines: Engines, *, max_sequence_steps: int) -> None:
+        """Take the engines by model name, the default model's first."""
+        self._engines = engines
+        self._max_sequence_steps = max_sequence_steps
+
+    async def step(self, call: Call) -> Answer:
+        """Take one time step."""
+        engine, key = find_session(self._engines, call.parameters)
+        request = parse_step(await call.read_body(), engine.signature, key)
+        return await _advance(call, engine, request)
+
+    async def sequence(self, call: Call) -> Answer:
+        """Take many time steps."""
+        engine, key = find_session(self._engines, call.parameters)
+        body = await call.read_body()
+        request = parse_sequence(body, engine.signature, key, self._max_sequence_steps)
+        return await _advance(call, engine, request)
+
+    async def steps(self, call: Call) -> Answer:
+        """Take one time step of many sessions."""
+        engine = find_engine(self._engines, call.parameters)
+        rows = parse_steps(await call.read_body(), engine.signature)
+        return Answer(200, render.render_steps(await _ask_all(call, engine, rows)))
+
+    async def reset_states(self, call: Call) -> Answer:
+        """Begin a new life."""
+        engine, key = find_session(self._engines, call.parameters)
+        request = parse_reset(await call.read_body(), engine.signature, key)
+        reply = cast(SessionReply, await call.ask(engine, request))
+        return Answer(200, render.render_reset(reply))
+
+    async def get_state(self, call: Call) -> Answer:
+        """Export a session."""
+        engine, key = find_session(self._engines, call.parameters)
+        reply = cast(SessionReply, await call.ask(engine, LookRequest(key=key)))
+        return Answer(200, render.render_state(reply, engine.signature))
+
+    async def put_state(self, call: Call) -> Answer:
+        """Import a session."""
+        engine, key = find_session(self._engines, call.parameters)
+        position, epoch = parse_preconditions(call.query)
+        body = await call.read_body()
+        request = parse_import(body, engine.signature, key, position=position, epoch=epoch)
+        reply = cast(SessionReply, await call.ask(engine, request))
+        return Answer(200, render.render_session(reply, key.client_id))
+
+    async def look(self, call: Call) -> Answer:
+        """Tell where a session is."""
+        engine, key = find_session(self._engines, call.parameters)
+        reply = cast(SessionReply, await call.ask(engine, LookRequest(key=key)))
+        return Answer(200, render.render_session(reply, key.client_id))
+
+    async def delete(self, call: Call) -> Answer:
+        """End a session."""
+        engine, key = find_session(self._engines, call.parameters)
+        position, epoch = parse_preconditions(call.query)
+        await call.ask(engine, DeleteRequest(key=key, position=position, epoch=epoch))
+        return Answer(204, b"")
+
+    async def list_sessions(self, call: Call) -> Answer:
+        """List a page of sessions."""
+        engine = find_engine(self._engines, call.parameters)
+        limit, cursor = parse_page(call.query)
+        sessions, following = await engine.list_sessions(limit, cursor)
+        return Answer(200, render.render_sessions(sessions, following))
+
+
+async def _advance(call: Call, engine: Engine, request: AdvanceRequest) -> Answer:
+    reply = cast(AdvanceReply, await call.ask(engine, request))
+    return Answer(200, render.render_advance(reply, engine.signature))
+
+
+async def _ask_all(
+    call: Call, engine: Engine, rows: list[Row]
+) -> list[AdvanceReply | ServiceError]:
+    """Submit every good row and wait for all the answers.
+
+    Raises:
+        NotStreamableError: The model has no sessions.
+        DrainingError: The engine takes no rows at all.
+        ClientGoneError: The caller left first.
+    """
+    answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    results: list[Reply | ServiceError | None] = [None] * len(rows)
+    num_waiting = 0
+    is_submitted = False
+
+    def complete(index: int, result: Reply | ServiceError) -> None:
+        nonlocal num_waiting
+        results[index] = result
+        num_waiting -= 1
+        if is_submitted and not num_waiting and not answered.done():
+            answered.set_result(None)
+
+    jobs = []
+    try:
+        for index, row in enumerate(rows):
+            if isinstance(row, ServiceError):
+                results[index] = row
+                continue
+            num_waiting += 1
+            try:
+                jobs.append(engine.submit(row, partial(complete, index)))
+            except (NotStreamableError, DrainingError):
+                raise
+            except ServiceError as error:
+                complete(index, error)
+        is_submitted = True
+        if num_waiting:
+            await call.wait(answered)
+    except (asyncio.CancelledError, ClientGoneError, ServiceError):
+        for job in jobs:
+            job.cancel()
+        raise
+    return cast(list[AdvanceReply | ServiceError], results)

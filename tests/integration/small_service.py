@@ -1,0 +1,76 @@
+"""A service with two small models, for the tests of its transports."""
+
+from contextlib import asynccontextmanager
+
+import httpx
+import numpy as np
+
+from lstm_core.network import Bidirectional, Network, Recurrent
+from lstm_core.pointwise import Dense, Embedding
+from lstm_core.runtime.cpu import CpuRuntime
+from lstm_core.spec import LSTMSpec
+from lstm_core.weights import initialize
+from service.app import create_app
+from service.engine import Engine, EngineLimits
+from service.models import describe
+from service.stores.memory import MemoryStore
+
+LIMITS = EngineLimits(arena_rows=300, max_pending=100)
+X = [[0.1, -0.2, 0.3], [0.4, 0.5, -0.6], [-0.7, 0.8, 0.9]]
+
+
+def lstm(*, seed=0, go_backwards=False):
+    """Return an LSTM of 3 inputs and 5 units."""
+    spec = LSTMSpec(input_size=3, units=5)
+    weights = initialize(spec, seed)
+    return Recurrent(name="lstm", spec=spec, weights=weights, go_backwards=go_backwards)
+
+
+def streaming():
+    """Return an LSTM with a linear head."""
+    kernel = np.random.default_rng(1).standard_normal((5, 2)).astype(np.float32)
+    return Network("net", 3, (lstm(), Dense(name="head", kernel=kernel, bias=None)))
+
+
+def both_ways():
+    """Return a network that cannot be stepped."""
+    return Network(
+        "both",
+        3,
+        (Bidirectional(name="both", forward=lstm(), backward=lstm(seed=1, go_backwards=True)),),
+    )
+
+
+def words():
+    """Return a network of seven words."""
+    table = np.random.default_rng(2).standard_normal((7, 3)).astype(np.float32)
+    return Network("words", 1, (Embedding(name="table", table=table, mask_zero=False), lstm()))
+
+
+def make_engine(name, network):
+    """Return an engine of its own."""
+    runtime = CpuRuntime(network, LIMITS.arena_rows)
+    return Engine(describe(name, runtime), runtime, MemoryStore(max_sessions=50), LIMITS)
+
+
+def make_engines():
+    """Return the engines of the models: one to step, one that cannot be, one of words."""
+    networks = {"net": streaming(), "both": both_ways(), "words": words()}
+    return {name: make_engine(name, network) for name, network in networks.items()}
+
+
+def make_app(engines=None, **options):
+    """Return an application of the models."""
+    options = {"render_metrics": lambda: (b"up 1\n", "text/plain; version=1.0.0")} | options
+    return create_app(engines or make_engines(), **options)
+
+
+@asynccontextmanager
+async def serving(app):
+    """Run an application, without a socket."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        yield client
