@@ -43,7 +43,7 @@ def hard_sigmoid_v1(x: Array) -> Array:
 def relu(
     x: Array, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
 ) -> Array:
-    """Return `x` above `threshold` (at most `max_value`), else `negative_slope * (x - threshold)`."""
+    """Return `x` from `threshold` up to `max_value`, else `negative_slope * (x - threshold)`."""
     y = np.where(x > threshold if threshold else x >= 0, x, negative_slope * (x - threshold))
     if max_value is not None:
         y = np.minimum(y, max_value)
@@ -105,7 +105,7 @@ def mish(x: Array) -> Array:
     return x * np.tanh(softplus(x))
 
 
-def gelu(x: Array, approximate: bool = False) -> Array:
+def gelu(x: Array, *, approximate: bool = False) -> Array:
     """Return the Gaussian error linear unit, exact or by its tanh approximation."""
     if approximate:
         inner = np.sqrt(2 / np.pi).astype(x.dtype) * (x + 0.044715 * np.power(x, 3))

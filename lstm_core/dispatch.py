@@ -43,7 +43,7 @@ def dispatch_runtime(spec: LSTMSpec) -> Dispatch:
     return Dispatch(
         kernel="numpy",
         device="cpu",
-        reason=f"an LSTM of {spec.units} units runs on BLAS products in NumPy, the one CPU kernel here",
+        reason=f"{spec.units} units run on BLAS products in NumPy, the only CPU kernel so far",
     )
 
 

@@ -100,13 +100,15 @@ class NumpyLSTM:
         h: Float32,
         c: Float32,
         active: Sequence[int],
+        has_output: Bool,
         mask: Bool | None = None,
-        has_output: Bool | None = None,
     ) -> None:
         """Take the time steps of a batch of rows, the state in place.
 
         A masked step keeps the row's state and repeats its last output; `has_output` tells whether
-        there was one. Without a mask the flags need no update from here: every row gets an output.
+        there was one.
+
+        NumPy's warnings are the caller's: saturated gates overflow by design.
 
         Args:
             inputs: `(batch, time, input_size)` float32.
@@ -115,28 +117,24 @@ class NumpyLSTM:
             c: `(batch, units)` float32, likewise.
             active: `(time,)`, how many rows have a step at each time: the first `active[t]`. Never
                 rising, so rows are sorted from the longest to the shortest.
+            has_output: `(batch,)` bool, overwritten: whether the row has had a live step.
             mask: `(batch, time)` bool, true where a step is live; None means everywhere.
-            has_output: `(batch,)` bool, overwritten; needed where there is a mask.
         """
         batch, time, _ = inputs.shape
         if batch > self._capacity:
             self._reset_scratch(1 << (batch - 1).bit_length())
         everything = self._scratch(batch)
         everything.h[...] = h
-        # A state that overflows is for the caller to find: NumPy's warnings would say less.
-        with np.errstate(all="ignore"):
-            for t in range(time):
-                n = active[t]
-                live = None if mask is None else mask[:n, t]
-                if live is None or live.all():
-                    self._step(inputs[:n, t], outputs[:n, t], c[:n], self._scratch(n))
-                    if has_output is not None:
-                        has_output[:n] = True
-                else:
-                    assert has_output is not None
-                    self._masked_step(
-                        inputs[:n, t], outputs[:n, t], c[:n], self._scratch(n), live, has_output[:n]
-                    )
+        for t in range(time):
+            n = active[t]
+            live = None if mask is None else mask[:n, t]
+            if live is None or live.all():
+                self._step(inputs[:n, t], outputs[:n, t], c[:n], self._scratch(n))
+                has_output[:n] = True
+            else:
+                self._masked_step(
+                    inputs[:n, t], outputs[:n, t], c[:n], self._scratch(n), live, has_output[:n]
+                )
         h[...] = everything.h
 
     def _step(self, x: Float32, output: Float32, c: Float32, s: _Scratch) -> None:

@@ -1,0 +1,77 @@
+"""The three weights of a recurrent Keras layer: their arguments, their creation, their config.
+
+Knows no recurrence and no state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+PARTS = ("kernel", "recurrent", "bias")
+"""Prefixes of the arguments `..._initializer`, `..._regularizer` and `..._constraint`."""
+
+
+class GateWeights:
+    """Mixin of a `keras.Layer` whose variables `kernel`, `recurrent_kernel` and `bias` hold gates.
+
+    The variables sit on the layer itself, so that files hold them at `layers/lstm/vars/{0,1,2}`.
+    """
+
+    units: int
+    use_bias: bool
+    unit_forget_bias: bool
+    bias_initializer: Any
+    add_weight: Any
+
+    def _keep_weight_arguments(
+        self, part: str, initializer: Any, regularizer: Any, constraint: Any
+    ) -> None:
+        """Set the attributes `{part}_initializer`, `{part}_regularizer`, `{part}_constraint`."""
+        setattr(self, f"{part}_initializer", keras.initializers.get(initializer))
+        setattr(self, f"{part}_regularizer", keras.regularizers.get(regularizer))
+        setattr(self, f"{part}_constraint", keras.constraints.get(constraint))
+
+    def _weight_config(self) -> dict[str, Any]:
+        """Return the nine arguments, serialised."""
+        config = {}
+        for part in PARTS:
+            for kind, module in (
+                ("initializer", keras.initializers),
+                ("regularizer", keras.regularizers),
+                ("constraint", keras.constraints),
+            ):
+                config[f"{part}_{kind}"] = module.serialize(getattr(self, f"{part}_{kind}"))
+        return config
+
+    def _create_weights(self, features: int) -> None:
+        """Create `kernel` `(features, 4 * units)`, `recurrent_kernel` and `bias` or None."""
+        self.kernel = self._create("kernel", "kernel", (features, 4 * self.units))
+        self.recurrent_kernel = self._create(
+            "recurrent", "recurrent_kernel", (self.units, 4 * self.units)
+        )
+        self.bias = self._create("bias", "bias", (4 * self.units,)) if self.use_bias else None
+
+    def _create(self, part: str, name: str, shape: tuple[int, ...]) -> Any:
+        initializer = getattr(self, f"{part}_initializer")
+        return self.add_weight(
+            shape=shape,
+            name=name,
+            initializer=self._initial_bias
+            if part == "bias" and self.unit_forget_bias
+            else initializer,
+            regularizer=getattr(self, f"{part}_regularizer"),
+            constraint=getattr(self, f"{part}_constraint"),
+        )
+
+    def _initial_bias(self, _: tuple[int, ...], *args: Any, **kwargs: Any) -> Any:
+        """Return `(4 * units,)`, ones for the forget gate (Jozefowicz et al. 2015)."""
+        initial = self.bias_initializer
+        return keras.ops.concatenate(
+            [
+                initial((self.units,), *args, **kwargs),
+                keras.initializers.Ones()((self.units,), *args, **kwargs),
+                initial((2 * self.units,), *args, **kwargs),
+            ]
+        )
