@@ -41,13 +41,16 @@ class FormatError(LSTMCoreError, ValueError):
     Attributes:
         path: The file.
         problems: One sentence for each thing that stands in the way, with the layer's name.
+        written_by: The program and version that wrote it, or None where that is not known.
     """
 
-    def __init__(self, path: str, problems: list[str]) -> None:
+    def __init__(self, path: str, problems: list[str], written_by: str | None = None) -> None:
         listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {p}" for p in problems)
-        super().__init__(f"{path}: {listed}")
+        writer = f" (written by {written_by})" if written_by else ""
+        super().__init__(f"{path}{writer}: {listed}")
         self.path = path
         self.problems = problems
+        self.written_by = written_by
 
 
 class NotStreamableError(LSTMCoreError, ValueError):

@@ -197,7 +197,7 @@ def _fingerprint(input_size: int, layers: tuple[Layer, ...]) -> str:
     return digest.hexdigest()
 
 
-def _canonical(part: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _canonical(part: Layer | LSTMSpec | LSTMWeights, path: str) -> Iterator[tuple[str, Any]]:
     """Yield every field below a layer but the names, in the order of their definition."""
     for field in fields(part):
         value = getattr(part, field.name)

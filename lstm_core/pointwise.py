@@ -42,6 +42,7 @@ class Dense:
         return int(self.kernel.shape[1])
 
     def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
         y = x.reshape(-1, x.shape[-1]) @ self.kernel
         if self.bias is not None:
             y += self.bias
@@ -69,7 +70,31 @@ class Activation:
         return input_size
 
     def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
         return activation(self.function)(x, **self.parameters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PReLU:
+    """`x` where positive, else `alpha * x`, with a slope for each feature (He et al. 2015).
+
+    Attributes:
+        name: The layer's name in its file.
+        alpha: `(features,)` or `()` float32.
+    """
+
+    name: str
+    alpha: Float32
+
+    def output_size(self, input_size: int) -> int:
+        """Return `input_size`; SpecError if there is another number of slopes."""
+        if self.alpha.ndim:
+            _expect(self.name, input_size, self.alpha.shape[0])
+        return input_size
+
+    def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
+        return np.where(x >= 0, x, self.alpha * x)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,6 +121,7 @@ class Affine:
         return input_size
 
     def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
         y = x - self.center
         y *= self.scale
         y += self.offset
@@ -111,12 +137,15 @@ class LayerNormalization:
         gamma: `(features,)` float32, or None.
         beta: `(features,)` float32, or None.
         epsilon: Added to the variance.
+        rms_scaling: Leave the mean in place: Keras's option of that name, `x / sqrt(variance +
+            epsilon) * gamma`.
     """
 
     name: str
     gamma: Float32 | None
     beta: Float32 | None
     epsilon: float
+    rms_scaling: bool = False
 
     def output_size(self, input_size: int) -> int:
         """Return `input_size`; SpecError if a vector has another length."""
@@ -126,8 +155,11 @@ class LayerNormalization:
         return input_size
 
     def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
         y = x - x.mean(axis=-1, keepdims=True)
         variance = np.square(y).mean(axis=-1, keepdims=True)
+        if self.rms_scaling:
+            y[...] = x
         y /= np.sqrt(variance + np.float32(self.epsilon))
         if self.gamma is not None:
             y *= self.gamma
@@ -157,6 +189,7 @@ class Masking:
         return np.asarray((x != np.float32(self.mask_value)).any(axis=-1))
 
     def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
         return x * self.live(x)[..., None]
 
 
@@ -184,10 +217,11 @@ class Embedding:
         return np.asarray(x[..., 0] != 0)
 
     def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
         return self.table[x[..., 0].astype(np.int64)]
 
 
-Pointwise = Dense | Activation | Affine | LayerNormalization | Masking | Embedding
+Pointwise = Dense | Activation | PReLU | Affine | LayerNormalization | Masking | Embedding
 
 
 def _expect(name: str, actual: int, expected: int) -> None:

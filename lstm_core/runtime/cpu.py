@@ -143,7 +143,9 @@ class CpuRuntime:
         sources = np.asarray(from_slots) if order is None else np.asarray(from_slots)[order]
         rows = self._rows[sources]
         has_output = self._has_output[sources]
-        outputs = self._stream(inputs, rows, has_output, active, mask)
+        # Saturated gates overflow by design; what went wrong is told by the finiteness of the row.
+        with np.errstate(all="ignore"):
+            outputs = self._stream(inputs, rows, has_output, active, mask)
         if order is not None:
             for t in range(min(lengths), time):
                 outputs[active[t] :, t] = 0
@@ -206,7 +208,10 @@ class CpuRuntime:
             `(batch, time, output_size)` float32, or `(batch, output_size)` where the network
             returns no sequences.
         """
-        x = inputs
+        with np.errstate(all="ignore"):
+            return self._whole(inputs, mask)
+
+    def _whole(self, x: Float32, mask: Bool | None) -> Float32:
         given = mask
         for layer in self.network.layers:
             if isinstance(layer, Recurrent | Bidirectional):

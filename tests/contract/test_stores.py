@@ -17,10 +17,12 @@ def store(request):
 
 
 def key(client_id, model="m", tenant="default"):
+    """Return a client's key."""
     return SessionKey(tenant, model, client_id)
 
 
 def record(position=0, epoch=1):
+    """Return a session's record."""
     return Record(
         fingerprint="f",
         epoch=epoch,
@@ -31,6 +33,7 @@ def record(position=0, epoch=1):
 
 
 async def commit(store, before, after, client_id="alice"):
+    """Commit one change and return its outcome."""
     [outcome] = await store.commit_many([Commit(key(client_id), before, after)])
     return outcome
 

@@ -19,6 +19,7 @@ BOUNDED = sorted(ACTIVATIONS - {"exponential", "softplus"})
 
 
 def lstm(name="lstm", *, seed=0, input_size=3, units=4, **options):
+    """Return an LSTM with random weights, biases included."""
     spec_options = {
         key: options.pop(key)
         for key in ("activation", "recurrent_activation", "use_bias")
@@ -224,9 +225,7 @@ def test_saturated_gates_stay_finite():
 def test_bidirectional_layers_merge_and_cannot_stream(merge_mode):
     """Both directions are merged in time's order; a step says why it cannot be taken."""
     forward, backward = lstm("forward"), lstm("backward", seed=1, go_backwards=True)
-    layer = Bidirectional(
-        name="both", forward=forward, backward=backward, merge_mode=merge_mode
-    )
+    layer = Bidirectional(name="both", forward=forward, backward=backward, merge_mode=merge_mode)
     runtime = CpuRuntime(Network("n", 3, (layer,)), 2)
     inputs = np.random.default_rng(0).uniform(-1, 1, (2, 5, 3)).astype(np.float32)
 

@@ -8,6 +8,7 @@ from service.stores.memory import MemoryStore
 
 
 def record():
+    """Return a session's record."""
     return Record(
         fingerprint="f",
         epoch=1,

@@ -27,11 +27,13 @@ KEY = SessionKey("default", "m", "alice")
 
 
 def request(value=1.0, *, position=None, epoch=None, time=1, **options):
+    """Return a request for steps of one value."""
     inputs = np.full((time, 2), value, np.float32)
     return AdvanceRequest(key=KEY, inputs=inputs, position=position, epoch=epoch, **options)
 
 
 def record(position=0, epoch=7):
+    """Return a session's record."""
     return Record(
         fingerprint="f",
         epoch=epoch,
@@ -42,6 +44,7 @@ def record(position=0, epoch=7):
 
 
 def after(before, asked, *, outputs=None):
+    """Return the record after a request was answered."""
     reply = AdvanceReply(
         outputs=np.zeros(3, np.float32) if outputs is None else outputs,
         position=before.position + len(asked.inputs),
