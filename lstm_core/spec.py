@@ -34,9 +34,17 @@ class LSTMSpec:
         activation: Of the cell candidate and of the cell state on its way out.
         recurrent_activation: Of the input, forget and output gates.
         use_bias: Whether there is a bias.
+        use_peepholes: Whether the gates see the cell state through a diagonal weight each: input
+            and forget gate the old one, the output gate the new one.
+        projection_size: Length of `h` where it is a projection of `units` values; None: no
+            projection.
+        cell_clip: The new cell state is clipped to this absolute value, before the output gate and
+            the output see it; None: it is not.
+        projection_clip: The projection is clipped to this absolute value; None: it is not.
+        forget_bias: Added to the forget gate's input, beside the bias.
 
     Raises:
-        SpecError: A size is not positive, or an activation is not in `ACTIVATIONS`.
+        SpecError: A size or a clip is not positive, or an activation is not in `ACTIVATIONS`.
     """
 
     input_size: int
@@ -44,11 +52,26 @@ class LSTMSpec:
     activation: str = "tanh"
     recurrent_activation: str = "sigmoid"
     use_bias: bool = True
+    use_peepholes: bool = False
+    projection_size: int | None = None
+    cell_clip: float | None = None
+    projection_clip: float | None = None
+    forget_bias: float = 0.0
+
+    @property
+    def output_size(self) -> int:
+        """Length of `h` and of one step's output."""
+        return self.units if self.projection_size is None else self.projection_size
 
     def __post_init__(self) -> None:
-        for field in ("input_size", "units"):
-            if getattr(self, field) < 1:
-                raise SpecError(field, f"must be at least 1, not {getattr(self, field)}")
+        for field in ("input_size", "units", "projection_size"):
+            size = getattr(self, field)
+            if size is not None and size < 1:
+                raise SpecError(field, f"must be at least 1, not {size}")
+        for field in ("cell_clip", "projection_clip"):
+            clip = getattr(self, field)
+            if clip is not None and not clip > 0:
+                raise SpecError(field, f"must be positive, not {clip}")
         for field in ("activation", "recurrent_activation"):
             if getattr(self, field) not in ACTIVATIONS:
                 known = ", ".join(sorted(ACTIVATIONS))

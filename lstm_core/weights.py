@@ -23,13 +23,17 @@ class LSTMWeights:
 
     Attributes:
         kernel: `(input_size, 4 * units)` floating.
-        recurrent_kernel: `(units, 4 * units)` floating.
+        recurrent_kernel: `(output_size, 4 * units)` floating.
         bias: `(4 * units,)` floating, or None where the spec has no bias.
+        peepholes: `(3, units)` floating, of the input, forget and output gate; or None.
+        projection: `(units, projection_size)` floating, or None.
     """
 
     kernel: Array
     recurrent_kernel: Array
     bias: Array | None
+    peepholes: Array | None = None
+    projection: Array | None = None
 
     def check(self, spec: LSTMSpec) -> None:
         """Compare every shape with what `spec` asks for.
@@ -39,8 +43,12 @@ class LSTMWeights:
         """
         expected: dict[str, tuple[int, ...]] = {
             "kernel": (spec.input_size, 4 * spec.units),
-            "recurrent_kernel": (spec.units, 4 * spec.units),
+            "recurrent_kernel": (spec.output_size, 4 * spec.units),
             "bias": (4 * spec.units,) if spec.use_bias else (),
+            "peepholes": (3, spec.units) if spec.use_peepholes else (),
+            "projection": ()
+            if spec.projection_size is None
+            else (spec.units, spec.projection_size),
         }
         for name, shape in expected.items():
             array = getattr(self, name)
@@ -50,10 +58,16 @@ class LSTMWeights:
 
     def astype(self, dtype: npt.DTypeLike) -> LSTMWeights:
         """Return the same weights in another floating dtype, C-contiguous."""
+
+        def cast(array: Array | None) -> Array | None:
+            return None if array is None else np.ascontiguousarray(array, dtype)
+
         return LSTMWeights(
             kernel=np.ascontiguousarray(self.kernel, dtype),
             recurrent_kernel=np.ascontiguousarray(self.recurrent_kernel, dtype),
-            bias=None if self.bias is None else np.ascontiguousarray(self.bias, dtype),
+            bias=cast(self.bias),
+            peepholes=cast(self.peepholes),
+            projection=cast(self.projection),
         )
 
 
