@@ -25,9 +25,9 @@ class Result:
     """What a sequence gives.
 
     Attributes:
-        outputs: `(batch, time, units)` float64, in the order of processing.
-        last_output: `(batch, units)` float64, zeros where there was no step.
-        h: `(batch, units)` float64, the hidden state after the last step.
+        outputs: `(batch, time, output_size)` float64, in the order of processing.
+        last_output: `(batch, output_size)` float64, zeros where there was no step.
+        h: `(batch, output_size)` float64, the hidden state after the last step.
         c: `(batch, units)` float64, the cell state after the last step.
     """
 
@@ -46,14 +46,16 @@ def step(
         spec: The configuration.
         weights: The weights, gates in the order of `spec.GATE_ORDER`.
         x: `(batch, input_size)`.
-        h: `(batch, units)`, the hidden state before the step.
+        h: `(batch, output_size)`, the hidden state before the step.
         c: `(batch, units)`, the cell state before the step.
 
     Returns:
-        The hidden and the cell state after the step, each `(batch, units)` float64.
+        The hidden state `(batch, output_size)` and the cell state `(batch, units)` after the step,
+        float64.
 
     References:
-        Hochreiter and Schmidhuber 1997; with the forget gate of Gers et al. 1999.
+        Hochreiter and Schmidhuber 1997; with the forget gate of Gers et al. 1999; peepholes,
+        clipping and projection as `tf.compat.v1.nn.rnn_cell.LSTMCell` has them (Sak et al. 2014).
     """
     activate = activation(spec.activation)
     recurrent_activate = activation(spec.recurrent_activation)
@@ -62,12 +64,24 @@ def step(
     if w.bias is not None:
         z = z + w.bias
     z_i, z_f, z_c, z_o = np.split(z, 4, axis=-1)
+    z_f = z_f + spec.forget_bias
+    if w.peepholes is not None:
+        z_i = z_i + w.peepholes[0] * c
+        z_f = z_f + w.peepholes[1] * c
     i = recurrent_activate(z_i)
     f = recurrent_activate(z_f)
+    c_next = _clip(f * c + i * activate(z_c), spec.cell_clip)
+    if w.peepholes is not None:
+        z_o = z_o + w.peepholes[2] * c_next
     o = recurrent_activate(z_o)
-    c_next = f * c + i * activate(z_c)
     h_next = o * activate(c_next)
+    if w.projection is not None:
+        h_next = _clip(h_next @ w.projection, spec.projection_clip)
     return h_next, c_next
+
+
+def _clip(x: Float64, limit: float | None) -> Float64:
+    return x if limit is None else np.clip(x, -limit, limit)
 
 
 def sequence(
@@ -90,18 +104,18 @@ def sequence(
         spec: The configuration.
         weights: The weights.
         inputs: `(batch, time, input_size)`.
-        h: `(batch, units)`, the first hidden state; None means zeros.
+        h: `(batch, output_size)`, the first hidden state; None means zeros.
         c: `(batch, units)`, the first cell state; None means zeros.
         mask: `(batch, time)`, true where a step is live; None means everywhere.
         go_backwards: Process the time steps from the last to the first.
         zero_output_for_mask: Give zeros for masked steps.
     """
     batch, time, _ = inputs.shape
-    h_t = np.zeros((batch, spec.units)) if h is None else h.astype(np.float64)
+    h_t = np.zeros((batch, spec.output_size)) if h is None else h.astype(np.float64)
     c_t = np.zeros((batch, spec.units)) if c is None else c.astype(np.float64)
     live = np.ones((batch, time), bool) if mask is None else mask.astype(bool)
-    outputs = np.zeros((batch, time, spec.units))
-    carried = np.zeros((batch, spec.units))
+    outputs = np.zeros((batch, time, spec.output_size))
+    carried = np.zeros((batch, spec.output_size))
     output = carried
     for processed, t in enumerate(reversed(range(time)) if go_backwards else range(time)):
         h_next, c_next = step(spec, weights, inputs[:, t], h=h_t, c=c_t)

@@ -42,11 +42,11 @@ class Recurrent:
     zero_output_for_mask: bool = False
 
     def output_size(self, input_size: int) -> int:
-        """Return the units; SpecError if the spec takes another input size."""
+        """Return the length of one step's output; SpecError for another input size."""
         if input_size != self.spec.input_size:
             problem = f"takes {self.spec.input_size} features, but gets {input_size}"
             raise SpecError(self.name, problem)
-        return self.spec.units
+        return self.spec.output_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +76,7 @@ class Bidirectional:
         if self.merge_mode == "concat":
             return sum(sizes)
         if sizes[0] != sizes[1]:
-            raise SpecError(self.name, f"cannot merge {sizes[0]} and {sizes[1]} units")
+            raise SpecError(self.name, f"cannot merge {sizes[0]} and {sizes[1]} outputs")
         return sizes[0]
 
 
@@ -178,8 +178,7 @@ def _layout(recurrent: tuple[Recurrent, ...]) -> tuple[StatePart, ...]:
     parts: list[StatePart] = []
     offset = 0
     for layer in recurrent:
-        for role in ("h", "c"):
-            size = layer.spec.units
+        for role, size in (("h", layer.spec.output_size), ("c", layer.spec.units)):
             parts.append(StatePart(layer=layer.name, role=role, offset=offset, size=size))
             offset += size
     return tuple(parts)

@@ -74,11 +74,12 @@ class LSTMWeights:
 def initialize(spec: LSTMSpec, seed: int) -> LSTMWeights:
     """Draw weights as Keras's defaults do: Glorot-uniform kernel, orthogonal recurrent kernel.
 
-    The bias is zero but for the forget gate's ones (`unit_forget_bias`). The numbers are not
-    those that Keras draws from the same seed.
+    The bias is zero but for the forget gate's ones (`unit_forget_bias`), and zero throughout where
+    the spec adds a forget bias of its own. Peepholes and projection are Glorot-uniform, as
+    `rnn_cell.LSTMCell` draws them. The numbers are not those that either draws from the same seed.
 
     Args:
-        spec: Sizes and whether there is a bias.
+        spec: Sizes, and which weights there are.
         seed: Of NumPy's default generator.
 
     Returns:
@@ -88,14 +89,29 @@ def initialize(spec: LSTMSpec, seed: int) -> LSTMWeights:
         Glorot and Bengio 2010; Saxe et al. 2014; Jozefowicz et al. 2015 (forget bias).
     """
     random = np.random.default_rng(seed)
-    limit = np.sqrt(6 / (spec.input_size + 4 * spec.units))
-    kernel = random.uniform(-limit, limit, (spec.input_size, 4 * spec.units))
-    q, r = np.linalg.qr(random.standard_normal((4 * spec.units, spec.units)))
-    recurrent_kernel = (q * np.sign(np.diagonal(r))).T
+
+    def glorot(shape: tuple[int, ...], fans: int) -> Array:
+        limit = np.sqrt(6 / fans)
+        return random.uniform(-limit, limit, shape)
+
+    kernel = glorot((spec.input_size, 4 * spec.units), spec.input_size + 4 * spec.units)
+    sizes = (4 * spec.units, spec.output_size)
+    q, r = np.linalg.qr(random.standard_normal((max(sizes), min(sizes))))
+    orthogonal = q * np.sign(np.diagonal(r))
     bias = np.zeros(4 * spec.units)
-    bias[spec.units : 2 * spec.units] = 1
+    if spec.forget_bias == 0:
+        bias[spec.units : 2 * spec.units] = 1
+    peepholes = glorot((3, spec.units), 2 * spec.units) if spec.use_peepholes else None
+    projection = None
+    if spec.projection_size is not None:
+        shape = (spec.units, spec.projection_size)
+        projection = glorot(shape, sum(shape))
     weights = LSTMWeights(
-        kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias if spec.use_bias else None
+        kernel=kernel,
+        recurrent_kernel=orthogonal.T if sizes[0] >= sizes[1] else orthogonal,
+        bias=bias if spec.use_bias else None,
+        peepholes=peepholes,
+        projection=projection,
     )
     return weights.astype(np.float32)
 

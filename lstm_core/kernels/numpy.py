@@ -24,6 +24,7 @@ Bool = npt.NDArray[np.bool_]
 
 # Gates in this order keep the three that share an activation side by side.
 _PACKED_ORDER = "ifoc"
+_MINUS_ONE = np.float32(-1)
 
 
 def limit_blas_threads(num_threads: int) -> None:
@@ -40,13 +41,15 @@ class _Scratch:
     """Views of the scratch buffers for one number of rows, `n`.
 
     Attributes:
-        operand: `(n, input_size + units [+ 1])`: x, h and the bias's one, side by side.
+        operand: `(n, input_size + output_size [+ 1])`: x, h and the bias's one, side by side.
         x: `(n, input_size)` of it.
-        h: `(n, units)` of it.
+        h: `(n, output_size)` of it.
         gates: `(n, 4 * units)`: what the product gives, then the gates in packed order.
         sigmoids: `(n, 3 * units)` of it: input, forget and output gate.
+        input_forget: `(n, 2 * units)` of it.
         i: `(n, units)` of it, and so on for `f`, `o` and `candidate`.
         h_next: `(n, units)`, and `c_next`: the new state before a mask has its say.
+        projected: `(n, output_size)`, `h_next` projected, where there is a projection.
     """
 
     operand: Float32
@@ -54,12 +57,27 @@ class _Scratch:
     h: Float32
     gates: Float32
     sigmoids: Float32
+    input_forget: Float32
     i: Float32
     f: Float32
     o: Float32
     candidate: Float32
     h_next: Float32
     c_next: Float32
+    projected: Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Extensions:
+    """The weights that only peepholes and projections have, float32.
+
+    Attributes:
+        peepholes: `(3, units)`, of the input, forget and output gate; or None.
+        projection: `(units, projection_size)`, or None.
+    """
+
+    peepholes: Float32 | None
+    projection: Float32 | None
 
 
 class NumpyLSTM:
@@ -77,11 +95,13 @@ class NumpyLSTM:
         """
         weights.check(spec)
         rows = [weights.kernel, weights.recurrent_kernel]
-        if weights.bias is not None:
-            rows.append(weights.bias[None])
+        bias = _bias_with_forget_bias(spec, weights)
+        if bias is not None:
+            rows.append(bias[None])
         packed = reorder_gates(np.concatenate(rows), "ifco", _PACKED_ORDER)
         self.spec = spec
         self._packed = np.ascontiguousarray(packed, np.float32)
+        self._extensions = _extensions(spec, weights)
         self._reset_scratch(1)
 
     def with_own_scratch(self) -> NumpyLSTM:
@@ -89,6 +109,7 @@ class NumpyLSTM:
         twin = object.__new__(NumpyLSTM)
         twin.spec = self.spec
         twin._packed = self._packed
+        twin._extensions = self._extensions
         twin._reset_scratch(1)
         return twin
 
@@ -112,8 +133,9 @@ class NumpyLSTM:
 
         Args:
             inputs: `(batch, time, input_size)` float32.
-            outputs: `(batch, time, units)` float32, written where a row has a step.
-            h: `(batch, units)` float32, overwritten with the state after each row's last step.
+            outputs: `(batch, time, output_size)` float32, written where a row has a step.
+            h: `(batch, output_size)` float32, overwritten with the state after each row's last
+                step.
             c: `(batch, units)` float32, likewise.
             active: `(time,)`, how many rows have a step at each time: the first `active[t]`. Never
                 rising, so rows are sorted from the longest to the shortest.
@@ -138,6 +160,11 @@ class NumpyLSTM:
         h[...] = everything.h
 
     def _step(self, x: Float32, output: Float32, c: Float32, s: _Scratch) -> None:
+        if self._extensions is not None:
+            s.h[...] = self._extended_step(x, c, s, self._extensions)
+            c[...] = s.c_next
+            output[...] = s.h
+            return
         self._gates(x, s)
         np.multiply(s.f, c, out=c)
         np.multiply(s.i, s.candidate, out=s.candidate)
@@ -149,29 +176,65 @@ class NumpyLSTM:
     def _masked_step(
         self, x: Float32, output: Float32, c: Float32, s: _Scratch, live: Bool, has_output: Bool
     ) -> None:
+        if self._extensions is not None:
+            h_next = self._extended_step(x, c, s, self._extensions)
+        else:
+            h_next = self._masked_plain_step(x, c, s)
+        is_live = live[:, None]
+        np.copyto(c, s.c_next, where=is_live)
+        np.copyto(s.h, h_next, where=is_live)
+        np.logical_or(has_output, live, out=has_output)
+        np.multiply(s.h, has_output[:, None], out=output)
+
+    def _masked_plain_step(self, x: Float32, c: Float32, s: _Scratch) -> Float32:
+        """Fill `s.c_next`, and return the new `h`, from the state as it stands."""
         self._gates(x, s)
         np.multiply(s.f, c, out=s.c_next)
         np.multiply(s.i, s.candidate, out=s.candidate)
         np.add(s.c_next, s.candidate, out=s.c_next)
         self._activate_state(s.c_next, s.h_next)
+        return np.multiply(s.o, s.h_next, out=s.h_next)
+
+    def _extended_step(self, x: Float32, c: Float32, s: _Scratch, w: _Extensions) -> Float32:
+        """Do as `_masked_plain_step`, with peepholes, clips and projection."""
+        s.x[...] = x
+        np.dot(s.operand, self._packed, out=s.gates)
+        if w.peepholes is not None:
+            s.i[...] += w.peepholes[0] * c
+            s.f[...] += w.peepholes[1] * c
+        self._activate_gates(s.input_forget)
+        self._activate_state(s.candidate, s.candidate)
+        np.multiply(s.f, c, out=s.c_next)
+        np.multiply(s.i, s.candidate, out=s.candidate)
+        np.add(s.c_next, s.candidate, out=s.c_next)
+        _clip(s.c_next, self.spec.cell_clip)
+        if w.peepholes is not None:
+            s.o[...] += w.peepholes[2] * s.c_next
+        self._activate_gates(s.o)
+        self._activate_state(s.c_next, s.h_next)
         np.multiply(s.o, s.h_next, out=s.h_next)
-        is_live = live[:, None]
-        np.copyto(c, s.c_next, where=is_live)
-        np.copyto(s.h, s.h_next, where=is_live)
-        np.logical_or(has_output, live, out=has_output)
-        np.multiply(s.h, has_output[:, None], out=output)
+        if w.projection is None:
+            return s.h_next
+        np.dot(s.h_next, w.projection, out=s.projected)
+        _clip(s.projected, self.spec.projection_clip)
+        return s.projected
 
     def _gates(self, x: Float32, s: _Scratch) -> None:
         s.x[...] = x
         np.dot(s.operand, self._packed, out=s.gates)
-        if self.spec.recurrent_activation == "sigmoid":
-            np.negative(s.sigmoids, out=s.sigmoids)
-            np.exp(s.sigmoids, out=s.sigmoids)
-            np.add(s.sigmoids, 1, out=s.sigmoids)
-            np.reciprocal(s.sigmoids, out=s.sigmoids)
-        else:
-            s.sigmoids[...] = activation(self.spec.recurrent_activation)(s.sigmoids)
+        self._activate_gates(s.sigmoids)
         self._activate_state(s.candidate, s.candidate)
+
+    def _activate_gates(self, z: Float32) -> None:
+        if self.spec.recurrent_activation == "sigmoid":
+            # Not np.negative: in place on a strided vector, as one unit's gate is in a batch,
+            # NumPy 2.4.6 reads the wrong elements.
+            np.multiply(z, _MINUS_ONE, out=z)
+            np.exp(z, out=z)
+            np.add(z, 1, out=z)
+            np.reciprocal(z, out=z)
+        else:
+            z[...] = activation(self.spec.recurrent_activation)(z)
 
     def _activate_state(self, x: Float32, out: Float32) -> None:
         if self.spec.activation == "tanh":
@@ -185,10 +248,11 @@ class NumpyLSTM:
         self._operand: Any = np.ones((capacity, width), np.float32)
         self._gates_buffer: Any = np.empty((capacity, columns), np.float32)
         self._next: Any = np.empty((2, capacity, self.spec.units), np.float32)
+        self._projected: Any = np.empty((capacity, self.spec.output_size), np.float32)
         self._views: dict[int, _Scratch] = {}
 
     def _scratch(self, n: int) -> _Scratch:
-        # Made once for each number of rows: eleven views cost as much as the arithmetic of a row.
+        # Made once for each number of rows: the views cost as much as the arithmetic of a row.
         views = self._views.get(n)
         if views is None:
             inputs, units = self.spec.input_size, self.spec.units
@@ -197,14 +261,38 @@ class NumpyLSTM:
             views = self._views[n] = _Scratch(
                 operand=operand,
                 x=operand[:, :inputs],
-                h=operand[:, inputs : inputs + units],
+                h=operand[:, inputs : inputs + self.spec.output_size],
                 gates=gates,
                 sigmoids=gates[:, : 3 * units],
+                input_forget=gates[:, : 2 * units],
                 i=i,
                 f=f,
                 o=o,
                 candidate=candidate,
                 h_next=self._next[0, :n],
                 c_next=self._next[1, :n],
+                projected=self._projected[:n],
             )
         return views
+
+
+def _bias_with_forget_bias(spec: LSTMSpec, weights: LSTMWeights) -> Float32 | None:
+    """Return the bias `(4 * units,)` in `spec.GATE_ORDER` with the forget bias in it, or None."""
+    if spec.forget_bias == 0:
+        return weights.bias
+    bias = np.zeros(4 * spec.units, np.float32) if weights.bias is None else weights.bias.copy()
+    bias[spec.units : 2 * spec.units] += spec.forget_bias
+    return bias
+
+
+def _extensions(spec: LSTMSpec, weights: LSTMWeights) -> _Extensions | None:
+    """Return what a plain LSTM has not, or None where the spec is a plain one's."""
+    if not spec.use_peepholes and spec.projection_size is None and spec.cell_clip is None:
+        return None
+    w = weights.astype(np.float32)
+    return _Extensions(peepholes=w.peepholes, projection=w.projection)
+
+
+def _clip(x: Float32, limit: float | None) -> None:
+    if limit is not None:
+        np.clip(x, -limit, limit, out=x)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -170,20 +169,21 @@ class CpuRuntime:
         index = 0
         for layer in self.network.layers:
             if isinstance(layer, Recurrent):
-                units = layer.spec.units
-                y = np.zeros((*x.shape[:2], units), np.float32)
+                begin_c = offset + layer.spec.output_size
+                end = begin_c + layer.spec.units
+                y = np.zeros((*x.shape[:2], layer.spec.output_size), np.float32)
                 self._kernels[layer].run(
                     x,
                     y,
-                    h=rows[:, offset : offset + units],
-                    c=rows[:, offset + units : offset + 2 * units],
+                    h=rows[:, offset:begin_c],
+                    c=rows[:, begin_c:end],
                     active=active,
                     mask=mask,
                     has_output=has_output[:, index],
                 )
                 if layer.zero_output_for_mask and mask is not None:
                     y *= mask[..., None]
-                offset += 2 * units
+                offset = end
                 index += 1
                 x = y
                 # The layers behind the last time axis answer every step as if it were the last.
@@ -247,13 +247,12 @@ class CpuRuntime:
         if layer.go_backwards:
             x = x[:, ::-1]
             mask = None if mask is None else mask[:, ::-1]
-        state: Any = np.zeros((2, batch, layer.spec.units), np.float32)
-        outputs = np.zeros((batch, time, layer.spec.units), np.float32)
+        outputs = np.zeros((batch, time, layer.spec.output_size), np.float32)
         self._predict_kernels[layer].run(
             x,
             outputs,
-            h=state[0],
-            c=state[1],
+            h=np.zeros((batch, layer.spec.output_size), np.float32),
+            c=np.zeros((batch, layer.spec.units), np.float32),
             active=[batch] * time,
             mask=mask,
             has_output=np.zeros(batch, np.bool_),

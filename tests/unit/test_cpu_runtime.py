@@ -1,5 +1,7 @@
 """The NumPy kernel and the arena, against `equations` in float64 and against their own laws."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,18 +13,30 @@ from lstm_core.network import Bidirectional, Network, Recurrent
 from lstm_core.pointwise import Activation, Dense, Embedding, Masking
 from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
 from lstm_core.spec import ACTIVATIONS, LSTMSpec
-from lstm_core.weights import LSTMWeights, initialize
+from lstm_core.weights import initialize
 
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
 # These do not saturate, so a long sequence may grow and float32 lose digits.
 BOUNDED = sorted(ACTIVATIONS - {"exponential", "softplus"})
+
+EXTENSIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "use_peepholes": st.just(True),
+        "projection_size": st.integers(1, 12),
+        "cell_clip": st.floats(0.05, 1),
+        "projection_clip": st.floats(0.05, 1),
+        "forget_bias": st.sampled_from([0.0, 1.0, -0.5]),
+    },
+)
+"""What only `rnn_cell.LSTMCell` has. A projection clip without a projection does nothing."""
 
 
 def lstm(name="lstm", *, seed=0, input_size=3, units=4, **options):
     """Return an LSTM with random weights, biases included."""
     spec_options = {
         key: options.pop(key)
-        for key in ("activation", "recurrent_activation", "use_bias")
+        for key in [field.name for field in fields(LSTMSpec)]
         if key in options
     }
     spec = LSTMSpec(input_size=input_size, units=units, **spec_options)
@@ -30,9 +44,7 @@ def lstm(name="lstm", *, seed=0, input_size=3, units=4, **options):
     random = np.random.default_rng(seed)
     if weights.bias is not None:
         bias = weights.bias + random.uniform(-0.5, 0.5, weights.bias.shape).astype(np.float32)
-        weights = LSTMWeights(
-            kernel=weights.kernel, recurrent_kernel=weights.recurrent_kernel, bias=bias
-        )
+        weights = replace(weights, bias=bias)
     return Recurrent(name=name, spec=spec, weights=weights, **options)
 
 
@@ -75,12 +87,22 @@ def expected(network, inputs, mask=None):
     units=st.integers(1, 9),
     has_mask=st.booleans(),
     go_backwards=st.booleans(),
+    extensions=EXTENSIONS,
     seed=st.integers(0, 2**32 - 1),
 )
 def test_predict_equals_the_equations(
-    activation, recurrent_activation, use_bias, batch, time, units, has_mask, go_backwards, seed
+    activation,
+    recurrent_activation,
+    use_bias,
+    batch,
+    time,
+    units,
+    has_mask,
+    go_backwards,
+    extensions,
+    seed,
 ):
-    """Every activation, bias or none, masks and direction agree with float64."""
+    """Every activation, bias or none, masks, direction and `rnn_cell`'s options agree."""
     layer = lstm(
         seed=seed,
         units=units,
@@ -88,6 +110,7 @@ def test_predict_equals_the_equations(
         recurrent_activation=recurrent_activation,
         use_bias=use_bias,
         go_backwards=go_backwards,
+        **extensions,
     )
     random = np.random.default_rng(seed)
     inputs = random.uniform(-1, 1, (batch, time, 3)).astype(np.float32)
@@ -156,6 +179,32 @@ def test_a_sequence_is_the_same_however_it_is_cut(cuts, has_mask, zero_output_fo
 
     whole = expected(network, inputs, mask)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, **TOLERANCE)
+
+
+@settings(deadline=None)
+@given(extensions=EXTENSIONS, has_mask=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_sessions_of_a_projected_lstm_equal_the_equations(extensions, has_mask, seed):
+    """State rows of h and c of different lengths are carried from step to step, two layers deep."""
+    first = lstm(units=4, seed=seed, **extensions)
+    second = lstm("second", input_size=first.spec.output_size, units=3, seed=seed + 1, **extensions)
+    network = Network("n", 3, (first, second))
+    random = np.random.default_rng(seed)
+    inputs = random.uniform(-1, 1, (2, 4, 3)).astype(np.float32)
+    mask = random.random((2, 4)) > 0.4 if has_mask else None
+    runtime = CpuRuntime(network, 4)
+
+    masks = (None, None) if mask is None else (mask[:, :1], mask[:, 1:])
+    begun = runtime.advance([ZERO_SLOT] * 2, [1, 2], inputs[:, :1], [1, 1], masks[0])
+    ended = runtime.advance([1, 2], [3, 4], inputs[:, 1:], [3, 3], masks[1])
+
+    outputs = np.concatenate([begun.outputs, ended.outputs], axis=1)
+    np.testing.assert_allclose(outputs, expected(network, inputs, mask), **TOLERANCE)
+    inner = equations.sequence(first.spec, first.weights, inputs, mask=mask)
+    sizes = [part.size for part in network.state_layout]
+    assert [first.spec.output_size, 4, second.spec.output_size, 3] == sizes
+    h, c = np.split(ended.rows[:, : sum(sizes[:2])], [sizes[0]], axis=1)
+    np.testing.assert_allclose(inner.h, h, **TOLERANCE)
+    np.testing.assert_allclose(inner.c, c, **TOLERANCE)
 
 
 def test_masked_first_steps_of_a_set_state_give_zeros():
