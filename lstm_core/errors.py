@@ -63,3 +63,20 @@ class NotStreamableError(LSTMCoreError, ValueError):
     def __init__(self, reasons: list[str]) -> None:
         super().__init__("; ".join(reasons))
         self.reasons = reasons
+
+
+class NoGraphError(LSTMCoreError, RuntimeError, AttributeError):
+    """A layer of TensorFlow 1.4 was asked for something that only a graph has.
+
+    A `RuntimeError`, as its documentation promises, and an `AttributeError`, so that `hasattr` on
+    one of its properties is false and does not fail.
+
+    Attributes:
+        member: The method or property.
+        advice: What to do instead.
+    """
+
+    def __init__(self, member: str, advice: str) -> None:
+        super().__init__(f"{member} is not supported in eager mode: {advice}")
+        self.member = member
+        self.advice = advice

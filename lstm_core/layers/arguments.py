@@ -12,15 +12,21 @@ import keras
 import tensorflow as tf
 
 from lstm_core.errors import SpecError
+from lstm_core.layers.activations_v1 import hard_sigmoid_v1
 from lstm_core.spec import ACTIVATIONS
 
 Tensor: TypeAlias = Any
 Shape: TypeAlias = tuple[int | None, ...]
 
-# Keras has no `hard_sigmoid_v1`: the v1 layers bring that function themselves.
 _NAMES: dict[Callable[..., Any], str] = {
     keras.activations.get(name): name for name in sorted(ACTIVATIONS - {"hard_sigmoid_v1"})
-} | {tf.tanh: "tanh", tf.sigmoid: "sigmoid", keras.ops.tanh: "tanh", keras.ops.sigmoid: "sigmoid"}
+} | {
+    hard_sigmoid_v1: "hard_sigmoid_v1",  # Keras has none.
+    tf.tanh: "tanh",
+    tf.sigmoid: "sigmoid",
+    keras.ops.tanh: "tanh",
+    keras.ops.sigmoid: "sigmoid",
+}
 
 
 def checked_units(units: Any) -> int:
