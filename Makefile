@@ -20,16 +20,19 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint bench
+.PHONY: help serve test test-gpu lint bench
 
 help: ## show this
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: $(CORE) ## serve the bundled models on 127.0.0.1:8000, without TensorFlow (ARGS="--port 9000")
 	@$(BIN)/lstm-service serve $(ARGS)
 
 test: $(TEST) ## run every test (PYTEST_ARGS="tests/unit")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-gpu: $(TEST) ## run the tests that need a GPU, on a machine that has one
+	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
 
 lint: $(LINT) ## ruff, mypy, import contracts, hadolint
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from lstm_core.dispatch import Dispatch, LayerCall, dispatch_layer
+from lstm_core.dispatch import checked_use_cudnn, cudnn_obstacles, require_cudnn_configuration
 from lstm_core.errors import SpecError
 from lstm_core.kernels import tensorflow as recurrence
 from lstm_core.layers.arguments import (
@@ -21,7 +21,9 @@ from lstm_core.layers.arguments import (
     checked_mask,
     checked_units,
 )
+from lstm_core.layers.declared import DeclaredInputs
 from lstm_core.layers.dropout import DropoutMaskCache
+from lstm_core.layers.selection import KernelSelection, find_hardware
 from lstm_core.layers.states import StatefulLayer
 from lstm_core.layers.weights import GateWeights
 from lstm_core.spec import LSTMSpec
@@ -37,7 +39,9 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable(package="lstm_core")
-class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
+class LSTM(
+    GateWeights, DropoutMaskCache, StatefulLayer, DeclaredInputs, KernelSelection, keras.Layer
+):
     """Long Short-Term Memory layer.
 
     A masked time step keeps the state and repeats the last output (zeros before the first live
@@ -75,10 +79,16 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
         unroll: Lay the steps out in the graph; needs a known number of them.
         seed: Of the dropout masks; None draws one.
         zero_output_for_mask: Give zeros for masked steps instead of the last output.
-        **kwargs: `name`, `dtype`, `trainable` and the rest of `keras.Layer`.
+        use_cudnn: `auto` runs on cuDNN where it can, `always` (True) there or not at all, `never`
+            (False) elsewhere; kept as `auto`, True or False, as in Keras 3. A SavedModel exported
+            where there is a GPU needs one to run, unless it is `never`.
+        **kwargs: `name`, `dtype`, `trainable` and the rest of `keras.Layer`; and those of older
+            releases: `batch_input_shape`, `input_shape`, `input_dim`, `input_length`, `batch_size`
+            and `weights` (see `DeclaredInputs`).
 
     Raises:
-        ValueError: `units` is not positive or `implementation` is not 1 or 2.
+        ValueError: `units` is not positive, `implementation` is not 1 or 2, or `use_cudnn` is True
+            beside an option that cuDNN does not have.
 
     References:
         Hochreiter and Schmidhuber 1997; the documentation of `tf.keras.layers.LSTM`.
@@ -113,9 +123,12 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
         *,
         seed: int | None = None,
         zero_output_for_mask: bool = False,
+        use_cudnn: Any = "auto",
         **kwargs: Any,
     ) -> None:
+        self._take_declared_inputs(kwargs)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self._declare_to_keras()
         self.units = checked_units(units)
         self.activation = keras.activations.get(activation)
         self.recurrent_activation = keras.activations.get(recurrent_activation)
@@ -138,8 +151,13 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
         self.unroll = unroll
         self.seed = seed
         self.zero_output_for_mask = zero_output_for_mask
+        self.use_cudnn = checked_use_cudnn(use_cudnn)
+        require_cudnn_configuration(self._layer_options(), self.name)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
+        # Keras turns XLA on by itself in `compile`, and XLA does not take cuDNN's operation.
+        can_use_cudnn = self.use_cudnn and not cudnn_obstacles(self._layer_options())
+        self.supports_jit = not (can_use_cudnn and find_hardware().num_gpus)
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
@@ -156,8 +174,11 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
                 f"its input, but the shape of the input is {tuple(sequences_shape)}"
             )
         if self.stateful:
-            self._create_states(sequences_shape[1 if self.time_major else 0])
+            at = 1 if self.time_major else 0
+            declared = self.batch_input_shape or sequences_shape
+            self._create_states(sequences_shape[at] or declared[at])
         self._create_weights(features)
+        self._set_initial_weights()
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: features})
 
     def call(
@@ -183,7 +204,8 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
 
         Raises:
             ValueError: `initial_state` or `mask` does not fit, the batch of a stateful layer has
-                another size than the states, or `unroll` meets an unknown number of steps.
+                another size than the states, `unroll` meets an unknown number of steps, or
+                `use_cudnn` is True where cuDNN cannot run.
         """
         if mask is None:
             # Keras fills this argument in only where no other tensor came with the inputs.
@@ -195,7 +217,7 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
             mask = None if mask is None else tf.transpose(mask)
         sequences = self._with_stateful_batch(sequences)
         h, c = self._first_states(sequences, initial_state)
-        result = recurrence.sequence(
+        result = self._run_kernel(
             self._kernel_weights(),
             self._kernel_options(),
             sequences,
@@ -262,20 +284,12 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
             use_bias=self.use_bias,
         )
 
-    def explain_dispatch(self) -> Dispatch:
-        """Return the kernel that calls of the built layer run on, its device, and the reason.
-
-        Raises:
-            SpecError: As `spec`.
-        """
-        call = LayerCall(recurrent_dropout=self.recurrent_dropout, unroll=self.unroll)
-        return dispatch_layer(self.spec, call, len(tf.config.list_physical_devices("GPU")))
-
     def get_config(self) -> dict[str, Any]:
         """Return every argument, serialised: `from_config` makes an equal layer of it."""
         return {
             **super().get_config(),
             **self._weight_config(),
+            **self._declared_config(),
             "units": self.units,
             "activation": keras.activations.serialize(self.activation),
             "recurrent_activation": keras.activations.serialize(self.recurrent_activation),
@@ -293,6 +307,7 @@ class LSTM(GateWeights, DropoutMaskCache, StatefulLayer, keras.Layer):
             "unroll": self.unroll,
             "seed": self.seed,
             "zero_output_for_mask": self.zero_output_for_mask,
+            "use_cudnn": self.use_cudnn,
         }
 
     def _kernel_weights(self) -> recurrence.Weights:

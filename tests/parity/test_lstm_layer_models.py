@@ -31,7 +31,7 @@ EVERY_OPTION: dict[str, Any] = {
     "bias_constraint": "max_norm", "dropout": 0.25, "recurrent_dropout": 0.5, "implementation": 1,
     "return_sequences": True, "return_state": True, "go_backwards": True, "stateful": True,
     "time_major": True, "unroll": True, "seed": 5, "zero_output_for_mask": True,
-    "name": "everything", "dtype": "float64", "trainable": False,
+    "use_cudnn": False, "name": "everything", "dtype": "float64", "trainable": False,
 }  # fmt: skip
 
 
