@@ -20,7 +20,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-gpu lint bench
+.PHONY: help serve test test-gpu parity lint bench bench-training
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,12 @@ lint: $(LINT) ## ruff, mypy, import contracts, hadolint
 
 bench: $(CORE) ## measure steps a second and latencies (ARGS="--help")
 	$(BIN)/python benchmarks/http_steps.py $(ARGS)
+
+bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS="--all --mask")
+	$(BIN)/python benchmarks/training.py $(ARGS)
+
+parity: $(TEST) ## 2,000 examples a law, and the table of differences
+	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest tests/parity --parity-table=parity.md $(PYTEST_ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

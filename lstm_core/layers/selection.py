@@ -26,13 +26,14 @@ from lstm_core.dispatch import (
     dispatch_layer,
 )
 from lstm_core.errors import SpecError
-from lstm_core.kernels import cudnn
+from lstm_core.kernels import block, cudnn
 from lstm_core.kernels import tensorflow as recurrence
 from lstm_core.layers.arguments import activation_name, checked_mask
 
 Tensor: TypeAlias = Any
 
 KERNELS: dict[str, Callable[..., recurrence.Result]] = {
+    "block": block.sequence,
     "cudnn": cudnn.sequence,
     "tensorflow": recurrence.sequence,
 }
@@ -93,6 +94,8 @@ class KernelSelection:
     unroll: bool
     time_major: bool
     use_cudnn: UseCudnn
+    compute_dtype: str
+    variable_dtype: str
 
     _kernel_counts: KernelCounts | None = None
 
@@ -158,8 +161,20 @@ class KernelSelection:
 
         Each is named in `KERNELS`, with what stands in its way for this layer on `hardware`.
         """
-        del hardware  # None so far.
-        return ()
+        options = self._layer_options()
+        obstacles = block.obstacles(
+            activation=options.activation,
+            recurrent_activation=options.recurrent_activation,
+            dropout=options.dropout,
+            recurrent_dropout=options.recurrent_dropout,
+            implementation=options.implementation,
+            unroll=options.unroll,
+            compute_dtype=self.compute_dtype,
+            variable_dtype=self.variable_dtype,
+            num_gpus=hardware.num_gpus,
+            is_in_xla=hardware.is_in_xla,
+        )
+        return (Candidate(kernel="block", obstacles=obstacles),)
 
     def _dispatch(self) -> Dispatch:
         hardware = find_hardware()

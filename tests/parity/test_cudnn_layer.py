@@ -72,7 +72,7 @@ def assert_same(actual: Any, expected: Any, **tolerance: Any) -> None:
     ],
     ids=["sequences", "backwards", "time_major", "stateful"],
 )
-@pytest.mark.parametrize("is_on_cudnn", [False, True], ids=["tensorflow", "stand_in"])
+@pytest.mark.parametrize("is_on_cudnn", [False, True], ids=["block", "stand_in"])
 def test_cudnn_lstm_equals_the_converted_lstm(options, is_on_cudnn, convert, draw_inputs, request):
     """It gives what tf_keras's LSTM gives with the weights that tf_keras converts."""
     tf_keras = pytest.importorskip("tf_keras")
@@ -93,7 +93,7 @@ def test_cudnn_lstm_equals_the_converted_lstm(options, is_on_cudnn, convert, dra
             ours(x, initial_state=states),
             theirs(x, initial_state=None if states is None else [tf.constant(s) for s in states]),
         )
-    assert ("cudnn" if is_on_cudnn else "tensorflow") == ours.explain_dispatch().kernel
+    assert ("cudnn" if is_on_cudnn else "block") == ours.explain_dispatch().kernel
     assert runs is None or int(runs) == 2
 
 

@@ -1,0 +1,85 @@
+"""The recurrence in TensorFlow's fused LSTM operations, differentiable as often as plain ones.
+
+Owns how forward and backward step become one differentiable operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from lstm_core.kernels.block_gradients import Gradients, backward
+from lstm_core.kernels.block_operations import Form, Operands, Saved, forward, plain
+
+Tensor: TypeAlias = Any  # TensorFlow ships no types.
+_WithGradient: TypeAlias = tuple[Any, Callable[..., Gradients]]
+"""What `tf.custom_gradient` asks of a function: results, and the function of their gradients."""
+
+
+def recur(operands: Operands, form: Form) -> tuple[Tensor, Tensor]:
+    """Take every time step.
+
+    Differentiable by all operands, and twice: the first gradient takes the fused operations too,
+    the second goes through plain ones.
+
+    Args:
+        operands: What to compute with.
+        form: How.
+
+    Returns:
+        The hidden states `(time, batch, units)`, and the cell states: all of them, or only the
+        last one `(min(time, 1), batch, units)`.
+
+    References:
+        `tensorflow/core/kernels/rnn/lstm_ops.cc`; `lstm_core.equations`, the same in NumPy.
+    """
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def differentiable(*tensors: Tensor) -> _WithGradient:
+        operands = _operands(tensors)
+        saved = forward(operands, form)
+
+        def gradient(d_h: Tensor, d_c: Tensor) -> Gradients:
+            return _twice_differentiable_backward(operands, form, saved, d_h, d_c)
+
+        return (saved.h, saved.cs if form.returns_every_cell else saved.cs[-1:]), gradient
+
+    h, c = differentiable(*(tf.convert_to_tensor(tensor) for tensor in _tensors(operands)))
+    shape = (*operands.inputs.shape[:2], operands.h.shape[-1])
+    h.set_shape(shape)
+    c.set_shape(shape if form.returns_every_cell else (None, *shape[1:]))
+    return h, c
+
+
+def _twice_differentiable_backward(
+    operands: Operands, form: Form, saved: Saved, d_h: Tensor, d_c: Tensor
+) -> Gradients:
+    """Return the gradients of `Operands`' fields, themselves differentiable by plain operations."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def differentiable(d_h: Tensor, d_c: Tensor, *tensors: Tensor) -> _WithGradient:
+        def gradient(*upstream: Tensor) -> Gradients:
+            sources = (d_h, d_c, *tensors)
+            with tf.GradientTape() as outer:
+                outer.watch(sources)
+                with tf.GradientTape() as inner:
+                    inner.watch(tensors)
+                    outputs = plain(_operands(tensors), form)
+                first = inner.gradient(outputs, tensors, (d_h, d_c), tf.UnconnectedGradients.ZERO)
+            return tuple(outer.gradient(first, sources, upstream, tf.UnconnectedGradients.ZERO))
+
+        return backward(_operands(tensors), form, saved, d_h, d_c), gradient
+
+    return tuple(differentiable(d_h, d_c, *_tensors(operands)))
+
+
+def _tensors(operands: Operands) -> Gradients:
+    return tuple(getattr(operands, field.name) for field in fields(Operands))
+
+
+def _operands(tensors: Gradients) -> Operands:
+    names = (field.name for field in fields(Operands))
+    return Operands(**dict(zip(names, tensors, strict=True)))
