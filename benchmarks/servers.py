@@ -57,7 +57,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 if __name__ == "__main__":
     name, port = sys.argv[1], int(sys.argv[2])
     uvicorn.run(
-        {"service": lstm_service, "echo": lambda: echo}[name](),
+        lstm_service() if name == "service" else echo,
         port=port,
         loop="uvloop",
         http="httptools",

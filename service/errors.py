@@ -183,6 +183,4 @@ class InternalError(ServiceError):
     code = "internal"
 
     def __init__(self) -> None:
-        super().__init__(
-            "the request failed inside the service; sent again with its position, it is applied once"
-        )
+        super().__init__("the service failed; sent again with its position, it is applied once")
