@@ -153,15 +153,17 @@ def advanced(
             row_before=before.row,
             has_output_before=before.has_output,
         )
-    # Only the last request may be computed again: older states are not kept.
-    kept = tuple(r for r in before.replays[1 - REPLAY_WINDOW :] if isinstance(r, Replay))
+    kept = before.replays
+    if kept and isinstance(kept[-1], LongReplay):
+        # Only the last request may be computed again: older states are not kept.
+        kept = kept[:-1]
     return Record(
         fingerprint=before.fingerprint,
         epoch=before.epoch,
         position=before.position + len(request.inputs),
         row=row,
         has_output=has_output,
-        replays=(*kept, replay),
+        replays=(*kept[1 - REPLAY_WINDOW :], replay),
     )
 
 
