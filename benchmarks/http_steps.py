@@ -15,28 +15,26 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from bench_model import INPUT_SIZE, write_bench_model
 from load import Result, post, run
 
 HERE = Path(__file__).parent
-INPUT_SIZE = 32
 CLIENTS = (1, 16, 64, 256)
 
 
 @contextmanager
-def server(name: str, core: int | None) -> Iterator[int]:
-    """Run one of `servers.py` and give its port."""
+def server(command: Sequence[str | Path], core: int | None) -> Iterator[int]:
+    """Run a server, `--port` added to its command, and give its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
-    process = subprocess.Popen(
-        [sys.executable, HERE / "servers.py", name, str(port)], env=environment
-    )
+    process = subprocess.Popen([sys.executable, "-m", *command, "--port", str(port)], cwd=HERE)
     try:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
@@ -70,6 +68,13 @@ def median(results: list[Result]) -> Result:
     )
 
 
+def service_command(folder: Path) -> list[str | Path]:
+    """Return the command of the service as it ships, over a model written to `folder`."""
+    model = folder / "bench.keras"
+    write_bench_model(model)
+    return ["service", "serve", "--log-level", "warning", "--model", f"bench={model}"]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -88,9 +93,15 @@ def main() -> None:
         f"server and generator on a core each: {server_core is not None}; body {len(body)} bytes;"
     )
     print(f"32 -> LSTM 128 -> Dense 8; median of {options.repeats} runs of {options.seconds} s\n")
+    echo_command = ["uvicorn", "echo:app", "--loop", "uvloop", "--http", "httptools"]
+    echo_command += ["--no-access-log", "--log-level", "warning"]
     print("| clients | server | steps/s | p50 ms | p99 ms | generator CPU | failed | of the echo |")
     print("|---|---|---|---|---|---|---|---|")
-    with server("echo", server_core) as echo_port, server("service", server_core) as service_port:
+    with (
+        TemporaryDirectory() as folder,
+        server(echo_command, server_core) as echo_port,
+        server(service_command(Path(folder)), server_core) as service_port,
+    ):
         ports = {"echo": echo_port, "service": service_port}
         for num_clients in CLIENTS:
             requests = [post(f"/v1/sessions/c{i}/step", body) for i in range(num_clients)]

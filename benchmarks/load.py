@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,14 +88,17 @@ def run(port: int, requests: list[bytes], warmup_s: float, duration_s: float) ->
     return uvloop.run(_run(port, requests, warmup_s, duration_s))
 
 
+def _same(client: _Client) -> _Client:
+    return client
+
+
 async def _run(port: int, requests: list[bytes], warmup_s: float, duration_s: float) -> Result:
     loop = asyncio.get_running_loop()
     seconds: list[float] = []
     clients = []
     for request in requests:
-        _, client = await loop.create_connection(
-            lambda request=request: _Client(request, seconds), "127.0.0.1", port
-        )
+        client = _Client(request, seconds)
+        await loop.create_connection(partial(_same, client), "127.0.0.1", port)
         clients.append(client)
     for client in clients:
         client.send()

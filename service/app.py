@@ -72,8 +72,9 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document."""
+        """Return the OpenAPI document, made when somebody first asks: it would delay the start."""
         if self.openapi_schema is None:
+            document(self, self.routes_of_api.routes)
             schema = super().openapi()
             components = schema.setdefault("components", {}).setdefault("schemas", {})
             components.update(component_schemas(self.routes_of_api.routes))
@@ -150,7 +151,6 @@ def create_app(
     )
     app.http = HttpEntrance(app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe)
     app.streams = WebSocketEntrance(engines, max_frame_bytes=max_body_bytes)
-    document(app, app.routes_of_api.routes)
     add_docs(app)
     return app
 

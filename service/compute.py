@@ -6,6 +6,7 @@ Owns the threads. Knows arrays and slots, no session and no request.
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
@@ -68,19 +69,34 @@ class Compute:
         return advanced
 
     async def predict(self, inputs: Float32, mask: Bool | None) -> Float32:
-        """Call `CpuRuntime.predict` on its thread, in slices of the batch that bound the memory."""
+        """Call `CpuRuntime.predict` on its thread, in slices of the batch that bound the memory.
+
+        A cancelled call that waits for the thread does not run; one that runs ends with its slice.
+        """
+        is_wanted = threading.Event()
+        is_wanted.set()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._predict_thread, self._predict, inputs, mask)
+        try:
+            return await loop.run_in_executor(
+                self._predict_thread, self._predict, inputs, mask, is_wanted
+            )
+        except asyncio.CancelledError:
+            is_wanted.clear()
+            raise
 
     def close(self) -> None:
-        """End the threads; what runs on them is awaited."""
-        self._advance_thread.shutdown()
-        self._predict_thread.shutdown()
+        """End the threads, those that run with the slice that they are at."""
+        self._advance_thread.shutdown(wait=False)
+        self._predict_thread.shutdown(wait=False)
 
-    def _predict(self, inputs: Float32, mask: Bool | None) -> Float32:
+    def _predict(self, inputs: Float32, mask: Bool | None, is_wanted: threading.Event) -> Float32:
         widest = self._runtime.network.widest
         rows = max(1, _MAX_PREDICT_CELLS // (inputs.shape[1] * widest))
         slices = [slice(start, start + rows) for start in range(0, len(inputs), rows)]
         return np.concatenate(
-            [self._runtime.predict(inputs[s], None if mask is None else mask[s]) for s in slices]
+            [
+                self._runtime.predict(inputs[s], None if mask is None else mask[s])
+                for s in slices
+                if is_wanted.is_set()
+            ]
         )

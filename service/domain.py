@@ -17,6 +17,8 @@ DEFAULT_TENANT = "default"
 CLIENT_ID_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}$"
 REPLAY_WINDOW = 16
 """How many of a session's last requests are answered again when they come again."""
+MAX_POSITION = 2**53 - 1
+"""The last position that a JSON number tells exactly."""
 MAX_STORED_ANSWER_BYTES = 16 * 1024
 """A longer answer is not stored: the row before it is, and a retry computes it again."""
 
@@ -54,6 +56,7 @@ class AdvanceRequest:
         return_state: Whether the state after the last step is wanted too.
         position: Where the caller expects the session to be; None means anywhere.
         epoch: The life that the caller expects; None means any.
+        must_begin: Refuse to go on with a session that exists already.
     """
 
     key: SessionKey
@@ -63,12 +66,12 @@ class AdvanceRequest:
     return_state: bool = False
     position: int | None = None
     epoch: int | None = None
+    must_begin: bool = False
 
     def digest(self) -> bytes:
         """Return 16 bytes that tell this request from others, but for position and epoch."""
-        digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16)
-        flags = (self.inputs.shape, self.return_sequences, self.return_state, self.mask is None)
-        digest.update(repr(flags).encode())
+        flags = self.return_sequences + 2 * self.return_state + 4 * (self.mask is not None)
+        digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16, salt=flags.to_bytes(1))
         if self.mask is not None:
             digest.update(self.mask.tobytes())
         return digest.digest()

@@ -109,7 +109,8 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken."""
-        return self._loop_task is not None and not self._is_draining
+        is_running = self._loop_task is not None and not self._loop_task.done()
+        return is_running and not self._is_draining
 
     @property
     def num_pending(self) -> int:

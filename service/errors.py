@@ -70,7 +70,8 @@ class SessionUnknownError(ServiceError):
 
     def __init__(self, client_id: str) -> None:
         super().__init__(
-            f"there is no session {client_id!r}; a first step has position 0 or none, and no epoch"
+            f"there is no session {client_id!r}; it begins with a reset, an import, or a step that"
+            " has position 0 or none, and no epoch"
         )
 
 
@@ -183,6 +184,4 @@ class InternalError(ServiceError):
     code = "internal"
 
     def __init__(self) -> None:
-        super().__init__(
-            "the request failed inside the service; sent again with its position, it is applied once"
-        )
+        super().__init__("the service failed; sent again with its position, it is applied once")

@@ -55,7 +55,7 @@ class Job:
         return self.request.key
 
     def cancel(self) -> None:
-        """Say that nobody waits any more: what has not been committed will not be."""
+        """Say that nobody waits any more: what has not gone to the store will not be applied."""
         self.is_cancelled = True
 
 

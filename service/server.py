@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import math
+import signal
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 
 import uvicorn
 
 from service.app import Application, create_app
-from service.engine import EngineLimits
+from service.engine import Engine, EngineLimits
 from service.models import bundled_models, load_engines
 from service.settings import Settings
 from service.stores.memory import MemoryStore
@@ -22,20 +26,43 @@ log = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """uvicorn, but streams are closed before it closes their sockets."""
 
-    def __init__(self, config: uvicorn.Config, app: Application) -> None:
-        """Serve `app`, which `config` may have wrapped."""
+    def __init__(self, config: uvicorn.Config, app: Application, engines: Iterable[Engine]) -> None:
+        """Serve `app`, which `config` may have wrapped, over engines."""
         super().__init__(config)
         self._app = app
+        self._engines = list(engines)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let streams answer what they have taken, then end as uvicorn does.
+        """Refuse new work, let streams answer what they have taken, then end as uvicorn does.
 
-        Requests in flight are answered, and the application is shut down last.
+        Requests in flight are answered, and the application is shut down last, all of it within
+        the configured time; a second interrupt ends the waiting.
         """
-        with suppress(TimeoutError):  # of clients who do not read; uvicorn closes those
-            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                await self._app.streams.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self.config.timeout_graceful_shutdown or 0)
+        for listener in self.servers:
+            listener.close()
+        for engine in self._engines:
+            engine.refuse()
+        closing = loop.create_task(self._app.streams.close())
+        while not (closing.done() or self.force_exit or loop.time() > deadline):
+            await asyncio.wait([closing], timeout=0.1)
+        # The clients of streams that are still open do not read; uvicorn closes those.
+        closing.cancel()
+        self.config.timeout_graceful_shutdown = max(0, math.ceil(deadline - loop.time()))
         await super().shutdown(sockets)
+
+
+def spare_collections() -> None:
+    """Keep the cyclic garbage collector from stopping the event loop for long.
+
+    Sessions and their answers hold no cycles, so they are freed by their reference counts, while a
+    full collection would walk every session that there is. What the start has built is taken out of
+    its sight, and the rest is looked at more seldom.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def serve(settings: Settings) -> int:
@@ -88,6 +115,11 @@ def serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, app)
-    server.run()
+    server = Server(config, app, engines.values())
+    spare_collections()
+    # uvicorn raises the signal that ended it once more at its end, to whoever had it before.
+    for caught in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(caught, server.handle_exit)
+    with suppress(SystemExit):  # of a start that failed, for a reason that is in the log
+        server.run()
     return 0 if server.started else 1

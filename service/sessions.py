@@ -1,6 +1,6 @@
 """The rules of a session: whether a request runs, what it leaves behind, and whose turn it is.
 
-Pure: no input or output, no clock, no event loop, no arrays but those that it passes on.
+Pure: no input or output, no clock, no event loop, no arithmetic.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+
 from service.domain import (
+    MAX_POSITION,
     MAX_STORED_ANSWER_BYTES,
     REPLAY_WINDOW,
     AdvanceReply,
@@ -26,10 +29,13 @@ from service.domain import (
     Request,
     ResetRequest,
     SessionKey,
+    Signature,
 )
 from service.errors import (
     FingerprintMismatchError,
+    InvalidRequestError,
     PositionConflictError,
+    Problem,
     SessionUnknownError,
 )
 
@@ -37,7 +43,7 @@ _EPOCH_BITS = 53  # what a JSON number carries exactly
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Proceed:
     """The request runs from the session's state.
 
     Attributes:
@@ -61,7 +67,7 @@ class Recompute:
     replay: LongReplay
 
 
-Decision = Run | Answered | Recompute
+Decision = Proceed | Answered | Recompute
 
 
 def decide(record: Record | None, request: Request) -> Decision:
@@ -74,6 +80,7 @@ def decide(record: Record | None, request: Request) -> Decision:
     Raises:
         SessionUnknownError: The session does not exist and the request cannot begin it.
         PositionConflictError: The session is elsewhere, or in another epoch.
+        InvalidRequestError: The session would come to a position that no number can tell.
     """
     if isinstance(request, AdvanceRequest):
         return _decide_advance(record, request)
@@ -84,18 +91,24 @@ def decide(record: Record | None, request: Request) -> Decision:
             raise SessionUnknownError(request.key.client_id)
     if record is None and not isinstance(request, ResetRequest | ImportRequest):
         raise SessionUnknownError(request.key.client_id)
-    return Run()
+    return Proceed()
 
 
 def _decide_advance(record: Record | None, request: AdvanceRequest) -> Decision:
     if record is None:
         if request.position or request.epoch is not None:
             raise SessionUnknownError(request.key.client_id)
-        return Run(request.digest())
+        return Proceed(request.digest())
+    if request.must_begin:
+        problem = "the request begins a session, but there is one"
+        raise PositionConflictError(record.position, record.epoch, problem)
     digest = request.digest()
     if request.position is None or request.position == record.position:
         _expect(record, request.position, request.epoch)
-        return Run(digest)
+        if record.position + len(request.inputs) > MAX_POSITION:
+            text = f"the session would pass {MAX_POSITION}, the last one; reset it"
+            raise InvalidRequestError([Problem(("position",), text)])
+        return Proceed(digest)
     if request.epoch is None or request.epoch == record.epoch:
         for replay in reversed(record.replays):
             if replay.start == request.position and replay.digest == digest:
@@ -153,26 +166,45 @@ def advanced(
             row_before=before.row,
             has_output_before=before.has_output,
         )
-    # Only the last request may be computed again: older states are not kept.
-    kept = tuple(r for r in before.replays[1 - REPLAY_WINDOW :] if isinstance(r, Replay))
+    kept = before.replays
+    if kept and isinstance(kept[-1], LongReplay):
+        # Only the last request may be computed again: older states are not kept.
+        kept = kept[:-1]
     return Record(
         fingerprint=before.fingerprint,
         epoch=before.epoch,
         position=before.position + len(request.inputs),
         row=row,
         has_output=has_output,
-        replays=(*kept, replay),
+        replays=(*kept[1 - REPLAY_WINDOW :], replay),
     )
 
 
-def check_fingerprint(request: ImportRequest, fingerprint: str) -> None:
-    """Refuse a state of other weights.
+def fresh_record(signature: Signature) -> Record:
+    """Return what a session of a model begins as: zeros, at position 0 of a new epoch."""
+    return Record(
+        fingerprint=signature.fingerprint,
+        epoch=new_epoch(),
+        position=0,
+        row=np.zeros(signature.state_size, np.float32),
+        has_output=np.zeros(signature.num_recurrent, np.bool_),
+    )
+
+
+def new_life(signature: Signature, request: ResetRequest | ImportRequest) -> Record:
+    """Return what a session is after a reset or an import.
 
     Raises:
-        FingerprintMismatchError: The import names another fingerprint.
+        FingerprintMismatchError: An imported state belongs to other weights.
     """
-    if request.fingerprint is not None and request.fingerprint != fingerprint:
-        raise FingerprintMismatchError(fingerprint, request.fingerprint)
+    fresh = fresh_record(signature)
+    if isinstance(request, ResetRequest):
+        return fresh if request.row is None else replace(fresh, row=request.row)
+    if request.fingerprint not in (None, signature.fingerprint):
+        raise FingerprintMismatchError(signature.fingerprint, str(request.fingerprint))
+    return replace(
+        fresh, position=request.new_position, row=request.row, has_output=request.has_output
+    )
 
 
 class HasKey(Protocol):

@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")
-    max_sessions: int = Field(default=1_000_000, ge=1, description="Most sessions, all models.")
+    max_sessions: int = Field(
+        default=100_000, ge=1, description="Most sessions of all models; then 503 for new ones."
+    )
     max_pending: int = Field(
         default=4096, ge=1, description="Most requests of a model waiting or running; then 503."
     )
@@ -37,10 +39,10 @@ class Settings(BaseSettings):
         default=0, ge=0, le=1_000_000, description="How long a batch waits for company."
     )
     max_body_bytes: int = Field(
-        default=16 * 1024 * 1024, ge=1024, description="Longest body of a request; then 413."
+        default=4 * 1024 * 1024, ge=1024, description="Longest body of a request; then 413."
     )
     max_sequence_steps: int = Field(
-        default=20_000, ge=1, description="Most time steps of one request; then 422."
+        default=20_000, ge=1, description="Most time steps of one request, in all; then 422."
     )
     arena_rows: int = Field(
         default=65_536, ge=3, description="Sessions of a model whose state is kept at hand."

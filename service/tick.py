@@ -6,6 +6,7 @@ request means to a session is decided in `sessions`, what runs together in `batc
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -121,21 +122,27 @@ class Ticker:
         self.stats.num_ticks += 1
         try:
             await self._process(jobs)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
             # The guard: whatever went wrong, every caller gets an answer, and the sessions are read
-            # from the store again, since what is at hand may be half done.
-            log.exception("a tick of model %s failed", self._signature.model)
+            # from the store again, since what is at hand may be half done. A cancellation that was
+            # not meant for this task is a fault like any other.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             self._changes.clear()
             for job in jobs:
                 if not job.is_done:
-                    self._fail(job, InternalError())
+                    self._fail(job, error)
                 self._arena.forget(job.key)
 
     async def _process(self, jobs: list[Job]) -> None:
         waiting = [job for job in jobs if not self._skip_cancelled(job)]
         starting = [job for job in waiting if job.run is None]
         for job, live in zip(starting, await self._load(starting), strict=True):
-            self._begin(job, live)
+            try:
+                self._begin(job, live)
+            except Exception as error:  # noqa: BLE001 - the guard of one job
+                self._fail(job, error)
         runs = [job.run for job in waiting if job.run is not None]
         for batch in batching.plan(runs, self._chunk_steps):
             await self._advance(batch)
@@ -158,20 +165,17 @@ class Ticker:
         return [live for live in found.values() if live is not None]
 
     def _begin(self, job: Job, live: Live) -> None:
-        """Decide what a job does: answer it, note its change, or set its run up."""
+        """Decide what a job does: answer it, note its change, or set its run up.
+
+        Raises:
+            ServiceError: It may not run.
+        """
         request = job.request
-        try:
-            decision = sessions.decide(live.record, request)
-            if isinstance(request, ImportRequest):
-                sessions.check_fingerprint(request, self._signature.fingerprint)
-        except ServiceError as error:
-            self.stats.num_conflicts += isinstance(error, PositionConflictError)
-            self._fail(job, error)
-            return
+        decision = sessions.decide(live.record, request)
         if isinstance(request, AdvanceRequest):
             self._begin_run(job, request, live, decision)
         elif isinstance(request, ResetRequest | ImportRequest):
-            after = self._new_life(request)
+            after = sessions.new_life(self._signature, request)
             self._changes.append(_Change(job, live, after, _session_reply(after)))
         else:
             assert live.record is not None, "decide() refuses absent sessions"
@@ -184,7 +188,7 @@ class Ticker:
     def _begin_run(
         self, job: Job, request: AdvanceRequest, live: Live, decision: sessions.Decision
     ) -> None:
-        start = live.record or self._fresh_record()
+        start = live.record or sessions.fresh_record(self._signature)
         match decision:
             case sessions.Answered(reply):
                 self.stats.num_replayed += 1
@@ -194,7 +198,7 @@ class Ticker:
                 slot = self._arena.slot_with(replay.row_before, replay.has_output_before)
                 start = replace(start, position=replay.start)
                 job.run = Run(job, request, live, start, b"", slot, is_replay=True)
-            case sessions.Run(digest):
+            case sessions.Proceed(digest):
                 job.run = Run(job, request, live, start, digest, live.slot)
 
     async def _advance(self, batch: batching.Batch[Run]) -> None:
@@ -205,13 +209,11 @@ class Ticker:
         from_slots = [run.slot for run in runs]
         try:
             advanced = await self._compute.advance(from_slots, to_slots, inputs, lengths, mask)
-        except Exception:
-            # The guard of the batch: alone, each run shows whether the fault is its own.
+        except Exception as error:  # noqa: BLE001 - alone, each run shows if the fault is its own
             for slot in to_slots:
                 self._arena.free(slot)
             if len(runs) == 1:
-                log.exception("a step of session %s failed", runs[0].job.key)
-                self._fail(runs[0].job, InternalError())
+                self._fail(runs[0].job, error)
                 return
             for run, length in zip(runs, lengths, strict=True):
                 await self._advance(batching.Batch([run], [length]))
@@ -220,26 +222,32 @@ class Ticker:
         self.stats.num_batch_rows += len(runs)
         self.stats.num_steps += sum(lengths)
         for index, run in enumerate(runs):
-            self._take_chunk(run, to_slots[index], advanced, index, lengths[index])
+            try:
+                self._take_chunk(run, to_slots[index], advanced, index, lengths[index])
+            except Exception as error:  # noqa: BLE001 - the guard of one job
+                self._fail(run.job, error)
 
     def _take_chunk(self, run: Run, slot: int, advanced: Advanced, index: int, length: int) -> None:
-        """Move a run to the slot that its chunk ended in, and finish it if that was the last."""
+        """Move a run to the slot that its chunk ended in, and finish it if that was the last.
+
+        Raises:
+            StateNotFiniteError: It came to no state that a session may have.
+        """
         if run.slot != run.live.slot:
             self._arena.free(run.slot)
         run.slot = slot
         run.num_done += length
         if not advanced.is_state_finite[index]:
-            self._fail(run.job, StateNotFiniteError("a state"))
-        elif not advanced.is_output_finite[index]:
-            self._fail(run.job, StateNotFiniteError("an output"))
-        else:
-            # Copies: a view would keep the whole batch in memory as long as this answer is kept.
-            if run.request.return_sequences:
-                run.chunks.append(advanced.outputs[index, :length].copy())
-            elif not run.num_left:
-                run.chunks.append(advanced.outputs[index, length - 1 : length].copy())
-            if not run.num_left:
-                self._finish(run, advanced.rows[index].copy(), advanced.has_output[index].copy())
+            raise StateNotFiniteError("a state")
+        if not advanced.is_output_finite[index]:
+            raise StateNotFiniteError("an output")
+        # Copies: a view would keep the whole batch in memory as long as this answer is kept.
+        if run.request.return_sequences:
+            run.chunks.append(advanced.outputs[index, :length].copy())
+        elif not run.num_left:
+            run.chunks.append(advanced.outputs[index, length - 1 : length].copy())
+        if not run.num_left:
+            self._finish(run, advanced.rows[index].copy(), advanced.has_output[index].copy())
 
     def _finish(self, run: Run, row: Float32, has_output: Bool) -> None:
         request = run.request
@@ -261,7 +269,9 @@ class Ticker:
 
     async def _commit(self) -> None:
         """Make the tick's changes durable in one trip, then answer."""
-        changes, self._changes = self._changes, []
+        # A caller may have gone while the kernel ran: what it asked for is not applied any more.
+        changes = [change for change in self._changes if not self._skip_cancelled(change.job)]
+        self._changes = []
         if not changes:
             return
         outcomes = await self._store.commit_many(
@@ -275,6 +285,7 @@ class Ticker:
                 case Outcome.FULL:
                     self._fail(change.job, TooManySessionsError())
                 case Outcome.CONFLICT:
+                    self.stats.num_conflicts += 1
                     # Another writer was here. The job starts anew from what the store says now.
                     self._drop_run(change.job)
                     self._arena.forget(change.job.key)
@@ -302,9 +313,14 @@ class Ticker:
             # One caller's fault is not the others'.
             log.exception("an answer of session %s could not be handed over", job.key)
 
-    def _fail(self, job: Job, error: ServiceError) -> None:
-        if isinstance(error, InternalError):
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """Answer a job with what went wrong; what is no `ServiceError` is a fault of ours."""
+        if not isinstance(error, ServiceError):
+            log.error("a request for session %s failed", job.key, exc_info=error)
             self.stats.num_internal_errors += 1
+            error = InternalError()
+        elif isinstance(error, PositionConflictError):
+            self.stats.num_conflicts += 1
         self._resolve(job, error)
 
     def _drop_run(self, job: Job) -> None:
@@ -312,27 +328,6 @@ class Ticker:
         run, job.run = job.run, None
         if run is not None and run.slot != run.live.slot:
             self._arena.free(run.slot)
-
-    def _fresh_record(self) -> Record:
-        signature = self._signature
-        return Record(
-            fingerprint=signature.fingerprint,
-            epoch=sessions.new_epoch(),
-            position=0,
-            row=np.zeros(signature.state_size, np.float32),
-            has_output=np.zeros(signature.num_recurrent, np.bool_),
-        )
-
-    def _new_life(self, request: ResetRequest | ImportRequest) -> Record:
-        fresh = self._fresh_record()
-        if isinstance(request, ImportRequest):
-            return replace(
-                fresh,
-                position=request.new_position,
-                row=request.row,
-                has_output=request.has_output,
-            )
-        return fresh if request.row is None else replace(fresh, row=request.row)
 
 
 def _session_reply(record: Record) -> SessionReply:

@@ -6,7 +6,7 @@ with Keras only within that precision. `stateful`, `unroll` and a fixed batch si
 length are not part of a network; a model that was saved stateful starts from zeros.
 
 In Keras 3.15 none of the layers that are read here drops a mask, nor does a nested model, whatever
-its warning says; in older releases `Normalization` and `Rescaling` did.
+its warning says. Other releases were not compared.
 """
 
 from __future__ import annotations

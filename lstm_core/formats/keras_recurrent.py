@@ -127,8 +127,8 @@ def _lstm(
     units = cell.integer("units")
     use_bias = cell.flag("use_bias", default=True)
     functions = {
-        field: activation_name(cell, cell.config.get(field))
-        for field in ("activation", "recurrent_activation")
+        field: activation_name(cell, cell.config.get(field, default))
+        for field, default in (("activation", "tanh"), ("recurrent_activation", "sigmoid"))
     }
     kernel = variables.read(0, "kernel", (features, 4 * units))
     weights = LSTMWeights(

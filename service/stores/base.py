@@ -36,7 +36,7 @@ class Commit:
 
 
 class SessionStore(Protocol):
-    """Where sessions are when no process has them in its arena, and what decides between writers."""
+    """Where sessions are kept, and what decides between two writers."""
 
     async def load_many(self, keys: Sequence[SessionKey]) -> list[Record | None]:
         """Return the record of each key, None where there is none."""

@@ -34,6 +34,7 @@ class Call:
         parameters: The path's, percent-decoded.
         headers: By lower-case name; the last one where a name comes twice.
         max_body_bytes: More is refused.
+        has_read_body: Whether the end of the body has come.
     """
 
     scope: Scope
@@ -41,6 +42,7 @@ class Call:
     parameters: dict[str, str]
     headers: dict[bytes, bytes]
     max_body_bytes: int
+    has_read_body: bool = False
 
     @property
     def query(self) -> bytes:
@@ -65,6 +67,7 @@ class Call:
         message = await self.receive()
         body: bytes = message.get("body", b"")
         if message["type"] == "http.request" and not message.get("more_body"):
+            self.has_read_body = True
             if len(body) > limit:
                 raise BodyTooLargeError(limit)
             return body
@@ -79,6 +82,7 @@ class Call:
                 raise BodyTooLargeError(limit)
             chunks.append(chunk)
             if not message.get("more_body"):
+                self.has_read_body = True
                 return b"".join(chunks)
             message = await self.receive()
 
@@ -114,8 +118,13 @@ class Call:
         watcher: asyncio.Task[None] | None = None
 
         async def watch() -> None:
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
+            while (message := await self.receive())["type"] != "http.disconnect":
+                if not message.get("more_body"):
+                    if self.has_read_body:
+                        # Behind the body there is nothing but the end. A server that says something
+                        # else must not keep this loop turning.
+                        return
+                    self.has_read_body = True
             if not answered.done():
                 answered.set_exception(ClientGoneError())
 

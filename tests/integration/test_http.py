@@ -110,7 +110,7 @@ async def test_sessions_are_looked_at_listed_and_ended(client):
     while True:
         query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = (await client.get("/v1/sessions", params=query)).json()
-        assert replies.SessionList.model_validate(page)
+        replies.SessionList.model_validate(page)
         found += [line["client_id"] for line in page["sessions"]]
         cursor = page["next"]
         if cursor is None:
@@ -137,13 +137,14 @@ async def test_one_request_steps_many_sessions(client):
     }
     for path in ("/v1/models/net/steps", "/v1/steps"):
         answer = (await client.post(path, json=body)).json()
-        assert replies.StepsReply.model_validate(answer)
+        replies.StepsReply.model_validate(answer)
         codes = [error and error["code"] for error in answer["errors"]]
         expected = [None, "invalid_request", "invalid_request", "session_unknown"]
         assert expected == codes
         np.testing.assert_allclose(answer["outputs"][0], alone["outputs"], atol=1e-6)
         assert [1, None, None, None] == answer["positions"]
-    assert [True, False, False, False] == answer["replayed"]
+    again = (await client.post("/v1/steps", json=body)).json()
+    assert [True, False, False, False] == again["replayed"]
 
 
 async def test_predict_has_no_session(client):
@@ -172,7 +173,7 @@ async def test_a_model_that_cannot_be_stepped_says_why(client):
 async def test_models_tell_what_they_take(client):
     """Sizes, layout, layers and kernels, one by one and in a list."""
     listed = (await client.get("/v1/models")).json()
-    assert replies.ModelList.model_validate(listed)
+    replies.ModelList.model_validate(listed)
     assert "net" == listed["default"]
     one = (await client.get("/v1/models/net")).json()
     assert one == listed["models"][0]

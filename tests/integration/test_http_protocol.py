@@ -189,16 +189,35 @@ async def test_a_caller_who_leaves_cancels_what_has_not_begun():
             await engines["net"].ask(LookRequest(key=SessionKey("default", "net", "alice")))
 
 
+async def test_a_server_that_repeats_the_body_holds_nothing_up():
+    """Watching for the caller's leaving never spins."""
+
+    class Repeating(Caller):
+        async def receive(self):
+            return {"type": "http.request", "body": BODY, "more_body": False}
+
+    engines = make_engines()
+    app = make_app(engines)
+    caller = Repeating(leaves_after_s=0)
+    waiting = asyncio.create_task(caller.call(app, STEP))
+    await asyncio.sleep(0.05)
+    # The engine starts only now, long after the watching has begun.
+    async with serving(app):
+        await waiting
+    assert 200 == caller.sent[0]["status"]
+
+
 async def test_a_quick_answer_costs_no_task(client, monkeypatch):
     """A caller is watched only once the answer takes long."""
     created = []
     loop = asyncio.get_running_loop()
     create_task = loop.create_task
     await client.post(STEP, content=BODY)
-    monkeypatch.setattr(
-        loop,
-        "create_task",
-        lambda coro, **options: created.append(coro) or create_task(coro, **options),
-    )
+
+    def counting(coro, **options):
+        created.append(coro.__qualname__)
+        return create_task(coro, **options)
+
+    monkeypatch.setattr(loop, "create_task", counting)
     assert 200 == (await client.post(STEP, content=BODY)).status_code
-    assert [] == [coro for coro in created if "watch" in coro.__qualname__]
+    assert [] == [name for name in created if "watch" in name]

@@ -5,12 +5,17 @@ import contextlib
 import json
 import random
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.integration.live_server import live_server
 
@@ -46,6 +51,11 @@ def test_the_bundled_models_are_served(server):
     assert 9 == len(short.json()["outputs"])
 
 
+HANDSHAKE = (
+    b"GET /v1/sessions/deaf/stream HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n"
+    b"connection: upgrade\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 BAD_BODIES = [
     b'{"inputs": [1, 2]}',
     b'{"inputs": ["1.5"]}',
@@ -119,8 +129,53 @@ def test_sigterm_ends_what_is_in_flight():
             if 'lstm_pending_requests{model="vowels"} 1.0' in metrics:
                 break
 
-        server.end(signal.SIGTERM)
+        assert 0 == server.end(signal.SIGTERM)
         thread.join()
 
     assert [200] == [answer.status_code for answer in answers]
     assert 15_000 == json.loads(answers[0].content)["position"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_closes_streams_with_1012(how):
+    """A stream is told that the replica goes, and the process ends with status 0."""
+    with live_server() as server:
+        url = server.url.replace("http", "ws") + "/v1/sessions/a/stream"
+        with connect(url) as stream:
+            stream.recv()
+            stream.send(np.zeros(12, "<f4").tobytes())
+            assert 4 * 9 == len(stream.recv())
+
+            server.process.send_signal(how)
+
+            assert "draining" == json.loads(stream.recv())["code"]
+            with pytest.raises(ConnectionClosed) as closed:
+                stream.recv()
+            assert 1012 == closed.value.rcvd.code
+        assert 0 == server.process.wait(timeout=60)
+
+
+def test_a_client_who_does_not_read_does_not_keep_the_process():
+    """The end waits for such a stream no longer than it was told to."""
+    with live_server("--drain-timeout-s", "1") as server:
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with socket.create_connection(address) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.sendall(HANDSHAKE)
+            deaf.setblocking(False)
+            frame = b"\x82\xb0" + bytes(4) + np.zeros(12, "<f4").tobytes()
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(20_000):
+                    deaf.send(frame)
+
+            assert 0 == server.end()
+
+
+def test_a_taken_port_is_told_with_status_1(server):
+    """A server that cannot listen says so and ends."""
+    port = server.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "service", "serve", "--port", port]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert 1 == ended.returncode
+    assert "address already in use" in ended.stderr

@@ -1,6 +1,7 @@
 """The engine over a small real network: turns, batches, failures and ends."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from lstm_core.pointwise import Dense
 from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
+from service import sessions
 from service.domain import (
     AdvanceRequest,
     DeleteRequest,
@@ -281,30 +283,57 @@ async def test_a_job_that_breaks_the_kernel_fails_alone():
     await engine.drain()
 
 
+async def test_a_fault_behind_the_kernel_fails_one_job_and_leaves_no_slot(monkeypatch):
+    """What goes wrong with one job's result is not its neighbours' matter."""
+    runtime = CpuRuntime(network(), LIMITS.arena_rows)
+    engine = make_engine(runtime=runtime)
+    await engine.start()
+    free = runtime.num_free
+    advanced = sessions.advanced
+
+    def fail_for_bad(before, request, *arguments, **options):
+        if request.key.client_id == "bad":
+            raise MemoryError
+        return advanced(before, request, *arguments, **options)
+
+    monkeypatch.setattr(sessions, "advanced", fail_for_bad)
+
+    results = await asyncio.gather(
+        *(engine.ask(step(inputs(1)[0], name)) for name in ("a", "bad", "b")),
+        return_exceptions=True,
+    )
+
+    assert [1, None, 1] == [getattr(result, "position", None) for result in results]
+    assert isinstance(results[1], InternalError)
+    assert (2, 2) == (engine.num_live, free - runtime.num_free)
+    await engine.drain()
+
+
 class FaultyStore(MemoryStore):
     """Loses its connection when told to, and does as `before_commit` says."""
 
-    is_broken = False
+    fault = None
     before_commit = None
 
     async def commit_many(self, commits):
         """Fail, or commit."""
-        if self.is_broken:
-            raise ConnectionError("the store is gone")
+        if self.fault is not None:
+            raise self.fault
         if self.before_commit is not None:
             hook, self.before_commit = self.before_commit, None
             await hook()
         return await super().commit_many(commits)
 
 
-async def test_a_broken_store_fails_its_tick_and_nothing_is_applied():
+@pytest.mark.parametrize("fault", [ConnectionError("the store is gone"), asyncio.CancelledError()])
+async def test_a_broken_store_fails_its_tick_and_nothing_is_applied(fault):
     """Every caller gets an answer, the states stay, and the engine goes on when the store does."""
     store = FaultyStore(max_sessions=10)
     engine = make_engine(store=store)
     await engine.start()
     await engine.ask(sequence(inputs(3)))
     before = await look(engine)
-    store.is_broken = True
+    store.fault = fault
 
     results = await asyncio.gather(
         engine.ask(step(inputs(1)[0])),
@@ -313,7 +342,7 @@ async def test_a_broken_store_fails_its_tick_and_nothing_is_applied():
     )
 
     assert [InternalError, InternalError] == [type(result) for result in results]
-    store.is_broken = False
+    store.fault = None
     after = await look(engine)
     np.testing.assert_array_equal(before.row, after.row)
     assert 4 == (await engine.ask(step(inputs(1)[0], position=3))).position
@@ -394,6 +423,53 @@ async def test_a_sequence_cancelled_half_way_changes_nothing(engine):
     after = await look(engine)
     assert before.position == after.position
     np.testing.assert_array_equal(before.row, after.row)
+
+
+class SlowRuntime(CpuRuntime):
+    """Takes its time, and counts the predictions."""
+
+    num_predictions = 0
+
+    def advance(self, *arguments):
+        """Wait, then advance."""
+        time.sleep(0.05)
+        return super().advance(*arguments)
+
+    def predict(self, *arguments):
+        """Wait, then predict."""
+        self.num_predictions += 1
+        time.sleep(0.05)
+        return super().predict(*arguments)
+
+
+async def test_a_step_cancelled_while_the_kernel_runs_is_not_applied():
+    """A caller who goes before the commit leaves the session as it was."""
+    engine = make_engine(runtime=SlowRuntime(network(), LIMITS.arena_rows))
+    await engine.start()
+    task = asyncio.create_task(engine.ask(step(inputs(1)[0])))
+    await asyncio.sleep(0.02)
+
+    task.cancel()
+
+    with pytest.raises(SessionUnknownError):
+        await look(engine)
+    await engine.drain()
+
+
+async def test_a_prediction_that_nobody_waits_for_does_not_run():
+    """Cancelled predictions in the queue are skipped, and do not hold up the end."""
+    runtime = SlowRuntime(network(), LIMITS.arena_rows)
+    engine = make_engine(runtime=runtime)
+    await engine.start()
+    tasks = [asyncio.create_task(engine.predict(inputs(3)[None])) for _ in range(5)]
+    await asyncio.sleep(0.02)
+
+    for task in tasks[1:]:
+        task.cancel()
+
+    assert (1, 3, 2) == (await tasks[0]).shape
+    await engine.drain()
+    assert 1 == runtime.num_predictions
 
 
 async def test_a_caller_that_fails_to_take_its_answer_harms_nobody(engine):

@@ -147,6 +147,17 @@ def test_sequential_model(tmp_path):
     assert only.return_sequences
 
 
+def test_arguments_that_are_left_out_are_kerass_defaults(tmp_path):
+    """A config without activations means tanh and sigmoid; null means none."""
+    (default,) = read(tmp_path).layers
+    (linear,) = read(tmp_path, sequential(entry(None, FEATURES), lstm(activation=None))).layers
+
+    assert isinstance(default, Recurrent)
+    assert isinstance(linear, Recurrent)
+    assert (default.spec.activation, default.spec.recurrent_activation) == ("tanh", "sigmoid")
+    assert linear.spec.activation == "linear"
+
+
 def test_functional_chain(tmp_path):
     """A functional file is read along its wiring, whatever the order of its layers."""
     chain = [entry(None, FEATURES), lstm(name="first"), layer("Dropout"), lstm(name="second")]

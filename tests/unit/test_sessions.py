@@ -5,6 +5,7 @@ import pytest
 
 from service import sessions
 from service.domain import (
+    MAX_POSITION,
     MAX_STORED_ANSWER_BYTES,
     REPLAY_WINDOW,
     AdvanceReply,
@@ -16,13 +17,27 @@ from service.domain import (
     Record,
     ResetRequest,
     SessionKey,
+    Signature,
+    StateVector,
 )
 from service.errors import (
     FingerprintMismatchError,
+    InvalidRequestError,
     PositionConflictError,
     SessionUnknownError,
 )
 
+SIGNATURE = Signature(
+    model="m",
+    fingerprint="ours",
+    input_size=2,
+    output_size=3,
+    vocabulary=None,
+    returns_sequences=True,
+    state_layout=(StateVector("lstm", "h", 2), StateVector("lstm", "c", 2)),
+    streaming_obstacles=(),
+    layers=(),
+)
 KEY = SessionKey("default", "m", "alice")
 
 
@@ -61,7 +76,7 @@ def test_a_first_step_begins_a_session(position):
     """Position absent or 0 is how a session begins."""
     decision = sessions.decide(None, request(position=position))
 
-    assert isinstance(decision, sessions.Run)
+    assert isinstance(decision, sessions.Proceed)
 
 
 @pytest.mark.parametrize("options", [{"position": 3}, {"epoch": 7}, {"position": 0, "epoch": 7}])
@@ -92,7 +107,7 @@ def test_the_right_position_runs(position, epoch):
     """Preconditions that hold, or none, let a step run."""
     decision = sessions.decide(record(5), request(position=position, epoch=epoch))
 
-    assert isinstance(decision, sessions.Run)
+    assert isinstance(decision, sessions.Proceed)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +224,23 @@ def test_a_state_of_other_weights_is_refused():
     )
 
     with pytest.raises(FingerprintMismatchError):
-        sessions.check_fingerprint(asked, "ours")
+        sessions.new_life(SIGNATURE, asked)
+
+
+def test_a_step_that_must_begin_a_session_does_not_go_on_with_one():
+    """A caller who saw no session is told that there is one by now."""
+    assert isinstance(sessions.decide(None, request(must_begin=True)), sessions.Proceed)
+    with pytest.raises(PositionConflictError, match="there is one"):
+        sessions.decide(record(0), request(must_begin=True))
+
+
+def test_no_session_passes_the_last_position():
+    """Beyond what a JSON number tells exactly no request could name the position again."""
+    last = record(MAX_POSITION)
+
+    assert isinstance(sessions.decide(record(MAX_POSITION - 1), request()), sessions.Proceed)
+    with pytest.raises(InvalidRequestError, match="reset it"):
+        sessions.decide(last, request())
 
 
 class Waiting:

@@ -1,0 +1,102 @@
+"""The OpenAPI document: every operation with its schemas and examples, and `/docs` offline."""
+
+import re
+
+import pytest
+from pydantic import BaseModel
+
+from service.transport import replies, schema
+from tests.integration.small_service import make_app, serving
+
+APP = make_app()
+ROUTES = APP.routes_of_api.routes
+BODIES = sorted({body for route in ROUTES for body in route.bodies}, key=str)
+REPLIES = sorted({route.reply for route in ROUTES if route.reply}, key=str)
+
+
+def resolve(document, node):
+    """Follow a reference."""
+    if "$ref" in node:
+        name = node["$ref"].removeprefix("#/components/schemas/")
+        return document["components"]["schemas"][name]
+    return node
+
+
+@pytest.fixture(scope="module")
+def document():
+    """The document."""
+    return APP.openapi()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.template}")
+def test_every_route_is_documented(document, route):
+    """With parameters, request and reply schemas, examples, and the problems it may answer."""
+    operation = document["paths"][route.template][route.method.lower()]
+    assert operation["summary"]
+    in_path = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+    assert set(re.findall(r"{(\w+)}", route.template)) == in_path
+    if route.method in ("POST", "PUT"):
+        content = operation["requestBody"]["content"]["application/json"]
+        for node in content["schema"].get("anyOf", [content["schema"]]):
+            assert "object" == resolve(document, node)["type"]
+        assert content["examples"]
+    if route.reply is not None:
+        content = operation["responses"][str(route.reply_status)]["content"]["application/json"]
+        assert "object" == resolve(document, content["schema"])["type"]
+        assert content["examples"]
+    problem = operation["responses"]["500"]["content"]["application/problem+json"]
+    assert "code" in resolve(document, problem["schema"])["properties"]
+    assert problem["examples"]
+
+
+def test_every_reference_leads_somewhere(document):
+    """A missing schema would break generated clients."""
+    names = set(re.findall(r"#/components/schemas/([\w-]+)", str(document)))
+    assert names <= set(document["components"]["schemas"])
+
+
+def test_every_operation_has_a_name_of_its_own(document):
+    """Generated clients make functions of them."""
+    names = [
+        operation["operationId"]
+        for path in document["paths"].values()
+        for operation in path.values()
+    ]
+    assert len(names) == len(set(names)) == len(ROUTES)
+
+
+@pytest.mark.parametrize("model", [*BODIES, *REPLIES], ids=lambda model: model.__name__)
+def test_examples_are_valid(model):
+    """What the document shows works."""
+    examples = model.model_json_schema()["examples"]
+    assert examples
+    for example in examples:
+        model.model_validate(example)
+
+
+@pytest.mark.parametrize("module", [schema, replies])
+def test_every_body_and_reply_is_used(module):
+    """A model that no route refers to would be forgotten."""
+    used = {*BODIES, *REPLIES, replies.ProblemDocument}
+    for model in vars(module).values():
+        is_model = isinstance(model, type) and issubclass(model, BaseModel)
+        if is_model and model.model_config.get("json_schema_extra"):
+            assert model in used
+
+
+def test_the_stream_is_described(document):
+    """OpenAPI has no place for a WebSocket but the text."""
+    assert "/v1/sessions/{client_id}/stream" in document["info"]["description"]
+
+
+async def test_the_documentation_needs_no_internet():
+    """Every file of `/docs` comes from here."""
+    async with serving(make_app()) as client:
+        page = (await client.get("/docs")).text
+        links = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert len(links) == 3
+        for link in links:
+            assert link.startswith("/docs/")
+            assert 200 == (await client.get(link)).status_code
+        assert "http" not in re.sub(r"<!--.*?-->", "", page).replace("http-equiv", "")
+        assert 200 == (await client.get("/openapi.json")).status_code

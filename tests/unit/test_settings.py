@@ -1,0 +1,51 @@
+"""What an operator can set, and what comes of nonsense."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import add_options, read_settings
+
+
+def settings(*arguments):
+    """Return the settings of a command line."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return read_settings(parser.parse_args(arguments))
+
+
+def test_models_keep_their_order():
+    """Options may repeat, and the first model stays first."""
+    read = settings("--model", "b=b.keras", "--model", "a=dir/a=1.keras")
+
+    assert [("b", Path("b.keras")), ("a", Path("dir/a=1.keras"))] == list(read.model.items())
+
+
+def test_the_environment_says_the_same(monkeypatch):
+    """Each option is a variable too, models joined by commas; the command line goes first."""
+    monkeypatch.setenv("LSTM_MODEL", "b=b.keras,a=a.keras")
+    monkeypatch.setenv("LSTM_PORT", "9000")
+
+    assert ["b", "a"] == list(settings().model)
+    assert 9000 == settings().port
+    assert 7000 == settings("--port", "7000").port
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--model", "vowels.keras"], "expected NAME=PATH"),
+        (["--model", "a/b=x.keras"], "expected NAME=PATH"),
+        (["--model", "a=x.keras", "--model", "a=y.keras"], "two models are called 'a'"),
+        (["--port", "70000"], "less than or equal to 65535"),
+        (["--max-pending", "none"], "valid integer"),
+        (["--arena-rows", "10"], "at least three times max_pending"),
+        (["--log-level", "loud"], "'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_nonsense_is_refused_with_the_reason(arguments, problem):
+    """A setting that makes no sense stops the start, and says what was expected."""
+    with pytest.raises(ValidationError, match=problem):
+        settings(*arguments)
