@@ -17,8 +17,6 @@ from service.engine import Engine
 from service.errors import InternalError
 from service.transport.calls import Receive, Scope, Send
 from service.transport.http import (
-    DEFAULT_MAX_BODY_BYTES,
-    DEFAULT_MAX_SEQUENCE_STEPS,
     HttpEntrance,
     Observe,
     request_id_of,
@@ -48,6 +46,8 @@ first error ends the stream, and nothing behind it applies: a text frame
 `{"type": "error", "code", "message", "position"?, "epoch"?}`, then close: 4409 if somebody else
 wrote to the session, 4422 for an invalid frame, 4404 for an unknown model or session, 1009 for a
 frame over the limit, 1012 if the replica shuts down, 1013 if it is too busy, 1011 for a fault.
+Only a step that names its `position` may be a retry and be replayed. A handshake whose `Origin` is
+not the service's own host and port is refused with 403.
 """
 
 
@@ -106,9 +106,9 @@ def create_app(
     engines: Mapping[str, Engine],
     *,
     render_metrics: Callable[[], tuple[bytes, str]],
+    max_body_bytes: int,
+    max_sequence_steps: int,
     observe: Observe | None = None,
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
-    max_sequence_steps: int = DEFAULT_MAX_SEQUENCE_STEPS,
 ) -> Application:
     """Return the application that serves engines.
 
@@ -116,9 +116,10 @@ def create_app(
         engines: By model name; the first is the default model. They are started and drained with
             the application.
         render_metrics: Returns the body of `/metrics` and its content type.
-        observe: Told of every HTTP request: the route's template, the status, and the seconds.
         max_body_bytes: A longer body or frame is refused.
-        max_sequence_steps: A sequence of more time steps is refused.
+        max_sequence_steps: More time steps in one request are refused; in `predict`, of all its
+            sequences together.
+        observe: Told of every HTTP request: the route's template, the status, and the seconds.
 
     Raises:
         ValueError: There is no engine.

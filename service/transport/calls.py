@@ -110,14 +110,16 @@ class Call:
         return result
 
     async def wait(self, answered: asyncio.Future[_T]) -> _T:
-        """Wait for a future, but no longer than the caller does.
+        """Wait for a future or a task, but no longer than the caller does.
 
         Raises:
-            ClientGoneError: The caller left first.
+            ClientGoneError: The caller left first; what was waited for is cancelled.
         """
+        is_gone = False
         watcher: asyncio.Task[None] | None = None
 
         async def watch() -> None:
+            nonlocal is_gone
             while (message := await self.receive())["type"] != "http.disconnect":
                 if not message.get("more_body"):
                     if self.has_read_body:
@@ -125,8 +127,7 @@ class Call:
                         # else must not keep this loop turning.
                         return
                     self.has_read_body = True
-            if not answered.done():
-                answered.set_exception(ClientGoneError())
+            is_gone = answered.cancel()
 
         def begin_watching() -> None:
             nonlocal watcher
@@ -136,6 +137,10 @@ class Call:
         timer = loop.call_later(_WATCH_AFTER_S, begin_watching)
         try:
             return await answered
+        except asyncio.CancelledError:
+            if is_gone:
+                raise ClientGoneError from None
+            raise
         finally:
             timer.cancel()
             if watcher is not None:

@@ -9,6 +9,8 @@ from pydantic_core import ErrorDetails
 
 from service.errors import InvalidRequestError, Problem
 
+Location = tuple[str | int, ...]
+
 MAX_PROBLEMS = 8
 """A request with more is told the first ones, and how many more there are."""
 _MAX_EXPLAINED = 64
@@ -46,6 +48,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
+def wrong(where: Location, message: str) -> InvalidRequestError:
+    """Return the error of one problem."""
+    return InvalidRequestError([Problem(where, message)])
+
+
 def invalid(problems: list[Problem]) -> InvalidRequestError:
     """Return the error of these problems, the first few of them."""
     if len(problems) > MAX_PROBLEMS:
@@ -73,7 +80,7 @@ def explain(error: ValidationError, body_class: type[BaseModel]) -> InvalidReque
     return invalid(problems)
 
 
-def _location(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _location(location: Location) -> Location:
     return tuple(shorten(part) if isinstance(part, str) else part for part in location)
 
 
@@ -87,6 +94,8 @@ def _message(details: ErrorDetails, known: str) -> str:
         return f"unknown field; known are: {known}"
     if kind == "string_too_long":
         return f"expected at most {context['max_length']} characters, got {len(str(value))}"
+    if kind == "too_long":
+        return f"expected at most {context['max_length']} values, got {context['actual_length']}"
     if kind == "less_than" and isinstance(value, int):
         expected: str | None = f"an integer below {context['lt']}"
     else:

@@ -11,6 +11,7 @@ from time import perf_counter
 from service.errors import InternalError, ServiceError
 from service.transport.calls import Call, ClientGoneError, Receive, Scope, Send, send_answer
 from service.transport.problem import Answer, http_problem, problem
+from service.transport.query import reject_query
 from service.transport.routing import Match, Route, RouteTable, raw_path_of
 
 log = logging.getLogger(__name__)
@@ -18,8 +19,6 @@ log = logging.getLogger(__name__)
 Observe = Callable[[str, int, float], None]
 """Takes the route's template, the status and the seconds that a request took."""
 
-DEFAULT_MAX_BODY_BYTES = 16 * 1024 * 1024
-DEFAULT_MAX_SEQUENCE_STEPS = 100_000
 CLIENT_GONE_STATUS = 499
 """What is observed where the caller left before the answer."""
 
@@ -72,15 +71,23 @@ class HttpEntrance:
 
 async def _answer(route: Route, call: Call, request_id: str) -> Answer:
     try:
+        if not route.query:
+            reject_query(call.query)
         return await route.handler(call)
     except ServiceError as error:
-        return problem(error, request_id)
-    except ClientGoneError:
+        answer = problem(error, request_id)
+        # An error holds the frames that it passed, and those hold it in what they waited for: a
+        # cycle with the body and the inputs in it, which would stay until the rare collector runs.
+        error.__traceback__ = None
+        return answer
+    except ClientGoneError as gone:
+        gone.__traceback__ = None  # as above
         raise
-    except Exception:
+    except Exception as fault:
         # The guard: whatever went wrong inside, the caller gets a problem document, as with any
         # other error, and the log gets the reason.
         log.exception("%s %s failed; request id %s", route.method, route.template, request_id)
+        fault.__traceback__ = None  # as above
         return problem(InternalError(), request_id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from service.errors import NotReadyError
@@ -57,4 +58,6 @@ class ModelHandlers:
         engine = find_engine(self._engines, call.parameters)
         body = await call.read_body()
         inputs, mask = parse_predict(body, engine.signature, self._max_sequence_steps)
-        return Answer(200, render.render_predict(await engine.predict(inputs, mask)))
+        # A task, so that a caller who leaves cancels it.
+        predicting = asyncio.create_task(engine.predict(inputs, mask))
+        return Answer(200, render.render_predict(await call.wait(predicting)))

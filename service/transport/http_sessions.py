@@ -40,6 +40,9 @@ from service.transport.query import parse_page, parse_preconditions
 
 Engines = Mapping[str, Engine]
 
+MAX_ROWS_IN_FLIGHT = 256
+"""Most places in the engine's queue that one request takes."""
+
 
 def find_engine(engines: Engines, parameters: dict[str, str]) -> Engine:
     """Return the engine that a path names, or the default one.
@@ -148,43 +151,62 @@ async def _advance(call: Call, engine: Engine, request: AdvanceRequest) -> Answe
 async def _ask_all(
     call: Call, engine: Engine, rows: list[Row]
 ) -> list[AdvanceReply | ServiceError]:
-    """Submit every good row and wait for all the answers.
+    """Ask for every good row, a slice at a time, so that others find room in the queue.
 
     Raises:
         NotStreamableError: The model has no sessions.
         DrainingError: The engine takes no rows at all.
+        ClientGoneError: The caller left first; the rows of the later slices are not applied.
+    """
+    results: list[Reply | ServiceError | None] = [
+        row if isinstance(row, ServiceError) else None for row in rows
+    ]
+    good = [(index, row) for index, row in enumerate(rows) if not isinstance(row, ServiceError)]
+    for start in range(0, len(good), MAX_ROWS_IN_FLIGHT):
+        part = good[start : start + MAX_ROWS_IN_FLIGHT]
+        await _ask_slice(call, engine, part, results, is_first=start == 0)
+    return cast(list[AdvanceReply | ServiceError], results)
+
+
+async def _ask_slice(
+    call: Call,
+    engine: Engine,
+    rows: list[tuple[int, AdvanceRequest]],
+    results: list[Reply | ServiceError | None],
+    *,
+    is_first: bool,
+) -> None:
+    """Submit rows, wait for all the answers, and put them into their places in `results`.
+
+    Raises:
+        NotStreamableError: The model has no sessions.
+        DrainingError: The engine takes no rows, and this is the first slice.
         ClientGoneError: The caller left first.
     """
     answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    results: list[Reply | ServiceError | None] = [None] * len(rows)
-    num_waiting = 0
-    is_submitted = False
+    num_waiting = len(rows)
 
     def complete(index: int, result: Reply | ServiceError) -> None:
         nonlocal num_waiting
+        if isinstance(result, ServiceError):
+            # It holds the frames that it passed, and those hold these results: a cycle.
+            result.__traceback__ = None
         results[index] = result
         num_waiting -= 1
-        if is_submitted and not num_waiting and not answered.done():
+        if not num_waiting and not answered.done():
             answered.set_result(None)
 
     jobs = []
     try:
-        for index, row in enumerate(rows):
-            if isinstance(row, ServiceError):
-                results[index] = row
-                continue
-            num_waiting += 1
+        for index, row in rows:
             try:
                 jobs.append(engine.submit(row, partial(complete, index)))
-            except (NotStreamableError, DrainingError):
-                raise
             except ServiceError as error:
+                if is_first and isinstance(error, NotStreamableError | DrainingError):
+                    raise
                 complete(index, error)
-        is_submitted = True
-        if num_waiting:
-            await call.wait(answered)
+        await call.wait(answered)
     except (asyncio.CancelledError, ClientGoneError, ServiceError):
         for job in jobs:
             job.cancel()
         raise
-    return cast(list[AdvanceReply | ServiceError], results)

@@ -14,12 +14,19 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+)
 from starlette.routing import Match
 
 from service import errors
 from service.domain import CLIENT_ID_PATTERN
 from service.transport.calls import Scope
+from service.transport.problem_examples import problem_example
 from service.transport.replies import ProblemDocument
 from service.transport.routing import Route
 from service.transport.status import STATUS
@@ -63,6 +70,7 @@ def document(app: FastAPI, routes: Iterable[Route]) -> None:
                 tags=[route.tag],
                 status_code=route.reply_status,
                 response_description="Done.",
+                response_class=PlainTextResponse if route.is_reply_text else JSONResponse,
                 openapi_extra=_operation(route),
             )
         )
@@ -168,22 +176,22 @@ def _reply(route: Route) -> dict[str, Any]:
 
 
 def _problems(route: Route) -> dict[str, Any]:
-    kinds: list[type[errors.ServiceError]] = [*route.errors, errors.InternalError]
+    kinds = [*route.errors, errors.InvalidRequestError, errors.InternalError]
     if route.bodies:
-        kinds += [
-            errors.InvalidRequestError,
-            errors.BodyTooLargeError,
-            errors.UnsupportedMediaTypeError,
-        ]
-    codes: dict[str, list[str]] = {}
+        kinds += [errors.BodyTooLargeError, errors.UnsupportedMediaTypeError]
+    by_status: dict[int, list[type[errors.ServiceError]]] = {}
     for kind in dict.fromkeys(kinds):
-        codes.setdefault(str(STATUS[kind].http), []).append(f"`{kind.code}`")
+        by_status.setdefault(STATUS[kind].http, []).append(kind)
     ref = {"$ref": _REF.format(model=ProblemDocument.__name__)}
-    content = {"schema": ref, "examples": _examples([ProblemDocument])}
     return {
-        status: {
-            "description": ", ".join(names),
-            "content": {"application/problem+json": content},
+        str(status): {
+            "description": ", ".join(f"`{kind.code}`" for kind in kinds_of_status),
+            "content": {
+                "application/problem+json": {
+                    "schema": ref,
+                    "examples": {k.code: {"value": problem_example(k)} for k in kinds_of_status},
+                }
+            },
         }
-        for status, names in sorted(codes.items())
+        for status, kinds_of_status in sorted(by_status.items())
     }

@@ -1,20 +1,17 @@
 """From bytes to the engine's requests: every check of a request against the API and the model.
 
-Pure functions, used by every entrance that speaks JSON or raw float32. pydantic's compiled
-validators check types and ranges straight on the bytes; lengths are checked here.
+Pure functions, used by every entrance that speaks JSON or raw float32. `documents` checks types and
+ranges; lengths are checked here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from struct import Struct
-from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from service.domain import (
     AdvanceRequest,
@@ -25,12 +22,13 @@ from service.domain import (
     SessionKey,
     Signature,
 )
-from service.errors import InvalidRequestError, Problem
+from service.errors import Problem
 from service.transport import schema
-from service.transport.explain import describe, explain, invalid, shorten
+from service.transport.documents import PartsLimit, read
+from service.transport.explain import Location, describe, invalid, shorten, wrong
 
-Body = TypeVar("Body", bound=BaseModel)
-Location = tuple[str | int, ...]
+MAX_OUTPUT_VALUES = 2_000_000
+"""A longer answer would take too long to write: the event loop stands still meanwhile."""
 
 
 def parse_step(body: bytes, signature: Signature, key: SessionKey) -> AdvanceRequest:
@@ -57,11 +55,19 @@ def parse_sequence(
     """Read a `SequenceBody` of at most `max_steps` time steps.
 
     Raises:
-        InvalidRequestError: It is not one, or does not fit the model.
+        InvalidRequestError: It is not one, does not fit the model, or would be answered with more
+            than `MAX_OUTPUT_VALUES`.
     """
     is_real = signature.vocabulary is None
-    document = read(schema.SequenceBody if is_real else schema.TokenSequenceBody, body)
-    inputs = _sequence(document.inputs, signature, ("inputs",), max_steps)
+    body_class = schema.SequenceBody if is_real else schema.TokenSequenceBody
+    # An array a time step; the few others are within what the limit lets through.
+    document = read(body_class, body, PartsLimit(max_steps, f"at most {max_steps} time steps"))
+    num_steps = len(document.inputs)
+    if num_steps > max_steps:
+        raise wrong(("inputs",), f"expected at most {max_steps} time steps, got {num_steps}")
+    if document.return_sequences:
+        _check_num_outputs(f"{num_steps} time steps", num_steps, signature)
+    inputs = _sequence(document.inputs, signature, ("inputs",))
     return AdvanceRequest(
         key=key,
         inputs=inputs,
@@ -74,31 +80,42 @@ def parse_sequence(
 
 
 def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Float32, Bool | None]:
-    """Read a `PredictBody` with at most `max_steps` time steps a sequence.
+    """Read a `PredictBody` with at most `max_steps` time steps in all its sequences together.
 
     Returns:
         `(batch, time, input_size)` float32, and the mask `(batch, time)` if there is one.
 
     Raises:
-        InvalidRequestError: It is not one, or does not fit the model.
+        InvalidRequestError: It is not one, does not fit the model, or would be answered with more
+            than `MAX_OUTPUT_VALUES`.
     """
     is_real = signature.vocabulary is None
-    document = read(schema.PredictBody if is_real else schema.TokenPredictBody, body)
+    body_class = schema.PredictBody if is_real else schema.TokenPredictBody
+    expected = f"at most {max_steps} time steps in all sequences together"
+    # Sequences of one step have the most arrays: three a step, with that of the mask.
+    document = read(body_class, body, PartsLimit(3 * max_steps, expected))
     if not document.inputs:
-        raise _wrong(("inputs",), "expected at least one sequence, got an empty array")
+        raise wrong(("inputs",), "expected at least one sequence, got an empty array")
+    num_all_steps = sum(map(len, document.inputs))
+    if num_all_steps > max_steps:
+        raise wrong(("inputs",), f"expected {expected}, got {num_all_steps}")
     sequences = [
-        _sequence(rows, signature, ("inputs", index), max_steps)
-        for index, rows in enumerate(document.inputs)
+        _sequence(rows, signature, ("inputs", index)) for index, rows in enumerate(document.inputs)
     ]
     num_steps = len(sequences[0])
     for index, one in enumerate(sequences):
         if len(one) != num_steps:
             expected = f"expected {num_steps} time steps as in the first sequence, got {len(one)}"
-            raise _wrong(("inputs", index), f"{expected}; pad it and mask the padding")
+            raise wrong(("inputs", index), f"{expected}; pad it and mask the padding")
+    if signature.returns_sequences:
+        what = f"{len(sequences)} sequences of {num_steps} time steps"
+        _check_num_outputs(what, num_all_steps, signature)
+    else:
+        _check_num_outputs(f"{len(sequences)} sequences", len(sequences), signature)
     if document.mask is None:
         return np.stack(sequences), None
     if len(document.mask) != len(sequences):
-        raise _wrong(("mask",), _count("rows", len(sequences), len(document.mask)))
+        raise wrong(("mask",), _count("rows", len(sequences), len(document.mask)))
     masks = [_mask(row, num_steps, ("mask", i)) for i, row in enumerate(document.mask)]
     return np.stack(sequences), np.array(masks, np.bool_)
 
@@ -131,12 +148,12 @@ def parse_import(
     Raises:
         InvalidRequestError: It is not one, or does not fit the model.
     """
-    document = read(schema.ImportBody, body, {"fingerprint"})
+    document = read(schema.ImportBody, body, count_strings=_num_strings_of_import)
     flags = document.has_output
     num_flags = signature.num_recurrent
     if flags is not None and len(flags) != num_flags:
         text = f"expected {num_flags} values, one a recurrent layer, got {len(flags)}"
-        raise _wrong(("has_output",), text)
+        raise wrong(("has_output",), text)
     return ImportRequest(
         key=key,
         row=_row(document.states, signature),
@@ -157,63 +174,20 @@ def parse_binary_step(frame: bytes, signature: Signature) -> Float32:
     num_bytes = 4 * signature.input_size
     if len(frame) != num_bytes:
         expected = f"expected {num_bytes} bytes ({signature.input_size} float32 numbers)"
-        raise _wrong(("frame",), f"{expected}, got {len(frame)}")
+        raise wrong(("frame",), f"{expected}, got {len(frame)}")
     inputs = np.frombuffer(frame, "<f4").reshape(1, -1)
     is_finite = np.isfinite(inputs[0])
     if not is_finite.all():
         index = int(np.argmin(is_finite))
         text = f"expected a finite number, got {describe(float(inputs[0, index]))}"
-        raise _wrong(("frame", index), text)
+        raise wrong(("frame", index), text)
     if signature.vocabulary is not None:
         tokens = inputs[0].tolist()
         for index, token in enumerate(tokens):
             if token != int(token):
-                raise _wrong(("frame", index), f"expected an integer, got {describe(token)}")
+                raise wrong(("frame", index), f"expected an integer, got {describe(token)}")
         _check_tokens([int(token) for token in tokens], signature.vocabulary, ("frame",))
     return inputs.astype(np.float32, copy=False)
-
-
-def read(body_class: type[Body], body: bytes, strings: set[str] | None = None) -> Body:
-    """Validate a JSON document.
-
-    Args:
-        body_class: What it shall be.
-        body: The document.
-        strings: The names of the fields whose values are strings.
-
-    Raises:
-        InvalidRequestError: It is something else, or has a field twice.
-    """
-    try:
-        document: Body = body_class.__pydantic_validator__.validate_json(body)
-    except ValidationError as error:
-        raise explain(error, body_class) from None
-    # Two quotes a name and a string value: more of them mean a field given twice, or an escaped
-    # quote. Which one, the slow look tells; the count spares it nearly always.
-    names = document.model_fields_set
-    num_strings = len(names)
-    if strings:
-        num_strings += len(strings & names)
-    if body.count(b'"') != 2 * num_strings:
-        reject_duplicate_fields(body)
-    return document
-
-
-def reject_duplicate_fields(body: bytes) -> None:
-    """Look whether an object, which is valid JSON, has a field twice.
-
-    Raises:
-        InvalidRequestError: It has.
-    """
-
-    def check(pairs: list[tuple[str, object]]) -> None:
-        names: set[str] = set()
-        for name, _ in pairs:
-            if name in names:
-                raise _wrong((shorten(name),), "given twice")
-            names.add(name)
-
-    json.loads(body, object_pairs_hook=check)
 
 
 @cache
@@ -230,24 +204,20 @@ def vector(values: Sequence[float], signature: Signature, where: Location) -> Fl
     size = signature.input_size
     if len(values) != size:
         kind = "numbers" if signature.vocabulary is None else "integer"
-        raise _wrong(where, _count(kind, size, len(values)))
+        raise wrong(where, _count(kind, size, len(values)))
     if signature.vocabulary is not None:
         _check_tokens(values, signature.vocabulary, where)
     return np.frombuffer(_packer(size).pack(*values), np.float32).reshape(1, size)
 
 
-def _sequence(
-    rows: Sequence[Sequence[float]], signature: Signature, where: Location, max_steps: int
-) -> Float32:
+def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Location) -> Float32:
     """Return `(time, input_size)` float32."""
     if not rows:
-        raise _wrong(where, "expected at least one time step, got an empty array")
-    if len(rows) > max_steps:
-        raise _wrong(where, f"expected at most {max_steps} time steps, got {len(rows)}")
+        raise wrong(where, "expected at least one time step, got an empty array")
     size = signature.input_size
     for index, row in enumerate(rows):
         if len(row) != size:
-            raise _wrong((*where, index), _count("numbers", size, len(row)))
+            raise wrong((*where, index), _count("numbers", size, len(row)))
         if signature.vocabulary is not None:
             _check_tokens(row, signature.vocabulary, (*where, index))
     pack = _packer(size).pack
@@ -255,18 +225,30 @@ def _sequence(
     return np.frombuffer(packed, np.float32).reshape(len(rows), size)
 
 
+def _check_num_outputs(what: str, num_vectors: int, signature: Signature) -> None:
+    num_values = num_vectors * signature.output_size
+    if num_values > MAX_OUTPUT_VALUES:
+        answer = f"{what} with {signature.output_size} outputs each give {num_values}"
+        text = f"expected an answer of at most {MAX_OUTPUT_VALUES} values, but {answer}"
+        raise wrong(("inputs",), f"{text}; send it in pieces")
+
+
+def _num_strings_of_import(document: schema.ImportBody) -> int:
+    return int(document.fingerprint is not None)
+
+
 def _check_tokens(values: Sequence[float], vocabulary: int, where: Location) -> None:
     for index, value in enumerate(values):
         if not 0 <= value < vocabulary:
             text = f"expected an integer from 0 to {vocabulary - 1}, got {describe(value)}"
-            raise _wrong((*where, index), text)
+            raise wrong((*where, index), text)
 
 
 def _mask(values: list[bool] | None, num_steps: int, where: Location) -> Bool | None:
     if values is None:
         return None
     if len(values) != num_steps:
-        raise _wrong(where, f"expected {num_steps} values, one a time step, got {len(values)}")
+        raise wrong(where, f"expected {num_steps} values, one a time step, got {len(values)}")
     return np.array(values, np.bool_)
 
 
@@ -275,7 +257,7 @@ def _row(states: Sequence[Sequence[float]], signature: Signature) -> Float32:
     layout = signature.state_layout
     if len(states) != len(layout):
         expected = f"expected {len(layout)} vectors ({', '.join(_vector_names(signature))})"
-        raise _wrong(("states",), f"{shorten(expected)}, got {len(states)}")
+        raise wrong(("states",), f"{shorten(expected)}, got {len(states)}")
     problems = [
         Problem(("states", index), _count("numbers", part.size, len(values)))
         for index, (values, part) in enumerate(zip(states, layout, strict=True))
@@ -292,7 +274,3 @@ def _vector_names(signature: Signature) -> list[str]:
 
 def _count(noun: str, expected: int, actual: int) -> str:
     return f"expected {expected} {noun}, got {actual}"
-
-
-def _wrong(where: Location, message: str) -> InvalidRequestError:
-    return InvalidRequestError([Problem(where, message)])

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.domain import DEFAULT_TENANT, AdvanceRequest, SessionKey, Signature, is_client_id
 from service.errors import InvalidRequestError, Problem
 from service.transport import schema
+from service.transport.documents import (
+    PartsLimit,
+    check_num_parts,
+    read,
+    reject_duplicate_fields,
+)
 from service.transport.explain import describe, explain
-from service.transport.parse import read, reject_duplicate_fields, vector
+from service.transport.parse import vector
 
 Row = AdvanceRequest | InvalidRequestError
+
+# An array and a client id a row.
+_LIMIT = PartsLimit(2 * schema.MAX_STEPS_ROWS, f"at most {schema.MAX_STEPS_ROWS} rows")
 
 
 class _LooseBody(BaseModel):
     """A `StepsBody` whose rows may be anything."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
-    client_ids: list[Any]
-    inputs: list[Any]
-    positions: list[Any] | None = None
+    client_ids: Annotated[list[Any], schema.FEW_ROWS]
+    inputs: Annotated[list[Any], schema.FEW_ROWS]
+    positions: Annotated[list[Any], schema.FEW_ROWS] | None = None
 
 
 class _RealRow(BaseModel):
@@ -43,18 +52,20 @@ def parse_steps(body: bytes, signature: Signature) -> list[Row]:
     """Read a `StepsBody`. A bad row is an error in its place; the others are not touched by it.
 
     Raises:
-        InvalidRequestError: The whole is no `StepsBody`, or its lists differ in length.
+        InvalidRequestError: The whole is no `StepsBody`, its lists differ in length, or it has
+            more than `MAX_STEPS_ROWS`.
     """
     is_real = signature.vocabulary is None
     body_class = schema.StepsBody if is_real else schema.TokenStepsBody
     document: schema.StepsBody | _LooseBody
+    check_num_parts(body, _LIMIT)
     try:
         strict: schema.StepsBody = body_class.__pydantic_validator__.validate_json(body)
     except ValidationError:
         # Some row is bad, or all of it: only what is wrong with rows is forgiven here.
-        document = read(_LooseBody, body)
+        document = read(_LooseBody, body, _LIMIT)
     else:
-        _reject_duplicates(body, strict)
+        reject_duplicate_fields(body, strict, len(strict.client_ids))
         document = strict
     _check_lengths(document)
     rows = _strict_rows(document, is_real=is_real)
@@ -104,6 +115,7 @@ def _request(index: int, row: _RowValues, signature: Signature, seen: dict[str, 
     try:
         step = vector(inputs, signature, ("inputs",))
     except InvalidRequestError as error:
+        error.__traceback__ = None  # it holds these frames, and they hold it: a cycle
         return error
     return AdvanceRequest(
         key=SessionKey(DEFAULT_TENANT, signature.model, client_id),
@@ -133,9 +145,3 @@ def _check_lengths(document: schema.StepsBody | _LooseBody) -> None:
             raise InvalidRequestError([Problem((name,), text)])
     if not num_rows:
         raise InvalidRequestError([Problem(("client_ids",), "expected at least one, got none")])
-
-
-def _reject_duplicates(body: bytes, document: schema.StepsBody) -> None:
-    num_strings = len(document.model_fields_set) + len(document.client_ids)
-    if body.count(b'"') != 2 * num_strings:
-        reject_duplicate_fields(body)

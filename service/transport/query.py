@@ -40,6 +40,17 @@ def parse_page(query: bytes) -> tuple[int, str | None]:
     return limit, values.get("cursor")
 
 
+def reject_query(query: bytes) -> None:
+    """Refuse a query string where none is known, such as a precondition that belongs in the body.
+
+    Raises:
+        InvalidRequestError: There is one.
+    """
+    if query:
+        text = f"nothing is known in the query string here, got {describe(query.decode('latin-1'))}"
+        raise _wrong("query", f"{text}; a body's fields go into the body")
+
+
 def _fields(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
     if not query:
         return {}

@@ -61,6 +61,7 @@ def _process_routes(models: ModelHandlers) -> list[Route]:
             name="metrics",
             handler=models.metrics,
             summary="Metrics for Prometheus",
+            is_reply_text=True,
             **health,
         ),
         Route(

@@ -37,7 +37,8 @@ class Route:
         bodies: What the body may be.
         is_body_required: Whether there must be a body, if there may be one.
         query: OpenAPI parameters.
-        reply: What it answers.
+        reply: What it answers; None: nothing, or text.
+        is_reply_text: Whether it answers plain text.
         reply_status: With which status.
         errors: What it answers otherwise, beyond what every operation may.
     """
@@ -53,6 +54,7 @@ class Route:
     is_body_required: bool = True
     query: tuple[dict[str, Any], ...] = ()
     reply: type[BaseModel] | None = None
+    is_reply_text: bool = False
     reply_status: int = 200
     errors: tuple[type[ServiceError], ...] = ()
 

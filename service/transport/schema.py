@@ -14,6 +14,8 @@ from service.domain import CLIENT_ID_PATTERN
 
 FLOAT32_ROUNDING_LIMIT = 3.4028235677973366e38
 """The first real number that would become infinity as a float32."""
+MAX_STEPS_ROWS = 1024
+"""Most rows of one `StepsBody`."""
 MAX_POSITION = 2**53
 """Beyond it, numbers in JSON are not exact everywhere."""
 
@@ -24,6 +26,7 @@ Real = Annotated[
 Token = Annotated[int, Field(ge=0, lt=2**24, description="An embedding's row.")]
 FAIL_FAST = Field(fail_fast=True)
 """A body of a million bad numbers costs one error, not a million."""
+FEW_ROWS = Field(max_length=MAX_STEPS_ROWS)
 RealVector = Annotated[list[Real], FAIL_FAST]
 RealMatrix = Annotated[list[RealVector], FAIL_FAST]
 TokenVector = Annotated[list[Token], FAIL_FAST]
@@ -144,11 +147,11 @@ class StepsBody(BaseModel):
         {"client_ids": ["pump-1", "pump-2"], "inputs": [[0.1, 0.2], [0.3, 0.4]]},
         {"client_ids": ["pump-1"], "inputs": [[0.1, 0.2]], "positions": [7]},
     )
-    client_ids: Annotated[list[ClientId], FAIL_FAST] = Field(
+    client_ids: Annotated[list[ClientId], FAIL_FAST, FEW_ROWS] = Field(
         description="`[rows]`, all different; the later of two equal ones fails."
     )
-    inputs: RealMatrix = Field(description="`[rows][features]`.")
-    positions: Annotated[list[Position | None], FAIL_FAST] | None = Field(
+    inputs: Annotated[RealMatrix, FEW_ROWS] = Field(description="`[rows][features]`.")
+    positions: Annotated[list[Position | None], FAIL_FAST, FEW_ROWS] | None = Field(
         None, description="`[rows]`, where each session is expected to be; null: anywhere."
     )
 
@@ -157,7 +160,9 @@ class TokenStepsBody(StepsBody):
     """One time step of many sessions, for a model that begins with an embedding."""
 
     model_config = _strict({"client_ids": ["reader-1", "reader-2"], "inputs": [[5], [9]]})
-    inputs: TokenMatrix = Field(description="`[rows][1]`.")  # type: ignore[assignment]
+    inputs: Annotated[TokenMatrix, FEW_ROWS] = Field(  # type: ignore[assignment]
+        description="`[rows][1]`."
+    )
 
 
 class ResetBody(BaseModel):

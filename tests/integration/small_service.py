@@ -47,10 +47,10 @@ def words():
     return Network("words", 1, (Embedding(name="table", table=table, mask_zero=False), lstm()))
 
 
-def make_engine(name, network):
+def make_engine(name, network, limits=LIMITS, max_sessions=50):
     """Return an engine of its own."""
-    runtime = CpuRuntime(network, LIMITS.arena_rows)
-    return Engine(describe(name, runtime), runtime, MemoryStore(max_sessions=50), LIMITS)
+    runtime = CpuRuntime(network, limits.arena_rows)
+    return Engine(describe(name, runtime), runtime, MemoryStore(max_sessions), limits)
 
 
 def make_engines():
@@ -61,7 +61,11 @@ def make_engines():
 
 def make_app(engines=None, **options):
     """Return an application of the models."""
-    options = {"render_metrics": lambda: (b"up 1\n", "text/plain; version=1.0.0")} | options
+    options = {
+        "render_metrics": lambda: (b"up 1\n", "text/plain; version=1.0.0"),
+        "max_body_bytes": 4 * 1024 * 1024,
+        "max_sequence_steps": 20_000,
+    } | options
     return create_app(engines or make_engines(), **options)
 
 

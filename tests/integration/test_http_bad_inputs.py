@@ -53,9 +53,14 @@ STEP_CASES = {
     "cut off": ('{"inputs": [1, 2', "not valid JSON: EOF"),
     "not UTF-8": (b'{"inputs": "\xff\xfe"}', ""),
     "UTF-16": ('{"inputs": [1, 2, 3]}'.encode("utf-16"), "not valid JSON"),
-    "deep": ("[" * 100_000, "not valid JSON: recursion limit"),
-    "deep inputs": ('{"inputs": ' + "[" * 100_000 + "]" * 100_000 + "}", "recursion limit"),
-    "megabytes": ('{"inputs": [' + '"x", ' * 500_000 + "1]}", "inputs.0: expected a number"),
+    "deep": ("[" * 10_000, "not valid JSON: recursion limit"),
+    "deeper": ("[" * 100_000, "got 100000 arrays, objects and strings"),
+    "deep inputs": ('{"inputs": ' + "[" * 10_000 + "]" * 10_000 + "}", "recursion limit"),
+    "many": ('{"inputs": [' + '"x", ' * 10_000 + "1]}", "inputs.0: expected a number"),
+    "megabytes": (
+        '{"inputs": [' + '"x", ' * 500_000 + "1]}",
+        "expected a body of few arrays and strings, got 500003 arrays, objects and strings",
+    ),
 }
 SEQUENCE_CASES = {
     "empty": ('{"inputs": []}', "inputs: expected at least one time step, got an empty array"),
@@ -95,6 +100,10 @@ IMPORT_CASES = {
     ),
     "flag": (f'{{"position": 1, "has_output": [1], {GOOD_STATES}}}', "has_output.0: expected true"),
     "fingerprint": (f'{{"position": 1, "fingerprint": 5, {GOOD_STATES}}}', "expected a string"),
+    "twice beside a null": (
+        f'{{"position": 1, "position": 2, "fingerprint": null, {GOOD_STATES}}}',
+        "position: given twice",
+    ),
     "beyond float32": ('{"position": 1, "states": [[1e39], [1]]}', "within float32"),
 }
 CASES = [
@@ -207,7 +216,8 @@ def test_a_bad_client_id_is_told(service, method, template, client_id, expected)
         ({"inputs": [[[1, 2]]]}, "inputs.0.0: expected 3 numbers, got 2"),
         ({"inputs": [X], "mask": [[True]]}, "mask.0: expected 3 values"),
         ({"inputs": [X], "mask": []}, "mask: expected 1 rows, got 0"),
-        ({"inputs": [[X[0]] * 51]}, "at most 50 time steps"),
+        ({"inputs": [[X[0]] * 51]}, "at most 50 time steps in all sequences together, got 51"),
+        ({"inputs": [X] * 17}, "at most 50 time steps in all sequences together, got 51"),
     ],
 )
 def test_a_bad_batch_is_told(service, body, expected):
@@ -231,6 +241,24 @@ def test_a_bad_word_is_told(service, inputs, expected):
         service.request("POST", path, json={"inputs": inputs}), 422, "invalid_request", expected
     )
     assert 200 == service.request("POST", path, json={"inputs": [6]}).status_code
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", f"{SESSION}/step?position=99", {"inputs": X[0]}),
+        ("POST", f"{SESSION}/sequence?epoch=1", {"inputs": X}),
+        ("POST", f"{SESSION}/reset_states?position=99", None),
+        ("POST", "/v1/steps?x", {"client_ids": ["a"], "inputs": [X[0]]}),
+        ("GET", f"{SESSION}/state?position=1", None),
+        ("GET", "/v1/models?limit=1", None),
+    ],
+)
+def test_a_query_where_none_is_known_is_told(service, method, path, body):
+    """A precondition in the wrong place is never silently left out."""
+    answer = service.request(method, path, json=body)
+    assert_problem(answer, 422, "invalid_request", "nothing is known in the query string here, got")
+    assert service.exported == service.state()
 
 
 JSON_DOCUMENTS = st.recursive(

@@ -144,8 +144,9 @@ async def test_a_fault_is_a_problem_without_its_reason(caplog):
 class Caller:
     """An ASGI caller who sends a request and leaves, after a while, before the answer."""
 
-    def __init__(self, *, leaves_after_s):
+    def __init__(self, *, leaves_after_s, body=BODY):
         self.leaves_after_s = leaves_after_s
+        self.body = body
         self.sent = []
         self._has_sent = False
 
@@ -153,7 +154,7 @@ class Caller:
         """Give the body, and then the disconnection."""
         if not self._has_sent:
             self._has_sent = True
-            return {"type": "http.request", "body": BODY, "more_body": False}
+            return {"type": "http.request", "body": self.body, "more_body": False}
         await asyncio.sleep(self.leaves_after_s)
         return {"type": "http.disconnect"}
 
@@ -187,6 +188,25 @@ async def test_a_caller_who_leaves_cancels_what_has_not_begun():
     async with serving(app):
         with pytest.raises(SessionUnknownError):
             await engines["net"].ask(LookRequest(key=SessionKey("default", "net", "alice")))
+
+
+async def test_a_caller_who_leaves_cancels_a_prediction():
+    """It may wait for minutes in its queue, for nobody."""
+    ended = []
+    engines = make_engines()
+
+    async def predict(*_):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    engines["net"].predict = predict
+    caller = Caller(leaves_after_s=0.001, body=json.dumps({"inputs": [X]}).encode())
+    async with asyncio.timeout(10):
+        await caller.call(make_app(engines), "/v1/predict")
+    assert (["cancelled"], []) == (ended, caller.sent)
 
 
 async def test_a_server_that_repeats_the_body_holds_nothing_up():

@@ -1,6 +1,7 @@
 """The OpenAPI document: every operation with its schemas and examples, and `/docs` offline."""
 
 import re
+from http import HTTPStatus
 
 import pytest
 from pydantic import BaseModel
@@ -46,7 +47,34 @@ def test_every_route_is_documented(document, route):
         assert content["examples"]
     problem = operation["responses"]["500"]["content"]["application/problem+json"]
     assert "code" in resolve(document, problem["schema"])["properties"]
-    assert problem["examples"]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.template}")
+def test_every_problem_has_an_example_of_its_own(document, route):
+    """Of its status, its title and its code, one for each code that may come."""
+    responses = document["paths"][route.template][route.method.lower()]["responses"]
+    problems = {status: reply for status, reply in responses.items() if int(status) >= 400}
+    assert {"422", "500"} <= set(problems)
+    for status, reply in problems.items():
+        examples = reply["content"]["application/problem+json"]["examples"]
+        assert reply["description"] == ", ".join(f"`{code}`" for code in examples)
+        for code, example in examples.items():
+            value = example["value"]
+            replies.ProblemDocument.model_validate(value)
+            expected = (int(status), code, HTTPStatus(int(status)).phrase)
+            assert expected == (value["status"], value["code"], value["title"])
+
+
+def test_metrics_are_documented_as_text(document):
+    """That is what Prometheus reads."""
+    content = document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert {"text/plain"} == set(content)
+
+
+def test_the_most_rows_of_a_request_are_documented(document):
+    """A client can cut its batches by it."""
+    steps = document["components"]["schemas"]["StepsBody"]["properties"]
+    assert schema.MAX_STEPS_ROWS == steps["client_ids"]["maxItems"] == steps["inputs"]["maxItems"]
 
 
 def test_every_reference_leads_somewhere(document):

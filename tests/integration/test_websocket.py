@@ -2,60 +2,14 @@
 
 import asyncio
 import json
-import socket
-from contextlib import asynccontextmanager
 
-import httpx
 import numpy as np
 import pytest
-import uvicorn
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from service.domain import REPLAY_WINDOW
 from tests.integration.small_service import X, make_app, make_engines
-
-STREAM = "/v1/sessions/alice/stream"
-
-
-class Live:
-    """A service behind a real socket."""
-
-    def __init__(self, app, server, port):
-        self.app = app
-        self.server = server
-        self.address = f"127.0.0.1:{port}"
-        self.http = httpx.AsyncClient(base_url=f"http://{self.address}")
-
-    def stream(self, path=STREAM):
-        """Open a stream."""
-        return connect(f"ws://{self.address}{path}")
-
-    async def step(self, inputs, client_id="alice", **fields):
-        """Take a step over HTTP."""
-        body = {"inputs": inputs} | fields
-        return (await self.http.post(f"/v1/sessions/{client_id}/step", json=body)).json()
-
-    async def position(self):
-        """Return where the session is."""
-        return (await self.http.get("/v1/sessions/alice")).json()["position"]
-
-
-@asynccontextmanager
-async def serving_live(app):
-    """Run an application under uvicorn, in this event loop."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        task = asyncio.create_task(server.serve([listening]))
-        live = Live(app, server, listening.getsockname()[1])
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
-            await asyncio.sleep(0.01)
-        try:
-            async with live.http:
-                yield live
-        finally:
-            server.should_exit = True
-            await task
+from tests.integration.stream_service import STREAM, frame, read_end, serving_live
 
 
 @pytest.fixture
@@ -63,22 +17,6 @@ async def live():
     """A running service."""
     async with serving_live(make_app()) as live:
         yield live
-
-
-def frame(inputs):
-    """Return a binary frame."""
-    return np.array(inputs, "<f4").tobytes()
-
-
-async def read_end(stream):
-    """Read the error frame and the close code."""
-    error = json.loads(await stream.recv())
-    with pytest.raises(ConnectionClosed) as closed:
-        await stream.recv()
-    close = closed.value.rcvd
-    assert close is not None
-    assert ("error", error["code"]) == (error["type"], close.reason)
-    return error, close.code
 
 
 @pytest.mark.parametrize("path", [STREAM, "/v1/models/net/sessions/alice/stream"])
