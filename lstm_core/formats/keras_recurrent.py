@@ -137,7 +137,13 @@ def _lstm(
         bias=variables.read(2, "bias", (4 * units,)) if use_bias else None,
     )
     try:
-        spec = LSTMSpec(input_size=kernel.shape[0], units=units, use_bias=use_bias, **functions)
+        spec = LSTMSpec(
+            input_size=kernel.shape[0],
+            units=units,
+            activation=functions["activation"],
+            recurrent_activation=functions["recurrent_activation"],
+            use_bias=use_bias,
+        )
     except SpecError as error:
         raise SpecError(cell.name, str(error)) from error
     return spec, weights

@@ -75,7 +75,7 @@ def run(layer: Any, x: Any, states: Any, mask: Any) -> tuple[list[Any], list[Any
     return outputs, tape.gradient(loss, sources + weights)
 
 
-def assert_same(actual: Any, expected: Any, tolerance: dict[str, float]) -> None:
+def assert_same(actual: Any, expected: Any, tolerance: dict[str, Any]) -> None:
     """Compare all arrays."""
     for a, e in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
         np.testing.assert_allclose(a, e, **tolerance)

@@ -22,7 +22,7 @@ from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 BATCH, TIME, FEATURES, UNITS = 5, 6, 3, 4
-FORWARD = {"rtol": 0, "atol": 1e-6}
+FORWARD: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
 GRADIENTS = {"rtol": 1e-5, "atol": 1e-5}
 
 MASKS: dict[str, Any] = {
@@ -56,7 +56,7 @@ def as_list(result: Any) -> list[Any]:
     return list(result) if isinstance(result, list | tuple) else [result]
 
 
-def assert_same(expected: Any, actual: Any, tolerance: dict[str, float] | None = None) -> None:
+def assert_same(expected: Any, actual: Any, tolerance: dict[str, Any] | None = None) -> None:
     """Compare all outputs."""
     expected, actual = as_list(expected), as_list(actual)
     assert len(expected) == len(actual)

@@ -27,13 +27,13 @@ from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 BATCH, TIME, FEATURES, UNITS = 5, 6, 3, 4
-FORWARD = {"rtol": 0, "atol": 1e-6}
+FORWARD: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
 GRADIENTS = {"rtol": 1e-5, "atol": 1e-5}
 SPEC = LSTMSpec(input_size=FEATURES, units=UNITS, recurrent_activation="hard_sigmoid_v1")
 LEFT_PADDED = np.arange(TIME) >= np.array([[0], [2], [6], [1], [4]])
 
 
-def assert_same(expected: Any, actual: Any, tolerance: dict[str, float] | None = None) -> None:
+def assert_same(expected: Any, actual: Any, tolerance: dict[str, Any] | None = None) -> None:
     """Compare all outputs."""
     assert len(expected) == len(actual)
     for e, a in zip(expected, actual, strict=True):
