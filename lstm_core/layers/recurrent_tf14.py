@@ -223,7 +223,7 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
         """
         if self.implementation != 0:
             return inputs
-        masks = self._masks(self.dropout, inputs[:, 0], training)
+        masks = self._masks(self.dropout, _zeros_of_a_step(inputs), training)
         over_time = [mask if isinstance(mask, float) else mask[:, tf.newaxis] for mask in masks]
         return self._with_bias(gate_products(inputs, self.kernel, over_time))
 
@@ -241,7 +241,7 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
         h = tf.zeros((tf.shape(inputs)[0], self.units), inputs.dtype)
         dropout = 0.0 if self.implementation == 0 else self.dropout
         return [
-            self._masks(dropout, inputs[:, 0], training),
+            self._masks(dropout, _zeros_of_a_step(inputs), training),
             self._masks(self.recurrent_dropout, h, training),
         ]
 
@@ -321,6 +321,11 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
                 "number of time steps. Give it in keras.Input(shape=...) or batch_input_shape, or "
                 "leave unroll off"
             )
+
+
+def _zeros_of_a_step(inputs: Tensor) -> Tensor:
+    """Return `(batch, features)` zeros for `(batch, time, features)`, where time may be 0."""
+    return tf.zeros((tf.shape(inputs)[0], inputs.shape[-1]), inputs.dtype)
 
 
 def _is_shape(shape: Any) -> bool:

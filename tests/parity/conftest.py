@@ -1,16 +1,25 @@
-"""What every parity test needs: a quiet TensorFlow, and weights that no test has to invent."""
+"""What every parity test needs: a quiet TensorFlow, drawn weights, and the table of differences."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+from tests.parity import record
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+IS_CI = os.environ.get("CI") == "true"
+settings.register_profile("default", max_examples=200, deadline=None, derandomize=IS_CI)
+settings.register_profile("parity", max_examples=2_000, deadline=None, derandomize=IS_CI)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 Arrays = list[np.ndarray[Any, Any]]
 
@@ -36,3 +45,50 @@ def draw_inputs() -> Callable[..., np.ndarray[Any, Any]]:
         return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
     return draw
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `pytest tests/parity` write the table; a run of all tests does not know this file yet."""
+    parser.addoption(
+        "--parity-table",
+        metavar="FILE",
+        help="write the largest differences as Markdown, and fail where a feature has none",
+    )
+
+
+def _table_path(config: pytest.Config) -> str | None:
+    path: str | None = config.getoption("--parity-table", None)
+    return path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table; a worker of pytest-xdist hands its rows to the process that does."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["parity"] = [
+            [*row, difference] for row, difference in record.DIFFERENCES.items()
+        ]
+        return
+    path = _table_path(session.config)
+    if path is None:
+        return
+    Path(path).write_text(record.markdown(record.DIFFERENCES), encoding="utf-8")
+    if record.missing(record.DIFFERENCES) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the rows of a worker of pytest-xdist."""
+    for *row, difference in getattr(node, "workeroutput", {}).get("parity", []):
+        record.note([(row[0], row[1], row[2])], difference)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table, and what is missing from it."""
+    if _table_path(config) is None:
+        return
+    terminalreporter.section("parity")
+    terminalreporter.write(record.markdown(record.DIFFERENCES))
+    for feature in record.missing(record.DIFFERENCES):
+        terminalreporter.write_line(f"no row, no test: {feature}", red=True)
