@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from service.domain import (
     AdvanceReply,
     AdvanceRequest,
-    SessionKey,
     SessionReply,
-    Signature,
-    StateVector,
 )
 from service.errors import InvalidRequestError, QueueFullError
 from service.transport import replies
@@ -28,32 +25,7 @@ from service.transport.parse import (
 )
 from service.transport.parse_steps import parse_steps
 from service.transport.render import render_advance, render_state, render_steps
-
-KEY = SessionKey("default", "m", "alice")
-LARGEST = float(np.finfo(np.float32).max)
-
-
-def signature(vocabulary=None, input_size=3):
-    """Return the signature of a model with one LSTM of two units."""
-    return Signature(
-        model="m",
-        fingerprint="f" * 64,
-        input_size=1 if vocabulary else input_size,
-        output_size=2,
-        vocabulary=vocabulary,
-        returns_sequences=True,
-        state_layout=(StateVector("lstm", "h", 2), StateVector("lstm", "c", 2)),
-        streaming_obstacles=(),
-        layers=(),
-    )
-
-
-def problem_of(parse, *arguments, **options):
-    """Return the message that a bad document gets."""
-    with pytest.raises(InvalidRequestError) as caught:
-        parse(*arguments, **options)
-    return str(caught.value)
-
+from tests.unit.documents import KEY, LARGEST, problem_of, signature
 
 # --- what is good ---
 

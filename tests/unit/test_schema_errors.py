@@ -3,38 +3,12 @@
 import numpy as np
 import pytest
 
-from service.domain import SessionKey, Signature, StateVector
-from service.errors import InvalidRequestError
 from service.transport.parse import (
     parse_binary_step,
     parse_step,
 )
 from service.transport.query import parse_page, parse_preconditions
-
-KEY = SessionKey("default", "m", "alice")
-LARGEST = float(np.finfo(np.float32).max)
-
-
-def signature(vocabulary=None, input_size=3):
-    """Return the signature of a model with one LSTM of two units."""
-    return Signature(
-        model="m",
-        fingerprint="f" * 64,
-        input_size=1 if vocabulary else input_size,
-        output_size=2,
-        vocabulary=vocabulary,
-        returns_sequences=True,
-        state_layout=(StateVector("lstm", "h", 2), StateVector("lstm", "c", 2)),
-        streaming_obstacles=(),
-        layers=(),
-    )
-
-
-def problem_of(parse, *arguments, **options):
-    """Return the message that a bad document gets."""
-    with pytest.raises(InvalidRequestError) as caught:
-        parse(*arguments, **options)
-    return str(caught.value)
+from tests.unit.documents import KEY, problem_of, signature
 
 
 def test_an_unknown_field_is_named_with_those_there_are():
