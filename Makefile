@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-# For instance PYTEST_ARGS="-n 2" or PYTEST_ARGS="tests/unit -k replay".
+# For instance PYTEST_ARGS="tests/unit -k replay", or PYTEST_ARGS="-n 0 -x".
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -29,7 +29,7 @@ serve: $(CORE) ## serve the bundled models on 127.0.0.1:8000, without TensorFlow
 	@$(BIN)/lstm-service serve $(ARGS)
 
 test: $(TEST) ## run every test (PYTEST_ARGS="tests/unit")
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 test-gpu: $(TEST) ## run the tests that need a GPU, on a machine that has one
 	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
@@ -48,7 +48,7 @@ bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
 parity: $(TEST) ## 2,000 examples a law, and the table of differences
-	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest tests/parity --parity-table=parity.md $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest -n 2 tests/parity --parity-table=parity.md $(PYTEST_ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

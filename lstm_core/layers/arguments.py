@@ -5,6 +5,7 @@ Knows shapes and functions. Knows no layer and no kernel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -35,9 +36,28 @@ def checked_units(units: Any) -> int:
     Raises:
         ValueError: It is not a positive integer.
     """
-    if isinstance(units, bool) or int(units) != units or units < 1:
+    try:
+        number = int(units)
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    if isinstance(units, bool) or number != units or number < 1:
         raise ValueError(f"units must be a positive integer, not {units!r}")
-    return int(units)
+    return number
+
+
+def checked_rate(rate: Any, argument: str) -> float:
+    """Return a fraction to drop, moved into 0 to 1, as every release does.
+
+    Raises:
+        ValueError: It is not a number.
+    """
+    try:
+        number = math.nan if isinstance(rate, str | bytes) else float(rate)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"{argument} must be a number from 0 to 1, not {rate!r}")
+    return min(1.0, max(0.0, number))
 
 
 def checked_implementation(implementation: int, recurrent_dropout: float) -> int:
@@ -46,7 +66,7 @@ def checked_implementation(implementation: int, recurrent_dropout: float) -> int
     Raises:
         ValueError: It is neither.
     """
-    if implementation not in (1, 2):
+    if isinstance(implementation, bool) or implementation not in (1, 2):
         raise ValueError(f"implementation must be 1 or 2, not {implementation!r}")
     return 1 if recurrent_dropout else implementation
 
@@ -96,45 +116,130 @@ def check_initial_state_shapes(shapes: Any, expected: Shape, layer_name: str) ->
             )
 
 
-def checked_initial_state(
-    initial_state: Any, expected: Shape, dtype: str, layer_name: str
-) -> list[Tensor]:
-    """Return h and c as tensors of `dtype`.
+def checked_sequences(sequences: Any, dtype: str, layer_name: str) -> Tensor:
+    """Return the inputs as a tensor of `dtype`.
 
     Raises:
-        ValueError: As `check_initial_state_shapes`.
+        ValueError: They are ragged.
     """
+    if isinstance(sequences, tf.RaggedTensor):
+        raise ValueError(  # noqa: TRY004 - what every other misfit of the inputs raises.
+            f"layer {layer_name} takes no ragged inputs: make them dense with `.to_tensor()`, and "
+            "say which steps are live with a mask, such as "
+            "`tf.sequence_mask(inputs.row_lengths())`"
+        )
+    return tf.cast(tf.convert_to_tensor(sequences), dtype)
+
+
+def checked_initial_state(
+    initial_state: Any, sequences: Tensor, units: int, dtype: str, layer_name: str
+) -> list[Tensor]:
+    """Return h and c as tensors of `dtype`, each `(batch, units)`.
+
+    Args:
+        initial_state: A list or tuple of two.
+        sequences: `(time, batch, features)`.
+        units: Of the layer.
+        dtype: Of the results.
+        layer_name: For messages.
+
+    Raises:
+        ValueError: As `check_initial_state_shapes`; or they are not real numbers. In a graph that
+            does not know the batch size, running it raises `tf.errors.InvalidArgumentError` where
+            the states have another one.
+    """
+    expected = (sequences.shape[1], units)
+    subject = f"the initial_state of layer {layer_name}"
     if isinstance(initial_state, list | tuple):
-        tensors = [tf.cast(tf.convert_to_tensor(state), dtype) for state in initial_state]
+        tensors = [_as_numbers(state, subject) for state in initial_state]
+        # A tensor of unknown rank has its rank and its width checked when it runs.
+        tensors = [
+            tf.ensure_shape(t, (None, units)) if t.shape.rank is None else t for t in tensors
+        ]
         check_initial_state_shapes([tuple(t.shape) for t in tensors], expected, layer_name)
-        return tensors
-    shape = tuple(tf.convert_to_tensor(initial_state).shape)
+        return [_with_batch_of(sequences, tf.cast(t, dtype), units) for t in tensors]
+    shape = tuple(_as_numbers(initial_state, subject).shape)
     check_initial_state_shapes(shape, expected, layer_name)
     raise AssertionError("one shape is never a pair")
 
 
-def checked_mask(mask: Any, sequences_shape: Any, layer_name: str) -> Tensor | None:
+def _with_batch_of(sequences: Tensor, state: Tensor, units: int) -> Tensor:
+    """Return a state as it is, made to fail when it runs if its batch is another than the inputs'.
+
+    Args:
+        sequences: `(time, batch, features)`.
+        state: `(batch, units)`.
+        units: Of the layer.
+    """
+    if state.shape.is_fully_defined() and sequences.shape[1] is not None:
+        return state
+    # Neither an assertion, which XLA drops, nor a reshape, which the graph optimizer drops. Joining
+    # no columns compares the rows. The op's name stands in the message.
+    name = "initial_state_must_have_the_batch_size_of_the_inputs"
+    no_columns = tf.zeros((tf.shape(sequences)[1], 0), state.dtype)
+    return tf.ensure_shape(tf.concat([no_columns, state], -1, name), (sequences.shape[1], units))
+
+
+def checked_mask(mask: Any, sequences: Tensor | None, layer_name: str) -> Tensor | None:
     """Return a mask as bool of rank 2, in the layout of the inputs.
 
     Args:
         mask: None, or `(batch, time)` or `(batch, time, 1)`, boolean or numeric, or time-major;
             or a list that begins with one, as Keras makes for several inputs.
-        sequences_shape: Of the inputs, as far as it is known.
+        sequences: `(batch, time, features)`, or time-major; None where only the mask is at hand.
         layer_name: For messages.
 
     Raises:
-        ValueError: It has another shape.
+        ValueError: It has another shape, or holds neither booleans nor numbers. In a graph that
+            does not know the sizes, running it raises `tf.errors.InvalidArgumentError` where the
+            mask has others than the inputs.
     """
     if isinstance(mask, list | tuple) and mask and (mask[0] is None or tf.is_tensor(mask[0])):
         mask = mask[0]
     if mask is None:
         return None
-    tensor = tf.cast(tf.convert_to_tensor(mask), tf.bool)
+    tensor = _as_numbers(mask, f"the mask of layer {layer_name}", takes_bool=True)
+    tensor = tf.cast(tensor, tf.bool)
     if tensor.shape.rank == 3 and tensor.shape[-1] == 1:
         tensor = tensor[..., 0]
-    if not tf.TensorShape(sequences_shape[:2]).is_compatible_with(tensor.shape):
+    expected = (None, None) if sequences is None else tuple(sequences.shape[:2])
+    if not tf.TensorShape(expected).is_compatible_with(tensor.shape):
         raise ValueError(
             f"mask of layer {layer_name} must have the first two dimensions of the inputs, "
-            f"{tuple(sequences_shape[:2])}, but its shape is {tuple(tensor.shape)}"
+            f"{expected}, but its shape is {tuple(tensor.shape)}"
         )
+    return tensor if sequences is None else _with_steps_of(sequences, tensor)
+
+
+def _with_steps_of(sequences: Tensor, mask: Tensor) -> Tensor:
+    """Return a mask as it is, made to fail when it runs if its sizes are not those of the inputs.
+
+    Args:
+        sequences: `(batch, time, features)`, or time-major.
+        mask: `(batch, time)`, or time-major.
+    """
+    if mask.shape.is_fully_defined() and sequences.shape[:2].is_fully_defined():
+        return mask
+    # As for the states: joining none of the features compares both sizes.
+    name = "mask_must_have_the_first_two_dimensions_of_the_inputs"
+    no_features = tf.cast(sequences[..., :0], tf.bool)
+    return tf.concat([no_features, mask[..., tf.newaxis]], -1, name)[..., 0]
+
+
+def _as_numbers(value: Any, subject: str, *, takes_bool: bool = False) -> Tensor:
+    """Return a tensor of integers or floating numbers, or with `takes_bool` of booleans.
+
+    Raises:
+        ValueError: It is none.
+    """
+    wanted = "booleans or numbers" if takes_bool else "real numbers"
+    try:
+        tensor = tf.convert_to_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{subject} must be made of tensors of {wanted}, but there is a {type(value).__name__}"
+        ) from error
+    dtype = tensor.dtype
+    if not (dtype.is_floating or dtype.is_integer or (takes_bool and dtype.is_bool)):
+        raise ValueError(f"{subject} must hold {wanted}, but its dtype is {dtype.name}")
     return tensor

@@ -92,6 +92,8 @@ class LSTM(lstm.LSTM):
                 "Keyword argument not understood: use_cudnn. The layer of TensorFlow 1 never runs "
                 "on cuDNN: use lstm_core.LSTM"
             )
+        if implementation == 0 and not isinstance(implementation, bool):
+            implementation = 1
         super().__init__(
             units,
             activation=get_v1(activation),
@@ -110,7 +112,7 @@ class LSTM(lstm.LSTM):
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
-            implementation=1 if implementation == 0 else implementation,
+            implementation=implementation,
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,

@@ -19,6 +19,8 @@ from lstm_core.layers.arguments import (
     check_initial_state_shapes,
     checked_implementation,
     checked_mask,
+    checked_rate,
+    checked_sequences,
     checked_units,
 )
 from lstm_core.layers.declared import DeclaredInputs
@@ -87,8 +89,8 @@ class LSTM(
             and `weights` (see `DeclaredInputs`).
 
     Raises:
-        ValueError: `units` is not positive, `implementation` is not 1 or 2, or `use_cudnn` is True
-            beside an option that cuDNN does not have.
+        ValueError: `units` is not a positive integer, `implementation` is not 1 or 2, a dropout is
+            not a number, or `use_cudnn` is True beside an option that cuDNN does not have.
 
     References:
         Hochreiter and Schmidhuber 1997; the documentation of `tf.keras.layers.LSTM`.
@@ -140,8 +142,8 @@ class LSTM(
             ("bias", bias_initializer, bias_regularizer, bias_constraint),
         ):
             self._keep_weight_arguments(part, initializer, regularizer, constraint)
-        self.dropout = min(1.0, max(0.0, dropout))
-        self.recurrent_dropout = min(1.0, max(0.0, recurrent_dropout))
+        self.dropout = checked_rate(dropout, "dropout")
+        self.recurrent_dropout = checked_rate(recurrent_dropout, "recurrent_dropout")
         self.implementation = checked_implementation(implementation, self.recurrent_dropout)
         self.return_sequences = return_sequences
         self.return_state = return_state
@@ -203,15 +205,16 @@ class LSTM(
             `return_state` a tuple of that, h and c, each `(batch, units)`. In the compute dtype.
 
         Raises:
-            ValueError: `initial_state` or `mask` does not fit, the batch of a stateful layer has
-                another size than the states, `unroll` meets an unknown number of steps, or
-                `use_cudnn` is True where cuDNN cannot run.
+            ValueError: The inputs are ragged, `initial_state` or `mask` does not fit, the batch of
+                a stateful layer has another size than the states, `unroll` meets an unknown number
+                of steps, or `use_cudnn` is True where cuDNN cannot run. What only the data tell
+                raises `tf.errors.InvalidArgumentError` when a graph runs.
         """
         if mask is None:
             # Keras fills this argument in only where no other tensor came with the inputs.
             mask = getattr(sequences, "_keras_mask", None)
-        sequences = tf.cast(tf.convert_to_tensor(sequences), self.compute_dtype)
-        mask = checked_mask(mask, sequences.shape, self.name)
+        sequences = checked_sequences(sequences, self.compute_dtype, self.name)
+        mask = checked_mask(mask, sequences, self.name)
         if not self.time_major:
             sequences = tf.transpose(sequences, (1, 0, 2))
             mask = None if mask is None else tf.transpose(mask)

@@ -14,7 +14,11 @@ import tensorflow as tf
 
 from lstm_core.dispatch import Dispatch
 from lstm_core.layers import keras_v1
-from lstm_core.layers.arguments import check_initial_state_shapes, checked_mask
+from lstm_core.layers.arguments import (
+    check_initial_state_shapes,
+    checked_mask,
+    checked_sequences,
+)
 from lstm_core.layers.gates_tf14 import GateColumns, gate_products
 from lstm_core.layers.graph_tf14 import GraphLayer
 from lstm_core.layers.loop_tf14 import Result, repeat_step
@@ -112,7 +116,7 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
                 f"Keyword argument not understood: {name}, which came with {_LATER[name]}: use "
                 "lstm_core.LSTM"
             )
-        if implementation not in (0, 1, 2):
+        if isinstance(implementation, bool) or implementation not in (0, 1, 2):
             raise ValueError(f"implementation must be 0, 1 or 2, not {implementation!r}")
         super().__init__(
             units,
@@ -173,16 +177,18 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
             `return_state` the list of that, h and c, each `(batch, units)`.
 
         Raises:
-            ValueError: `initial_state` or `mask` does not fit, the batch of a stateful layer has
-                another size than the states, or `unroll` meets an unknown number of steps.
+            ValueError: The inputs are ragged, `initial_state` or `mask` does not fit, the batch of
+                a stateful layer has another size than the states, or `unroll` meets an unknown
+                number of steps. What only the data tell raises `tf.errors.InvalidArgumentError`
+                when a graph runs.
         """
         if isinstance(inputs, list | tuple):
             inputs, *initial_state = inputs
         if mask is None:
             mask = getattr(inputs, "_keras_mask", None)
-        inputs = tf.cast(tf.convert_to_tensor(inputs), self.compute_dtype)
+        inputs = checked_sequences(inputs, self.compute_dtype, self.name)
         self._check_unroll(inputs)
-        mask = checked_mask(mask, inputs.shape, self.name)
+        mask = checked_mask(mask, inputs, self.name)
         result = self._run(inputs, mask, training, initial_state)
         self._record_states(*result.states)
         if self.stateful:

@@ -111,7 +111,7 @@ class KernelSelection:
         decision = self._dispatch()
         if mask is None or decision.fallback is None:
             return decision
-        mask = checked_mask(mask, (None, None), self.name)
+        mask = checked_mask(mask, None, self.name)
         mask = mask if self.time_major else tf.transpose(mask)
         if bool(cudnn.is_right_padded(mask)) and 0 not in mask.shape:
             return decision

@@ -97,8 +97,9 @@ class StatefulLayer:
     def _first_states(self, sequences: Tensor, initial_state: Any) -> list[Tensor]:
         """Return h and c before time-major `sequences`, in the variables' dtype."""
         if initial_state is not None:
-            expected = (sequences.shape[1], self.units)
-            return checked_initial_state(initial_state, expected, self.variable_dtype, self.name)
+            return checked_initial_state(
+                initial_state, sequences, self.units, self.variable_dtype, self.name
+            )
         if self._recurrent_states is not None:
             return [
                 tf.convert_to_tensor(state) for state in self._recurrent_states.variables_in_order

@@ -5,12 +5,16 @@ Knows no recurrence and no state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 PARTS = ("kernel", "recurrent", "bias")
 """Prefixes of the arguments `..._initializer`, `..._regularizer` and `..._constraint`."""
+
+HALVES = ("bfloat16", "float16")
+"""Dtypes in which the orthogonal initializer's decomposition does not run."""
 
 
 class GateWeights:
@@ -23,6 +27,7 @@ class GateWeights:
     use_bias: bool
     unit_forget_bias: bool
     bias_initializer: Any
+    variable_dtype: str
     add_weight: Any
 
     def _keep_weight_arguments(
@@ -55,12 +60,14 @@ class GateWeights:
 
     def _create(self, part: str, name: str, shape: tuple[int, ...]) -> Any:
         initializer = getattr(self, f"{part}_initializer")
+        if part == "bias" and self.unit_forget_bias:
+            initializer = self._initial_bias
+        if self.variable_dtype in HALVES and initializer is not None:
+            initializer = _drawn_in_float32(initializer)
         return self.add_weight(
             shape=shape,
             name=name,
-            initializer=self._initial_bias
-            if part == "bias" and self.unit_forget_bias
-            else initializer,
+            initializer=initializer,
             regularizer=getattr(self, f"{part}_regularizer"),
             constraint=getattr(self, f"{part}_constraint"),
         )
@@ -75,3 +82,12 @@ class GateWeights:
                 initial((2 * self.units,), *args, **kwargs),
             ]
         )
+
+
+def _drawn_in_float32(initializer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an initializer whose values are drawn in float32, then cast to what is asked for."""
+
+    def draw(shape: tuple[int, ...], dtype: Any = None, **kwargs: Any) -> Any:
+        return keras.ops.cast(initializer(shape, dtype="float32", **kwargs), dtype)
+
+    return draw
