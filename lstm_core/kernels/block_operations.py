@@ -29,7 +29,7 @@ class Form:
         gate_order: `ifco` (`BlockLSTMV2`) or `icfo` (`BlockLSTM`), along the last axis of weights.
         cell_clip: The new cell state is clipped to this absolute value; 0: it is not. The gradient
             passes the clip as if it were not there, as that of the operations does.
-        forget_bias: Added to the forget gate's input.
+        forget_bias: Added to the forget gate's input; of `icfo` only, since `BlockLSTMV2` has none.
         use_peepholes: Whether `Operands.peepholes` counts.
         returns_every_cell: Whether the cell state of every step is returned, not only the last.
     """
@@ -39,6 +39,13 @@ class Form:
     forget_bias: float = 0.0
     use_peepholes: bool = False
     returns_every_cell: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gate_order == "ifco" and self.forget_bias:
+            raise ValueError(
+                f"forget_bias is {self.forget_bias}, but BlockLSTMV2, whose gate_order is ifco, "
+                "adds none: add it to the bias, or take icfo"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,9 +98,6 @@ def _operation(inputs: Tensor, h: Tensor, c: Tensor, operands: Operands, form: F
     }
     if form.gate_order == "icfo":
         return tf.raw_ops.BlockLSTM(forget_bias=form.forget_bias, **arguments)
-    arguments["b"] += form.forget_bias * tf.repeat(
-        tf.constant([0, 1, 0, 0], operands.bias.dtype), h.shape[-1]
-    )
     return tf.raw_ops.BlockLSTMV2(**arguments)
 
 

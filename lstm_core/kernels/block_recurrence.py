@@ -23,7 +23,8 @@ def recur(operands: Operands, form: Form) -> tuple[Tensor, Tensor]:
     """Take every time step.
 
     Differentiable by all operands, and twice: the first gradient takes the fused operations too,
-    the second goes through plain ones.
+    the second goes through plain ones. By tapes and `tf.gradients` only: under a
+    `tf.autodiff.ForwardAccumulator` TensorFlow raises a LookupError.
 
     Args:
         operands: What to compute with.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lstm_core.errors import WeightsError
+from lstm_core.errors import SpecError, WeightsError
 from lstm_core.spec import GATE_ORDER
 from lstm_core.weights import LSTMWeights, reorder_gates
 
@@ -129,8 +129,12 @@ def pack(
         `(stack.num_params,)` in the dtype of the weights.
 
     Raises:
-        WeightsError: A shape differs from the stack's, or a bias is missing.
+        WeightsError: Another number of layers, a shape that is not the stack's, or no bias.
+        SpecError: The stack has no input matrix, and the first kernel is not four identities.
     """
+    num_blocks = stack.num_layers * stack.num_directions
+    if len(layers) != num_blocks:
+        raise WeightsError("layers and directions", (num_blocks,), (len(layers),))
     params = np.zeros(stack.num_params, np.result_type(*(layer.kernel for layer in layers)))
     for block, layer in zip(stack.blocks(), layers, strict=True):
         _check(stack, block, layer)
@@ -138,6 +142,12 @@ def pack(
         bias = reorder_gates(layer.bias, GATE_ORDER, gate_order)
         if block.kernel.stop > block.kernel.start:
             params[block.kernel] = reorder_gates(layer.kernel, GATE_ORDER, gate_order).T.ravel()
+        elif not np.array_equal(layer.kernel, _identities(stack)):
+            raise SpecError(
+                "kernel",
+                "the first layer skips its input matrix, so its kernel must be four identity "
+                "matrices side by side: a stack with an input matrix takes every kernel",
+            )
         params[block.recurrent_kernel] = reorder_gates(
             layer.recurrent_kernel, GATE_ORDER, gate_order
         ).T.ravel()
@@ -169,7 +179,7 @@ def unpack(stack: Stack, params: Array, *, gate_order: str = CUDA_GATE_ORDER) ->
         kernel = (
             params[block.kernel].reshape(4 * stack.units, block.input_size).T
             if has_kernel
-            else np.tile(np.eye(stack.units, dtype=params.dtype), 4)
+            else _identities(stack).astype(params.dtype)
         )
         recurrent_kernel = params[block.recurrent_kernel].reshape(4 * stack.units, stack.units).T
         bias = params[block.bias].reshape(2, 4 * stack.units).sum(0)
@@ -261,6 +271,11 @@ def from_checkpoint(stack: Stack, arrays: Mapping[str, Array]) -> list[LSTMWeigh
         _check(stack, block, layer)
         layers.append(layer)
     return layers
+
+
+def _identities(stack: Stack) -> Array:
+    """Return the kernel, `(units, 4 * units)`, that adds the inputs to the gates as they are."""
+    return np.tile(np.eye(stack.units), 4)
 
 
 def _check(stack: Stack, block: Block, layer: LSTMWeights) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from lstm_core.errors import WeightsError
 from lstm_core.kernels import tensorflow as recurrence
 from lstm_core.layers.cudnn_stack import CudnnLSTM
 from lstm_core.layers.lstm import LSTM
@@ -136,13 +137,13 @@ class CuDNNLSTM(LSTM):
         Raises:
             ValueError: There is a mask, or as `LSTM.call`.
         """
-        masks = mask if isinstance(mask, list | tuple) else [mask]
-        if masks[0] is not None or getattr(inputs, "_keras_mask", None) is not None:
+        masks = [*tf.nest.flatten(mask), getattr(inputs, "_keras_mask", None)]
+        if any(each is not None for each in masks):
             raise ValueError(
                 f"Masking is not supported for CuDNN RNNs, but a mask came to layer {self.name}: "
                 "lstm_core.LSTM takes one, and the same weights after `lstm_weights`"
             )
-        return super().call(inputs, initial_state=initial_state, training=bool(training))
+        return super().call(inputs, initial_state=initial_state)
 
     def compute_output_shape(self, inputs_shape: Shape, initial_state_shape: Any = None) -> Any:
         """Return the shapes of the output and, with `return_state`, of h and c."""
@@ -171,8 +172,18 @@ class CuDNNLSTM(LSTM):
 
         Args:
             weights: As `lstm_weights` returns them. Half of the bias goes to either half.
+
+        Raises:
+            WeightsError: A shape differs.
         """
         kernel, recurrent_kernel, bias = (tf.convert_to_tensor(w) for w in weights)
+        for name, tensor, shape in (
+            ("kernel", kernel, self.kernel.shape),
+            ("recurrent_kernel", recurrent_kernel, self.recurrent_kernel.shape),
+            ("bias", bias, (4 * self.units,)),
+        ):
+            if tensor.shape != shape:
+                raise WeightsError(name, tuple(shape), tuple(tensor.shape))
         self.set_weights(
             [
                 _from_matrices(tf.transpose(kernel)).numpy(),

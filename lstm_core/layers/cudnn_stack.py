@@ -1,28 +1,30 @@
 """`CudnnLSTM` of `tf.contrib.cudnn_rnn`: a stack of layers over one parameter buffer of cuDNN.
 
-Owns the buffer and the states between the layers. Runs on cuDNN where it can be had, unverified so
-far, and layer by layer on TensorFlow's operations elsewhere.
+Owns the arguments and the call; the weights are `cudnn_stack_weights`'. Runs on cuDNN where it can
+be had, unverified so far, and layer by layer on TensorFlow's operations elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from lstm_core.dispatch import Dispatch, LayerOptions, dispatch_layer
-from lstm_core.kernels import cudnn_layout
 from lstm_core.kernels import cudnn_stack as stack_kernel
 from lstm_core.kernels.cudnn_layout import Stack
+from lstm_core.layers.arguments import (
+    check_initial_state_shapes,
+    checked_rate,
+    checked_sequences,
+)
+from lstm_core.layers.cudnn_stack_weights import StackWeights
+from lstm_core.layers.rnn_cell_arguments import checked_size
 from lstm_core.layers.selection import find_hardware
-from lstm_core.weights import LSTMWeights
+from lstm_core.layers.sequence_lengths import check_not_ragged, checked_lengths
 
 Tensor: TypeAlias = Any
-Array: TypeAlias = npt.NDArray[Any]
 
 INPUT_MODES = ("linear_input", "skip_input", "auto_select")
 DIRECTIONS = ("unidirectional", "bidirectional")
@@ -30,7 +32,7 @@ DTYPES = ("float16", "float32", "float64")
 
 
 @keras.saving.register_keras_serializable(package="lstm_core")
-class CudnnLSTM(keras.Layer):
+class CudnnLSTM(StackWeights, keras.Layer):
     """A stack of LSTM layers with tanh and sigmoid, in one direction or both.
 
     The one variable, `opaque_kernel`, is laid out as `lstm_core.kernels.cudnn_layout` tells. The
@@ -53,7 +55,8 @@ class CudnnLSTM(keras.Layer):
         **kwargs: The rest of `keras.Layer`.
 
     Raises:
-        ValueError: `direction`, `input_mode` or `dtype` is none of these, or a number too small.
+        ValueError: `direction`, `input_mode` or `dtype` is none of these, a size is not a positive
+            integer, or `dropout` is no number.
 
     References:
         `tensorflow/contrib/cudnn_rnn/python/layers/cudnn_rnn.py` of TensorFlow 1.15.
@@ -85,15 +88,11 @@ class CudnnLSTM(keras.Layer):
                 raise ValueError(f"Invalid {field}: {value!r}, expecting one of {', '.join(known)}")
         if self.compute_dtype not in DTYPES or self.variable_dtype != self.compute_dtype:
             raise ValueError(f"Only support float16, float32, float64, provided {dtype}")
-        if num_layers < 1 or num_units < 1:
-            raise ValueError(
-                f"num_layers and num_units must be at least 1, not {num_layers} and {num_units}"
-            )
-        self.num_layers = num_layers
-        self.num_units = num_units
+        self.num_layers = checked_size("num_layers", num_layers)
+        self.num_units = checked_size("num_units", num_units)
         self.input_mode = input_mode
         self.direction = direction
-        self.dropout = dropout
+        self.dropout = checked_rate(dropout, "dropout")
         self.seed = seed
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.GlorotUniform(seed)
@@ -103,57 +102,13 @@ class CudnnLSTM(keras.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=3)
         # Keras turns XLA on by itself in `compile`, and XLA does not take cuDNN's operation.
         self.supports_jit = find_hardware().num_gpus == 0
-        self._stack: Stack | None = None
-
-    @property
-    def num_dirs(self) -> int:
-        """1 or 2."""
-        return 1 + DIRECTIONS.index(self.direction)
-
-    @property
-    def input_size(self) -> int:
-        """The number of features.
-
-        Raises:
-            ValueError: The layer is not built.
-        """
-        if self._stack is None:
-            raise ValueError("'input_size' is unknown since layer has not been built.")
-        return self._stack.input_size
-
-    @property
-    def stack(self) -> Stack:
-        """The sizes, and with them the layout of `opaque_kernel`.
-
-        Raises:
-            RuntimeError: The layer is not built.
-        """
-        if self._stack is None:
-            raise RuntimeError(f"layer {self.name} was asked before its input shape is known")
-        return self._stack
-
-    @property
-    def canonical_weight_shapes(self) -> list[tuple[int, int]]:
-        """Shapes of the matrices, four input and four recurrent ones each layer and direction.
-
-        With `skip_input` the first layer has no input matrices.
-
-        Raises:
-            RuntimeError: The layer is not built.
-        """
-        return self.stack.matrix_shapes
-
-    @property
-    def canonical_bias_shapes(self) -> list[list[int]]:
-        """Shapes of the biases, eight each layer and direction."""
-        return [[self.num_units]] * 8 * self.num_layers * self.num_dirs
 
     def state_shape(self, batch_size: int) -> tuple[list[int], list[int]]:
         """Return the shapes of h and c, time-major."""
         shape = [self.num_layers * self.num_dirs, batch_size, self.num_units]
         return shape, list(shape)
 
-    def build(self, inputs_shape: Any, **_: Any) -> None:
+    def build(self, inputs_shape: Any) -> None:
         """Create `opaque_kernel`.
 
         Raises:
@@ -196,8 +151,9 @@ class CudnnLSTM(keras.Layer):
 
         Args:
             inputs: `(time, batch, features)`, or batch-major.
-            initial_state: A tuple of h and c, each `(num_layers * num_dirs, batch, num_units)`, or
-                batch-major `(batch, num_layers * num_dirs, num_units)`; None means zeros.
+            initial_state: `(h, c)`, each `(num_layers * num_dirs, batch, num_units)`, or
+                batch-major `(batch, num_layers * num_dirs, num_units)`; None means zeros. A list is
+                taken too, where contrib refuses it: files of models turn tuples into lists.
             sequence_lengths: `(batch,)` integers from 0 to time; None means time. Outputs past a
                 row's length are zeros, its states are those after its last step.
             time_major: Of inputs, outputs and states alike.
@@ -208,16 +164,22 @@ class CudnnLSTM(keras.Layer):
             backward; and h and c, shaped as `initial_state`.
 
         Raises:
-            TypeError: `initial_state` is not a tuple.
-            ValueError: It is not two states, or one has another shape.
+            TypeError: `initial_state` is neither tuple nor list.
+            ValueError: The inputs are ragged or carry a mask; the states are not two, have another
+                shape or hold no real numbers; or the lengths have another shape, hold no integers
+                or one that is out of range. What a graph knows only when it runs raises
+                `tf.errors.InvalidArgumentError` then; but XLA drops the check of the range.
         """
-        if initial_state is not None and not isinstance(initial_state, tuple):
-            raise TypeError(f"Invalid initial_state type: {initial_state}, expecting tuple.")
-        inputs = tf.cast(tf.convert_to_tensor(inputs), self.compute_dtype)
+        self._check_kind(inputs)
+        inputs = checked_sequences(inputs, self.compute_dtype, self.name)
         if not time_major:
             inputs = tf.transpose(inputs, (1, 0, 2))
+        inputs = tf.ensure_shape(inputs, (None, None, self.stack.input_size))
         h, c = self._first_states(inputs, initial_state, time_major=time_major)
-        lengths = None if sequence_lengths is None else tf.cast(sequence_lengths, tf.int32)
+        lengths = None
+        if sequence_lengths is not None:
+            subject = f"sequence_lengths of layer {self.name}"
+            lengths = checked_lengths(sequence_lengths, inputs, subject)
         outputs, h, c = self._run(inputs, h, c, lengths, training)
         outputs.set_shape((*inputs.shape[:2], self.num_dirs * self.num_units))
         if not time_major:
@@ -233,46 +195,6 @@ class CudnnLSTM(keras.Layer):
             LayerOptions(), find_hardware(), layer_name=self.name, obstacles=obstacles
         )
 
-    def lstm_weights(self) -> list[LSTMWeights]:
-        """Return the weights of every layer, forward before backward, NumPy."""
-        return cudnn_layout.unpack(self.stack, np.asarray(self.opaque_kernel))
-
-    def set_lstm_weights(self, layers: Sequence[LSTMWeights]) -> None:
-        """Set the weights of every layer: the inverse of `lstm_weights`.
-
-        Args:
-            layers: With a bias each, half of which goes beside either matrix, as contrib does.
-
-        Raises:
-            WeightsError: A shape differs.
-        """
-        self.opaque_kernel.assign(cudnn_layout.pack(self.stack, layers, halve_biases=True))
-
-    def canonical_weights(self) -> tuple[list[Array], list[Array]]:
-        """Return the matrices and the biases, shaped as `canonical_weight_shapes` and so on."""
-        return cudnn_layout.split(self.stack, np.asarray(self.opaque_kernel))
-
-    def set_canonical_weights(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
-        """Set the matrices and the biases: the inverse of `canonical_weights`.
-
-        Raises:
-            WeightsError: Another number of arrays, or another shape.
-        """
-        self.opaque_kernel.assign(cudnn_layout.join(self.stack, weights, biases))
-
-    def checkpoint_arrays(self) -> dict[str, Array]:
-        """Return what contrib's saveable writes, by name below the layer's scope."""
-        return cudnn_layout.to_checkpoint(self.stack, self.lstm_weights())
-
-    def set_checkpoint_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """Set the weights from a contrib checkpoint; `opaque_kernel` in it is not looked at.
-
-        Raises:
-            KeyError: An array is missing.
-            WeightsError: A shape differs.
-        """
-        self.set_lstm_weights(cudnn_layout.from_checkpoint(self.stack, arrays))
-
     def get_config(self) -> dict[str, Any]:
         """Return every argument, serialised."""
         return {
@@ -287,35 +209,75 @@ class CudnnLSTM(keras.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
 
-    def _initial_params(self, _: Any, dtype: Any = None) -> Tensor:
-        draw, draw_bias = _varying(self.kernel_initializer), _varying(self.bias_initializer)
-        matrices = [draw(shape, dtype=dtype) for shape in self.stack.matrix_shapes]
-        biases = [draw_bias(shape, dtype=dtype) for shape in self.stack.bias_shapes]
-        return tf.concat([tf.reshape(array, [-1]) for array in (*matrices, *biases)], axis=0)
+    def _check_kind(self, inputs: Any) -> None:
+        """Refuse inputs that would run as if all their steps were live.
+
+        Raises:
+            ValueError: They are ragged, or carry a mask.
+        """
+        check_not_ragged(inputs, f"layer {self.name}", "sequence_lengths")
+        if getattr(inputs, "_keras_mask", None) is not None:
+            raise ValueError(
+                f"layer {self.name} takes no mask, but its inputs carry one: give the number of "
+                "live steps of each row as `sequence_lengths`"
+            )
 
     def _first_states(
-        self, inputs: Tensor, initial_state: tuple[Any, ...] | None, *, time_major: bool
-    ) -> list[Tensor]:
-        """Return h and c, each `(num_layers * num_dirs, batch, num_units)`."""
-        num_states = self.num_layers * self.num_dirs
+        self, inputs: Tensor, initial_state: Any, *, time_major: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return h and c, each `(num_layers * num_dirs, batch, num_units)`.
+
+        Args:
+            inputs: `(time, batch, features)`.
+            initial_state: As `call` takes it.
+            time_major: Of `initial_state`.
+        """
+        num_states, batch = self.num_layers * self.num_dirs, inputs.shape[1]
         if initial_state is None:
-            shape = (num_states, tf.shape(inputs)[1], self.num_units)
-            return [tf.zeros(shape, inputs.dtype)] * 2
-        if len(initial_state) != 2:
-            raise ValueError(f"initial_state must be (h, c), but it has {len(initial_state)} parts")
-        expected = tf.TensorShape(
-            (num_states, inputs.shape[1], self.num_units)
-            if time_major
-            else (inputs.shape[1], num_states, self.num_units)
-        )
-        states = [tf.cast(tf.convert_to_tensor(state), inputs.dtype) for state in initial_state]
-        for name, state in zip("hc", states, strict=True):
-            if not expected.is_compatible_with(state.shape):
-                raise ValueError(
-                    f"{name} of the initial_state of layer {self.name} must have shape "
-                    f"{tuple(expected)}, but it has {tuple(state.shape)}"
-                )
-        return states if time_major else [tf.transpose(state, (1, 0, 2)) for state in states]
+            zeros = tf.zeros((num_states, tf.shape(inputs)[1], self.num_units), inputs.dtype)
+            return zeros, zeros
+        if not isinstance(initial_state, list | tuple):
+            raise TypeError(
+                f"Invalid initial_state type: {type(initial_state).__name__}, expecting tuple: "
+                f"layer {self.name} takes (h, c)"
+            )
+        states = [self._as_state(state) for state in initial_state]
+        expected = (num_states, batch, self.num_units)
+        if not time_major:
+            expected = (batch, num_states, self.num_units)
+        check_initial_state_shapes([tuple(s.shape) for s in states], expected, self.name)
+        h, c = (tf.cast(state, inputs.dtype) for state in states)
+        if not time_major:
+            h, c = tf.transpose(h, (1, 0, 2)), tf.transpose(c, (1, 0, 2))
+        return self._with_sizes_of(inputs, h), self._with_sizes_of(inputs, c)
+
+    def _as_state(self, state: Any) -> Tensor:
+        """Return a tensor of rank 3 of integers or floating numbers.
+
+        Raises:
+            ValueError: It is none.
+        """
+        subject = f"the initial_state of layer {self.name} must be made of tensors of real numbers"
+        try:
+            tensor = tf.convert_to_tensor(state)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{subject}, but there is a {type(state).__name__}") from error
+        if not (tensor.dtype.is_floating or tensor.dtype.is_integer):
+            raise ValueError(f"{subject}, but its dtype is {tensor.dtype.name}")
+        has_rank = tensor.shape.rank is not None
+        return tensor if has_rank else tf.ensure_shape(tensor, (None, None, None))
+
+    def _with_sizes_of(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """Return a time-major state as it is, made to fail when it runs if it does not fit."""
+        num_states, batch = self.num_layers * self.num_dirs, inputs.shape[1]
+        if state.shape.is_fully_defined() and batch is not None:
+            return state
+        # As in `arguments`: joining no columns compares the rows, also under XLA, and the op's
+        # name stands in the message.
+        name = "initial_state_must_have_the_batch_size_of_the_inputs"
+        no_columns = tf.zeros((num_states, tf.shape(inputs)[1], 0), state.dtype)
+        state = tf.concat([no_columns, state], -1, name)
+        return tf.ensure_shape(state, (num_states, batch, self.num_units))
 
     def _run(
         self, inputs: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None, training: Any
@@ -346,15 +308,3 @@ class CudnnLSTM(keras.Layer):
         if lengths is not None:
             has_steps = tf.logical_and(has_steps, tf.reduce_all(lengths > 0))
         return tuple(tf.cond(has_steps, on_cudnn, on_tensorflow))
-
-
-def _varying(initializer: Any) -> Any:
-    """Return an initializer that draws anew at each call, from the same seed.
-
-    One of Keras draws the same numbers for the same shape: all gates would begin alike.
-    """
-    if not isinstance(getattr(initializer, "seed", None), int):
-        return initializer
-    varying = initializer.__class__.from_config(initializer.get_config())
-    varying.seed = keras.random.SeedGenerator(initializer.seed)
-    return varying

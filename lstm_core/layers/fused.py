@@ -1,7 +1,8 @@
 """The fused cells of `tf.contrib`, which TensorFlow 2 has no more.
 
-Owns their arguments, and the row lengths of the fused cell. Variables, state and conversions are
-those of `LSTMCell`, whose weights have the same layout; the arithmetic is a kernel's.
+Owns their arguments, and what the fused cell does with row lengths. Variables, state and
+conversions are those of `LSTMCell`, whose weights have the same layout; the arithmetic is a
+kernel's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lstm_core.layers.rnn_cell_arguments import (
     checked_inputs,
     checked_state,
 )
+from lstm_core.layers.sequence_lengths import check_not_ragged, checked_lengths
 from lstm_core.spec import LSTMSpec
 
 Tensor: TypeAlias = Any
@@ -217,8 +219,8 @@ class LSTMBlockFusedCell(LSTMBlockCell):
         """Run the sequences, building the cell first where it is not built.
 
         Args:
-            inputs: `(time, batch, features)`, or a list of `time` tensors `(batch, features)`;
-                time and batch may be 0.
+            inputs: `(time, batch, features)`, either of the first two may be 0; or a list of at
+                least one tensor `(batch, features)`.
             initial_state: `(c, h)`, each `(batch, num_units)`; None means zeros.
             dtype: Of the zeros, and needed for them.
             sequence_length: `(batch,)` integer, 0 to time: beyond it a row's outputs are zeros,
@@ -230,11 +232,14 @@ class LSTMBlockFusedCell(LSTMBlockCell):
             `LSTMStateTuple(c, h)`, each `(batch, num_units)`.
 
         Raises:
-            ValueError: Anything has another shape, structure or dtype than the cell, neither
-                `initial_state` nor `dtype` is given, or a length is out of range.
-            InvalidArgumentError: A length that is only known when a graph runs is out of range.
+            ValueError: Anything has another shape, structure or dtype than the cell, the inputs
+                are ragged, neither `initial_state` nor `dtype` is given, or a length is out of
+                range.
+            InvalidArgumentError: The same of lengths and rows that are only known when a graph
+                runs.
         """
         self._check_graph()
+        check_not_ragged(inputs, f"cell {self.name}", "sequence_length")
         is_list = isinstance(inputs, list | tuple)
         x = tf.stack(inputs) if is_list else tf.convert_to_tensor(inputs)
         check_floating(x.dtype, f"inputs of cell {self.name}")
@@ -273,7 +278,9 @@ class LSTMBlockFusedCell(LSTMBlockCell):
             )
         c, h = self._checked_pair(initial_state, inputs)
         if sequence_length is not None:
-            return self._run_rows(inputs, c, h, self._checked_lengths(sequence_length, inputs))
+            subject = f"sequence_length of cell {self.name}"
+            lengths = checked_lengths(sequence_length, inputs, subject)
+            return self._run_rows(inputs, c, h, lengths)
         outputs, cells = recur(self._operands(inputs, c, h), self._form())
         # The first state is there for sequences without steps.
         final = [
@@ -281,30 +288,6 @@ class LSTMBlockFusedCell(LSTMBlockCell):
             for first, steps in ((c, cells), (h, outputs))
         ]
         return outputs, LSTMStateTuple(*final)
-
-    def _checked_lengths(self, sequence_length: Any, inputs: Tensor) -> Tensor:
-        lengths = tf.convert_to_tensor(sequence_length)
-        time, batch, _ = inputs.shape
-        if not lengths.dtype.is_integer or not lengths.shape.is_compatible_with((batch,)):
-            raise ValueError(
-                f"sequence_length of cell {self.name} must be integer, of shape ({batch},), not "
-                f"{lengths.dtype.name} of shape {lengths.shape}"
-            )
-        lengths = tf.cast(lengths, tf.int32)
-        known = tf.get_static_value(lengths)
-        if known is not None and time is not None and known.size:
-            if known.min() < 0 or known.max() > time:
-                raise ValueError(
-                    f"sequence_length of cell {self.name} must be 0 to {time}, the number of time "
-                    f"steps, but it is {known.tolist()}"
-                )
-            return lengths
-        limits = (
-            tf.debugging.assert_non_negative(lengths),
-            tf.debugging.assert_less_equal(lengths, tf.shape(inputs)[0]),
-        )
-        with tf.control_dependencies([limit for limit in limits if limit is not None]):
-            return tf.identity(lengths)
 
     def _run_rows(
         self, inputs: Tensor, c: Tensor, h: Tensor, lengths: Tensor

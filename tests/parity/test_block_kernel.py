@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytest.importorskip("tensorflow")
 import tensorflow as tf
 
 from lstm_core import equations
-from lstm_core.kernels import block, block_gradients, block_operations
+from lstm_core.kernels import block, block_gradients, block_operations, block_recurrence
 from lstm_core.kernels import tensorflow as generic
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
@@ -349,3 +349,46 @@ def test_one_core_splits_nothing(monkeypatch):
     """Neither a batch of known size nor one of unknown size."""
     monkeypatch.setattr(block_operations, "num_cores", lambda: 1)
     assert [0, 64] == block_operations.part_bounds(tf.zeros((5, 64, 2)))
+
+
+def test_a_forget_bias_of_the_operation_that_has_none_is_refused():
+    """`BlockLSTMV2` would leave it out."""
+    with pytest.raises(ValueError, match=r"forget_bias is 1\.0, but BlockLSTMV2"):
+        block_operations.Form(gate_order="ifco", forget_bias=1.0)
+
+
+ORDERS: list[tuple[Literal["ifco", "icfo"], float]] = [("ifco", 0.0), ("icfo", 0.7)]
+"""With the forget bias: only one of the operations has it."""
+FORMS = [
+    block_operations.Form(
+        gate_order=order, cell_clip=clip, forget_bias=forget_bias, use_peepholes=has_peepholes,
+        returns_every_cell=returns_every_cell,
+    )
+    for order, forget_bias in ORDERS
+    for clip in (0.0, 0.3)
+    for has_peepholes in (False, True)
+    for returns_every_cell in (False, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", GRADIENTS_BY.values(), ids=GRADIENTS_BY.keys())
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 2e-6), ("float16", 1e-2)])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_every_form_has_the_gradients_of_plain_operations(monkeypatch, form, dtype, atol, limit):
+    """Both orders of gates, clips, peepholes and both dtypes: what TensorFlow derives itself."""
+    monkeypatch.setattr(block_gradients, "MAX_WEIGHTS_OF_GRADIENT_OPERATION", limit)
+    random = np.random.default_rng(0)
+    shapes = [(4, 3, FEATURES), (3, UNITS), (3, UNITS), (FEATURES + UNITS, 4 * UNITS),
+              (4 * UNITS,), (3, UNITS)]  # fmt: skip
+    tensors = [tf.constant(random.normal(0, 0.6, shape).astype(dtype)) for shape in shapes]
+    names = ("inputs", "h", "c", "kernel", "bias", "peepholes")
+    results = []
+    for compute in (block_recurrence.recur, block_operations.plain):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            operands = block_operations.Operands(**dict(zip(names, tensors, strict=True)))
+            h, c = compute(operands, form)
+            loss = tf.reduce_sum(h**2) + tf.reduce_sum(tf.sin(c))
+        results.append([h, c, *tape.gradient(loss, tensors, unconnected_gradients="zero")])
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=atol, atol=atol)

@@ -20,39 +20,21 @@ from lstm_core.kernels import cudnn, cudnn_layout
 from lstm_core.kernels import tensorflow as recurrence
 from lstm_core.kernels.cudnn_layout import ROCM_GATE_ORDER, Stack
 from lstm_core.weights import LSTMWeights
-from tests.parity.cudnn_stand_in import StandIn
-
-BATCH, TIME, FEATURES, UNITS = 4, 5, 3, 4
-CLOSE = {"rtol": 0, "atol": 2e-6}
-LIVE = np.arange(TIME)
-
-RIGHT_PADDED: dict[str, Any] = {
-    "none": None,
-    "all_live": np.ones((BATCH, TIME), bool),
-    "right_padded": LIVE < np.array([[5], [3], [1], [4]]),
-}
-OTHERS: dict[str, Any] = {
-    "left_padded": LIVE >= np.array([[0], [2], [4], [1]]),
-    "holes": np.array([[1, 0, 1, 1, 0], [1] * 5, [1, 1, 0, 0, 1], [1] * 5], bool),
-    "a_row_without_steps": LIVE < np.array([[0], [4], [5], [1]]),
-    "no_step_at_all": np.zeros((BATCH, TIME), bool),
-}
-MASKS = RIGHT_PADDED | OTHERS
+from tests.parity.cudnn_cases import (
+    BATCH,
+    FEATURES,
+    RIGHT_PADDED,
+    TIME,
+    UNITS,
+    assert_same,
+    put_in_place,
+)
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
     """A machine with a GPU, as far as TensorFlow tells, and a stand-in for cuDNN's operation."""
-    stand_in = StandIn()
-    monkeypatch.setattr(cudnn, "operation", stand_in)
-    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [f"a fake {kind}"])
-    return stand_in
-
-
-def assert_same(actual: Any, expected: Any, **tolerance: Any) -> None:
-    """Compare all outputs."""
-    for a, e in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
-        np.testing.assert_allclose(a, e, **(tolerance or CLOSE))
+    return put_in_place(monkeypatch)
 
 
 def tensors(weights: list[Any]) -> recurrence.Weights:
@@ -158,7 +140,7 @@ def test_equals_the_generic_kernel(
 
 def test_rocm_takes_its_own_order(monkeypatch, draw_weights, draw_inputs):
     """On a ROCm build the buffer's gates stand in MIOpen's order, and nothing else changes."""
-    monkeypatch.setattr(cudnn, "operation", StandIn(ROCM_GATE_ORDER))
+    put_in_place(monkeypatch, ROCM_GATE_ORDER)
     monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_rocm_build": True})
     options = recurrence.Options(activation=tf.tanh, recurrent_activation=tf.sigmoid)
     x, weights = draw_inputs(TIME, BATCH, FEATURES), draw_weights(FEATURES, UNITS)

@@ -17,20 +17,15 @@ pytest.importorskip("tensorflow")
 import tensorflow as tf
 
 import lstm_core
+from lstm_core.errors import WeightsError
 from lstm_core.kernels import cudnn
-from tests.parity.cudnn_stand_in import StandIn
-
-BATCH, TIME, FEATURES, UNITS = 4, 5, 3, 4
-CLOSE = {"rtol": 0, "atol": 2e-6}
+from tests.parity.cudnn_cases import BATCH, FEATURES, TIME, UNITS, assert_same, put_in_place
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
     """A machine with a GPU, as far as TensorFlow tells, and a stand-in for cuDNN's operation."""
-    stand_in = StandIn()
-    monkeypatch.setattr(cudnn, "operation", stand_in)
-    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [f"a fake {kind}"])
-    return stand_in
+    return put_in_place(monkeypatch)
 
 
 @pytest.fixture
@@ -54,12 +49,6 @@ def make(stored: list[Any], **options: Any) -> Any:
     layer.build((None, None, FEATURES))
     layer.set_weights(stored)
     return layer
-
-
-def assert_same(actual: Any, expected: Any, **tolerance: Any) -> None:
-    """Compare all outputs."""
-    for a, e in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
-        np.testing.assert_allclose(a, e, **(tolerance or CLOSE))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +136,29 @@ def test_cudnn_lstm_takes_no_mask(draw_inputs):
         make(draw_stored())(x, np.ones((BATCH, TIME), bool))
     with pytest.raises(ValueError, match="Masking is not supported for CuDNN RNNs"):
         make(draw_stored())(keras.layers.Masking()(x))
+    layer = make(draw_stored())
+    for nothing in ([], [None], None):
+        np.testing.assert_array_equal(layer(x), layer(x, mask=nothing))
+
+
+def test_cudnn_lstm_trains_as_a_graph_says(draw_inputs):
+    """`training` has no effect, not even where it is a tensor that a graph does not know."""
+    layer, x = make(draw_stored()), draw_inputs(BATCH, TIME, FEATURES)
+    graph = tf.function(lambda x, training: layer(x, training=training))
+    for training in (True, False):
+        assert_same(graph(x, tf.constant(training)), layer(x))
+
+
+@pytest.mark.parametrize("at", range(3), ids=["kernel", "recurrent_kernel", "bias"])
+def test_cudnn_lstm_refuses_weights_of_another_shape(at, draw_weights):
+    """The array is named, and nothing has changed."""
+    layer, weights = make(draw_stored()), draw_weights(FEATURES, UNITS)
+    before = layer.get_weights()
+    weights[at] = np.concatenate([weights[at], weights[at]])
+    name = ["kernel", "recurrent_kernel", "bias"][at]
+    with pytest.raises(WeightsError, match=f"^{name} has shape"):
+        layer.set_lstm_weights(weights)
+    assert_same(layer.get_weights(), before, rtol=0, atol=0)
 
 
 def test_cudnn_lstm_in_a_file(tmp_path, draw_inputs):

@@ -20,29 +20,18 @@ import tensorflow as tf
 import lstm_core
 from lstm_core import equations
 from lstm_core.errors import WeightsError
-from lstm_core.kernels import cudnn, cudnn_layout
+from lstm_core.kernels import cudnn_layout
 from lstm_core.kernels.cudnn_layout import ROCM_GATE_ORDER
 from lstm_core.spec import LSTMSpec
-from tests.parity.cudnn_stand_in import StandIn
+from tests.parity.cudnn_cases import BATCH, FEATURES, TIME, UNITS, assert_same, put_in_place
 
-BATCH, TIME, FEATURES, UNITS = 4, 5, 3, 4
-CLOSE = {"rtol": 0, "atol": 2e-6}
 LENGTHS = np.array([5, 3, 1, 4])
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
     """A machine with a GPU, as far as TensorFlow tells, and a stand-in for cuDNN's operation."""
-    stand_in = StandIn()
-    monkeypatch.setattr(cudnn, "operation", stand_in)
-    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [f"a fake {kind}"])
-    return stand_in
-
-
-def assert_same(actual: Any, expected: Any, **tolerance: Any) -> None:
-    """Compare all outputs."""
-    for a, e in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
-        np.testing.assert_allclose(a, e, **(tolerance or CLOSE))
+    return put_in_place(monkeypatch)
 
 
 def make_stack(num_layers: int, direction: str = "unidirectional", **options: Any) -> Any:
@@ -157,10 +146,9 @@ def test_stack_with_nothing_to_do(has_graph, stand_in, draw_inputs):
     assert 0 == int(stand_in.runs)
 
 
-@pytest.mark.usefixtures("stand_in")
 def test_stack_has_the_gates_of_rocm(monkeypatch, draw_inputs):
     """On a ROCm build the buffer is reordered on its way to the operation."""
-    monkeypatch.setattr(cudnn, "operation", StandIn(ROCM_GATE_ORDER))
+    put_in_place(monkeypatch, ROCM_GATE_ORDER)
     monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_rocm_build": True})
     layer = make_stack(2, "bidirectional")
     x = draw_inputs(TIME, BATCH, FEATURES)
@@ -211,34 +199,6 @@ def test_stack_has_the_documented_surface():
     assert layer.get_config() == copy.get_config()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"direction": "up"}, "Invalid direction: 'up'"),
-        ({"input_mode": "none"}, "Invalid input_mode: 'none'"),
-        ({"dtype": "bfloat16"}, "Only support float16, float32, float64, provided bfloat16"),
-        ({"dtype": "mixed_float16"}, "mixed_float16"),
-        ({"num_layers": 0}, "num_layers and num_units must be at least 1"),
-    ],
-)
-def test_stack_refuses(options, message):
-    """The message names the argument and what came."""
-    with pytest.raises((ValueError, TypeError), match=message):
-        lstm_core.CudnnLSTM(**({"num_layers": 1, "num_units": 2} | options))
-
-
-def test_stack_refuses_states_that_do_not_fit(draw_inputs):
-    """Not a tuple, another number, another shape."""
-    layer, x = make_stack(1), draw_inputs(TIME, BATCH, FEATURES)
-    state = np.zeros((1, BATCH, UNITS), np.float32)
-    with pytest.raises(TypeError, match="Invalid initial_state type"):
-        layer(x, initial_state=[state, state])
-    with pytest.raises(ValueError, match="initial_state must be"):
-        layer(x, initial_state=(state,))
-    with pytest.raises(ValueError, match=r"c of the initial_state .* must have shape \(1, 4, 4\)"):
-        layer(x, initial_state=(state, state[..., 1:]))
-
-
 def test_stack_weights_round_trip():
     """Canonical arrays, LSTM weights and contrib's checkpoint arrays each carry everything."""
     source, target = make_stack(2, "bidirectional"), make_stack(2, "bidirectional")
@@ -281,6 +241,7 @@ def test_stack_checkpoint_restores_by_name(tmp_path):
     )
     for a, b in zip(source.lstm_weights(), target.lstm_weights(), strict=True):
         np.testing.assert_array_equal(a.kernel, b.kernel)
+        np.testing.assert_array_equal(a.recurrent_kernel, b.recurrent_kernel)
         np.testing.assert_array_equal(a.bias, b.bias)
 
 
@@ -328,16 +289,38 @@ def test_stack_trains_alike_on_both_paths(stand_in, draw_inputs):
     assert (layer.stack.num_params,) == gradients[0].shape
 
 
-def test_stack_in_a_model(tmp_path, draw_inputs):
-    """A functional model holds it, and comes back from a file."""
-    x = keras.Input(batch_shape=(TIME, None, FEATURES))
-    outputs, (h, _) = lstm_core.CudnnLSTM(1, UNITS)(x)
-    assert ((TIME, None, UNITS), (1, None, UNITS)) == (outputs.shape, h.shape)
-    model = keras.Model(x, [outputs, h])
+@pytest.mark.parametrize("time_major", [True, False], ids=["time_major", "batch_major"])
+def test_stack_in_a_model(time_major, tmp_path, draw_inputs):
+    """A functional model holds it, states and lengths too, and comes back from a file.
+
+    The file makes a list of the tuple of states.
+    """
+    batch_shape = (TIME, None) if time_major else (None, TIME)
+    state_shape = (1, None, UNITS) if time_major else (None, 1, UNITS)
+    x = keras.Input(batch_shape=(*batch_shape, FEATURES))
+    states = tuple(keras.Input(batch_shape=state_shape) for _ in "hc")
+    lengths = keras.Input((), dtype="int32")
+    outputs, (h, c) = lstm_core.CudnnLSTM(1, UNITS)(
+        x, initial_state=states, sequence_lengths=lengths, time_major=time_major
+    )
+    assert ((*batch_shape, UNITS), state_shape) == (outputs.shape, h.shape)
+    model = keras.Model([x, *states, lengths], [outputs, h, c])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    data = draw_inputs(TIME, BATCH, FEATURES)
-    assert_same(model(data), loaded(data), rtol=0, atol=0)
-    assert cudnn_layout.checkpoint_names(loaded.layers[-1].stack) == [
-        "rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
-    ]
+    data = [draw_inputs(TIME, BATCH, FEATURES), *draw_inputs(2, 1, BATCH, UNITS, seed=2)]
+    data = data if time_major else [np.swapaxes(a, 0, 1) for a in data]
+    assert_same(loaded([*data, LENGTHS]), model([*data, LENGTHS]), rtol=0, atol=0)
+    assert ["rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"] == (
+        cudnn_layout.checkpoint_names(loaded.layers[-1].stack)
+    )
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float64", 1e-14), ("float16", 5e-3)])
+def test_stack_in_other_precisions(dtype, atol, draw_inputs):
+    """Weights, outputs and states are of the dtype, and near what the equations give."""
+    layer = make_stack(2, "bidirectional", dtype=dtype)
+    x = draw_inputs(TIME, BATCH, FEATURES).astype(dtype)
+    h, c = draw_inputs(2, 4, BATCH, UNITS, seed=2).astype(dtype)
+    outputs, states = layer(x, initial_state=(h, c), sequence_lengths=LENGTHS)
+    assert [dtype] * 4 == [layer.opaque_kernel.dtype, *(t.dtype.name for t in (outputs, *states))]
+    assert_same((outputs, *states), by_equations(layer, x, h, c, LENGTHS), rtol=0, atol=atol)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -18,22 +17,11 @@ import tensorflow as tf
 
 import lstm_core
 from lstm_core import equations
-from lstm_core.errors import SpecError
 from lstm_core.kernels import block_gradients
-from lstm_core.spec import LSTMSpec
-from tests.parity.record import Row, agree_in_rows
+from tests.parity.fused_cases import CELLS, FEATURES, FORWARD, OPTIONS, UNITS, built, close, normal
+from tests.parity.record import Row
 
-FORWARD = {"rtol": 0, "atol": 1e-6}
 GRADIENT = {"rtol": 1e-5, "atol": 1e-5}
-FEATURES, UNITS = 3, 4
-OPTIONS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "no_forget_bias": {"forget_bias": 0.0},
-    "peepholes": {"use_peephole": True},
-    "clipped": {"cell_clip": 0.4},
-    "all": {"forget_bias": 0.5, "use_peephole": True, "cell_clip": 0.4},
-}
-CELLS = {"cell": lstm_core.LSTMBlockCell, "fused": lstm_core.LSTMBlockFusedCell}
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +29,6 @@ def _own_scope(request):
     """Give each test a variable scope of its own: cells of one name would share or refuse it."""
     with tf.compat.v1.variable_scope(f"scope{abs(hash(request.node.nodeid))}"):
         yield
-
-
-def normal(*shape: int, seed: int = 1) -> Any:
-    """Draw float32 numbers."""
-    return np.random.default_rng(seed).normal(0, 0.8, shape).astype(np.float32)
-
-
-def built(cell: Any, features: int = FEATURES) -> Any:
-    """Build a cell, none of its weights zero."""
-    cell.build((None, features))
-    cell.set_weights([normal(*w.shape, seed=n) for n, w in enumerate(cell.get_weights())])
-    return cell
 
 
 @cache
@@ -78,11 +54,6 @@ def raw_arguments(cell: Any) -> dict[str, Any]:
         "cell_clip": cell.cell_clip or -1,
         "use_peephole": cell.use_peepholes,
     }
-
-
-def close(actual: Any, expected: Any, tolerance: Any, rows: Sequence[Row] = ()) -> None:
-    """Compare several arrays, for these rows of the parity table."""
-    agree_in_rows(list(actual), list(expected), rows=rows, **tolerance)
 
 
 def rows_of(system: str, options: dict[str, Any], peer: str) -> list[Row]:
@@ -293,80 +264,6 @@ def test_cudnn_compatible_cell_is_a_block_cell_without_extras():
     close((output, *after), (h, c, h), FORWARD, rows)
 
 
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [
-        (lstm_core.LSTMBlockCell, "lstm_cell"),
-        (lstm_core.LSTMBlockFusedCell, "lstm_fused_cell"),
-        (lstm_core.CudnnCompatibleLSTMCell, "cudnn_compatible_lstm_cell"),
-    ],
-)
-def test_names_are_those_of_checkpoints(make, expected):
-    """Scopes and variables are called as contrib calls them."""
-    cell = make(UNITS)
-    cell.build((None, FEATURES))
-    assert expected == cell.scope_name.split("/")[-1]
-    assert ["kernel", "bias"] == [variable.name for variable in cell.weights]
-    assert [(FEATURES + UNITS, 4 * UNITS), (4 * UNITS,)] == [w.shape for w in cell.weights]
-
-
-def test_peepholes_have_the_names_of_checkpoints():
-    """The three diagonals come after kernel and bias."""
-    cell = built(lstm_core.LSTMBlockCell(UNITS, use_peephole=True))
-    expected = {"kernel", "bias", "w_i_diag", "w_f_diag", "w_o_diag"}
-    assert expected == {variable.name for variable in cell.weights}
-
-
-@pytest.mark.parametrize("make", [*CELLS.values(), lstm_core.CudnnCompatibleLSTMCell])
-def test_config_makes_an_equal_cell(make):
-    """`from_config(get_config())` has the same arguments and, with its weights, numbers."""
-    options: dict[str, Any] = {} if make is lstm_core.CudnnCompatibleLSTMCell else OPTIONS["all"]
-    cell = built(make(UNITS, dtype="float32", **options))
-    config = cell.get_config()
-    twin = make.from_config(config | {"reuse": tf.compat.v1.AUTO_REUSE, "name": "twin"})
-    twin.build((None, FEATURES))
-    twin.set_weights(cell.get_weights())
-    assert config == twin.get_config() | {"reuse": None, "name": cell.name}
-    assert cell.spec == twin.spec
-    assert (UNITS, (UNITS, UNITS)) == (twin.output_size, tuple(twin.state_size))
-
-
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS.keys())
-def test_a_spec_makes_a_cell(make):
-    """A cell of a spec has that spec again, and weights go in and out unchanged."""
-    spec = LSTMSpec(
-        input_size=FEATURES, units=UNITS, forget_bias=0.5, cell_clip=0.7, use_peepholes=True
-    )
-    cell = built(make.from_spec(spec))
-    weights = cell.get_core_weights()
-    cell.set_core_weights(weights)
-    assert spec == cell.spec
-    np.testing.assert_array_equal(weights.kernel, cell.get_core_weights().kernel)
-
-
-@pytest.mark.parametrize(
-    ("make", "other"),
-    [
-        (lstm_core.LSTMBlockCell, {"activation": "relu"}),
-        (lstm_core.LSTMBlockCell, {"recurrent_activation": "hard_sigmoid"}),
-        (lstm_core.LSTMBlockFusedCell, {"projection_size": 2}),
-        (lstm_core.CudnnCompatibleLSTMCell, {"forget_bias": 1.0}),
-        (lstm_core.CudnnCompatibleLSTMCell, {"cell_clip": 1.0}),
-    ],
-)
-def test_a_spec_that_no_operation_knows_is_refused(make, other):
-    """What the operations lack is an error that names it."""
-    with pytest.raises(SpecError, match=next(iter(other))):
-        make.from_spec(LSTMSpec(input_size=FEATURES, units=UNITS, **other))
-
-
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "mixed_float16"])
-def test_other_dtypes_are_refused(dtype):
-    """The operations have no kernels for them."""
-    with pytest.raises(ValueError, match="computes in float32 or float16"):
-        lstm_core.LSTMBlockCell(UNITS, dtype=dtype)
-
-
 def test_half_precision():
     """float16 runs, near what float32 gives."""
     cell = built(lstm_core.LSTMBlockFusedCell(UNITS, dtype="float16"))
@@ -377,33 +274,6 @@ def test_half_precision():
     )
     assert (tf.float16, tf.float16) == (outputs.dtype, state.dtype)
     np.testing.assert_allclose(outputs, expected.outputs.swapaxes(0, 1), rtol=0, atol=5e-3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "either initial_state or dtype"),
-        ({"initial_state": (np.zeros((2, UNITS), np.float32),)}, "must be two tensors"),
-        ({"initial_state": (np.zeros((1, UNITS), np.float32),) * 2}, "must have shape"),
-        ({"dtype": "float32", "sequence_length": [3, 5]}, "must be 0 to 4"),
-        ({"dtype": "float32", "sequence_length": [3, -1]}, "must be 0 to 4"),
-        ({"dtype": "float32", "sequence_length": [3]}, "must be integer, of shape"),
-        ({"dtype": "float32", "sequence_length": [3.0, 1.0]}, "must be integer, of shape"),
-    ],
-)
-def test_fused_cell_refuses(arguments, message):
-    """What does not fit is an error that says so."""
-    cell = built(lstm_core.LSTMBlockFusedCell(UNITS))
-    with pytest.raises(ValueError, match=message):
-        cell(normal(4, 2, FEATURES), **arguments)
-
-
-@pytest.mark.parametrize("shape", [(2, FEATURES), (4, 2, FEATURES + 1)])
-def test_fused_cell_refuses_other_inputs(shape):
-    """Neither another rank nor another number of features."""
-    cell = built(lstm_core.LSTMBlockFusedCell(UNITS))
-    with pytest.raises(ValueError, match="inputs of cell"):
-        cell(normal(*shape), dtype="float32")
 
 
 def test_keras_rnn_runs_a_block_cell():

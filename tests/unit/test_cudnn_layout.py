@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_core.errors import WeightsError
+from lstm_core.errors import SpecError, WeightsError
 from lstm_core.kernels import cudnn_layout
 from lstm_core.kernels.cudnn_layout import ROCM_GATE_ORDER, Stack
 from lstm_core.weights import LSTMWeights
@@ -171,3 +171,29 @@ def test_what_does_not_fit_is_refused():
         cudnn_layout.join(stack, [matrices[0].T, *matrices[1:]], biases)
     with pytest.raises(KeyError, match="cell_0"):
         cudnn_layout.from_checkpoint(stack, {})
+
+
+def test_another_number_of_layers_is_refused():
+    """None, fewer or more than the stack has."""
+    stack = Stack(input_size=3, units=2, num_directions=2)
+    layers = draw(stack)
+    for given_layers in ([], layers[:1], [*layers, layers[0]]):
+        number = len(given_layers)
+        message = rf"^layers and directions has shape \({number},\), expected \(2,\)"
+        with pytest.raises(WeightsError, match=message):
+            cudnn_layout.pack(stack, given_layers)
+
+
+def test_a_kernel_that_the_stack_skips_is_refused():
+    """Only identities come back from a buffer without an input matrix: others would be lost."""
+    stack = Stack(input_size=2, units=2, has_input_matrix=False)
+    params = np.arange(stack.num_params, dtype=np.float32)
+    (layer,) = cudnn_layout.unpack(stack, params)
+    again = cudnn_layout.unpack(stack, cudnn_layout.pack(stack, [layer]))[0]
+    np.testing.assert_array_equal(layer.kernel, again.kernel)
+    np.testing.assert_array_equal(layer.recurrent_kernel, again.recurrent_kernel)
+    other = LSTMWeights(
+        kernel=2 * layer.kernel, recurrent_kernel=layer.recurrent_kernel, bias=layer.bias
+    )
+    with pytest.raises(SpecError, match="its kernel must be four identity matrices"):
+        cudnn_layout.pack(stack, [other])
