@@ -44,10 +44,11 @@ step's reply; a binary frame is `input_size` little-endian float32 numbers and i
 `output_size` of them. Answers keep the order; no more than `replay_window` may be in flight. The
 first error ends the stream, and nothing behind it applies: a text frame
 `{"type": "error", "code", "message", "position"?, "epoch"?}`, then close: 4409 if somebody else
-wrote to the session, 4422 for an invalid frame, 4404 for an unknown model or session, 1009 for a
-frame over the limit, 1012 if the replica shuts down, 1013 if it is too busy, 1011 for a fault.
-Only a step that names its `position` may be a retry and be replayed. A handshake whose `Origin` is
-not the service's own host and port is refused with 403.
+wrote to the session or answered steps were lost, 4410 if its time to live is over, 4422 for an
+invalid frame, 4404 for an unknown model or session, 1009 for a frame over the limit, 1012 if the
+replica shuts down, 1013 if it is too busy or its store does not answer, 1011 for a fault or a
+damaged session. Only a step that names its `position` may be a retry and be replayed. A handshake
+whose `Origin` is not the service's own host and port is refused with 403.
 """
 
 

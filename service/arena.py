@@ -1,7 +1,7 @@
 """Which sessions have their rows at hand, and in which slots.
 
-A cache over the store: every record at hand is in the store too, so the least recently used session
-that nobody waits for can make room at any time.
+A cache over the store: every record at hand is in the store too (or was, where others write to it),
+so the least recently used session that nobody waits for can make room at any time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
 from service.domain import Bool, Float32, Record, SessionKey
 from service.jobs import Live
+from service.stores.base import Stored, is_same
 
 
 class Arena:
@@ -32,25 +33,47 @@ class Arena:
         """Return how many sessions are at hand."""
         return len(self._sessions)
 
-    def find(self, key: SessionKey) -> Live | None:
+    def find(self, key: SessionKey, now: float) -> Live | None:
         """Return a session that is at hand, as its latest use."""
         live = self._sessions.get(key)
         if live is not None:
+            live.used_at = now
             self._sessions.move_to_end(key)
         return live
 
-    def place(self, key: SessionKey, record: Record) -> Live:
-        """Take a record from the store to hand."""
-        live = Live(record, self.slot_with(record.row, record.has_output))
+    def place(self, key: SessionKey, record: Record, now: float) -> Live:
+        """Take a record that the store has to hand; it stays there if it is at hand already."""
+        live = self._sessions.get(key)
+        if live is not None:
+            if is_same(live.stored, record):
+                return live
+            self.forget(key)
+        live = Live(record, self.slot_with(record.row, record.has_output), now)
         self._sessions[key] = live
         return live
 
     def keep(self, key: SessionKey, live: Live, record: Record, slot: int) -> None:
         """Move a session to its newly committed record and to the slot that holds its row."""
         self._runtime.free(live.slot)
-        live.record = record
+        live.stored = record
         live.slot = slot
         self._sessions[key] = live
+
+    def passivate(self, used_before: float) -> int:
+        """Let go of the sessions that nobody has asked for since, and return how many they were.
+
+        Args:
+            used_before: Seconds since 1970.
+        """
+        idle: list[SessionKey] = []
+        for key, live in self._sessions.items():
+            if live.used_at >= used_before:
+                break  # those behind it were asked for later
+            if not self._is_busy(key):
+                idle.append(key)
+        for key in idle:
+            self.forget(key)
+        return len(idle)
 
     def forget(self, key: SessionKey) -> None:
         """Let go of a session, and free its slot."""
@@ -79,6 +102,6 @@ class Arena:
         self._runtime.free(slot)
 
 
-def absent() -> Live:
-    """Return a session that does not exist yet: it starts from zeros, and is nowhere at hand."""
-    return Live(None, ZERO_SLOT)
+def unplaced(stored: Stored | None, now: float) -> Live:
+    """Return a session that has no row at hand: none exists, or none that this model can read."""
+    return Live(stored, ZERO_SLOT, now)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ MAX_POSITION = 2**53 - 1
 """The last position that a JSON number tells exactly."""
 MAX_STORED_ANSWER_BYTES = 16 * 1024
 """A longer answer is not stored: the row before it is, and a retry computes it again."""
+TOMBSTONE_S = 7 * 24 * 3600.0
+"""How long a session whose time to live is over is told from one that never was."""
 
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN[:-1] + r"\Z")
 
@@ -84,12 +87,14 @@ class ResetRequest:
     Attributes:
         key: The session; it need not exist.
         row: `(state_size,)` float32, the state to begin with; None means zeros.
+        ttl_s: How long after its last request it ends, in seconds; None means the engine's default.
         position: Where the caller expects the session to be; None means anywhere.
         epoch: The life that the caller expects; None means any.
     """
 
     key: SessionKey
     row: Float32 | None = None
+    ttl_s: float | None = None
     position: int | None = None
     epoch: int | None = None
 
@@ -143,7 +148,25 @@ class DeleteRequest:
     epoch: int | None = None
 
 
-Request = AdvanceRequest | ResetRequest | ImportRequest | LookRequest | DeleteRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkRequest:
+    """Begin a second session from the state of one.
+
+    Attributes:
+        key: The session.
+        target: The client id of the second one, of the same tenant and model.
+    """
+
+    key: SessionKey
+    target: str
+
+    @property
+    def target_key(self) -> SessionKey:
+        """The second session."""
+        return self.key._replace(client_id=self.target)
+
+
+Request = AdvanceRequest | ResetRequest | ImportRequest | LookRequest | DeleteRequest | ForkRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -167,7 +190,7 @@ class AdvanceReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionReply:
-    """A session as it is: after a reset, an import, a look or, as it was, a deletion.
+    """A session as it is: after a reset, an import, a look or a fork.
 
     Attributes:
         position: How many time steps it has consumed in this life.
@@ -175,6 +198,7 @@ class SessionReply:
         fingerprint: The model that its state belongs to.
         row: `(state_size,)` float32.
         has_output: `(recurrent layers,)` bool: see `Record`.
+        ttl_s: How long after its last request it ends, in seconds; None means never.
     """
 
     position: int
@@ -182,12 +206,18 @@ class SessionReply:
     fingerprint: str
     row: Float32
     has_output: Bool
+    ttl_s: float | None = None
 
 
-Reply = AdvanceReply | SessionReply
+@dataclass(frozen=True, slots=True)
+class EndedReply:
+    """The session has ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+Reply = AdvanceReply | SessionReply | EndedReply
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Replay:
     """An answered request, kept with its answer for its retry.
 
@@ -195,14 +225,16 @@ class Replay:
         start: The position that it started from.
         digest: `AdvanceRequest.digest()`.
         reply: Its answer.
+        encoded: What a durable store made of it, for the next commit; None until one has.
     """
 
     start: int
     digest: bytes
     reply: AdvanceReply
+    encoded: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class LongReplay:
     """An answered request whose answer is too long to keep, but is computed again for its retry.
 
@@ -211,12 +243,14 @@ class LongReplay:
         digest: `AdvanceRequest.digest()`.
         row_before: `(state_size,)` float32, the state that it started from.
         has_output_before: `(recurrent layers,)` bool, the flags that belong to it.
+        encoded: What a durable store made of it, for the next commit; None until one has.
     """
 
     start: int
     digest: bytes
     row_before: Float32
     has_output_before: Bool
+    encoded: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -225,11 +259,13 @@ class Record:
 
     Attributes:
         fingerprint: The model that the state belongs to.
-        epoch: A random number for each creation, reset and import.
+        epoch: A random number for each creation, reset, import and fork.
         position: Time steps consumed in this epoch; masked ones count.
         row: `(state_size,)` float32, h and c of every layer.
         has_output: `(recurrent layers,)` bool, whether the layer has had a live step since its
             state was set: only then does a masked step repeat the last output.
+        touched_at: When its last request was applied, in seconds since 1970.
+        ttl_s: How long after that it ends, in seconds; None means never.
         replays: The last `REPLAY_WINDOW` requests, oldest first.
     """
 
@@ -238,7 +274,14 @@ class Record:
     position: int
     row: Float32
     has_output: Bool
-    replays: tuple[Replay | LongReplay, ...] = field(default=())
+    touched_at: float = 0.0
+    ttl_s: float | None = None
+    replays: tuple[Replay | LongReplay, ...] = ()
+
+    @property
+    def expires_at(self) -> float:
+        """When it ends if nothing is applied before, in seconds since 1970; infinity for never."""
+        return math.inf if self.ttl_s is None else self.touched_at + self.ttl_s
 
 
 class SessionSummary(NamedTuple):

@@ -7,12 +7,15 @@ is `tick`'s. It knows no transport.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lstm_core.runtime.cpu import CpuRuntime
 from service import sessions
+from service.arena import Arena
 from service.compute import Compute
 from service.domain import (
     DEFAULT_TENANT,
@@ -25,12 +28,14 @@ from service.domain import (
 )
 from service.errors import (
     DrainingError,
+    FingerprintMismatchError,
     NotStreamableError,
     QueueFullError,
     ServiceError,
     StateNotFiniteError,
 )
 from service.jobs import Complete, Job
+from service.opening import Lifetimes, Opener
 from service.stores.base import SessionStore
 from service.tick import EngineStats, Ticker
 
@@ -77,6 +82,11 @@ class Engine:
         runtime: CpuRuntime,
         store: SessionStore,
         limits: EngineLimits | None = None,
+        lifetimes: Lifetimes | None = None,
+        *,
+        earlier: Sequence[Engine] = (),
+        is_alone: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Bring the parts together; `start` sets them going.
 
@@ -85,21 +95,52 @@ class Engine:
             runtime: Its arena holds `limits.arena_rows` rows; nobody else uses it.
             store: Where sessions are kept; may be shared with other engines.
             limits: What to take on.
+            lifetimes: How long sessions last.
+            earlier: Engines of earlier versions of the model, over the same store, for the sessions
+                that belong to them. They start and end with this one, and are not alone.
+            is_alone: Whether no other engine of this process writes to the same sessions.
+            clock: Tells the seconds since 1970.
         """
         self.signature = signature
         self._limits = limits or EngineLimits()
         self._store = store
         self._compute = Compute(runtime, signature.model, self._limits.inline_us)
         self._turns: sessions.Turns[Job] = sessions.Turns()
+        self._lifetimes = lifetimes or Lifetimes()
+        self._clock = clock
+        self._earlier = tuple(earlier)
+        self._versions = {engine.signature.fingerprint: engine for engine in earlier}
+        self._arena = Arena(runtime, self._turns.is_out)
         self._ticker = Ticker(
-            signature, runtime, self._compute, store, self._limits.chunk_steps, self._turns.is_out
+            Opener(
+                signature,
+                self._arena,
+                store,
+                self._lifetimes,
+                self._versions,
+                clock,
+                is_alone=is_alone and not earlier and not store.is_shared,
+            ),
+            self._arena,
+            self._compute,
+            store,
+            self._limits.chunk_steps,
+            self._turns.is_out,
+            self._hand_over,
+            clock,
         )
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
         self._loop_task: asyncio.Task[None] | None = None
+        self._passivation_task: asyncio.Task[None] | None = None
         self._num_predictions = 0
+
+    @property
+    def earlier(self) -> tuple[Engine, ...]:
+        """The engines of earlier versions of the model."""
+        return self._earlier
 
     @property
     def stats(self) -> EngineStats:
@@ -125,7 +166,7 @@ class Engine:
     @property
     def num_live(self) -> int:
         """How many sessions have their row at hand."""
-        return self._ticker.num_live
+        return len(self._arena)
 
     def submit(self, request: Request, complete: Complete) -> Job:
         """Take a request into its session's turn.
@@ -200,6 +241,14 @@ class Engine:
             raise StateNotFiniteError("an output")
         return outputs
 
+    async def check_store(self) -> None:
+        """Tell whether commits would be taken.
+
+        Raises:
+            UnavailableError: They would not.
+        """
+        await self._store.check()
+
     async def list_sessions(
         self, limit: int, cursor: str | None
     ) -> tuple[list[SessionSummary], str | None]:
@@ -208,7 +257,15 @@ class Engine:
 
     async def start(self) -> None:
         """Begin to take requests."""
-        self._loop_task = asyncio.get_running_loop().create_task(self._run())
+        for engine in self._earlier:
+            await engine.start()
+        loop = asyncio.get_running_loop()
+        self._loop_task = loop.create_task(self._run())
+        self._passivation_task = loop.create_task(self._passivate())
+
+    def passivate(self) -> int:
+        """Let idle sessions leave the arena, as happens now and then; return how many they were."""
+        return self._arena.passivate(self._clock() - self._lifetimes.idle_s)
 
     def refuse(self) -> None:
         """Take no new requests from now on; those taken are answered."""
@@ -218,8 +275,11 @@ class Engine:
         """Refuse new requests, answer those taken, and end."""
         self.refuse()
         await self._idle.wait()
-        if self._loop_task is not None:
-            self._loop_task.cancel()
+        for engine in self._earlier:
+            await engine.drain()
+        for task in (self._loop_task, self._passivation_task):
+            if task is not None:
+                task.cancel()
         self._compute.close()
 
     def _admit(self) -> None:
@@ -244,12 +304,37 @@ class Engine:
                 # Sockets are read between two ticks; what they bring joins the next one.
                 await asyncio.sleep(0)
 
+    async def _passivate(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._lifetimes.idle_s / 4, 60.0))
+            self.passivate()
+
     async def _give_turns(self) -> None:
         jobs = list(self._turns.take(self._limits.max_batch_rows))
         await self._ticker.tick(jobs)
         for job in jobs:
             if job.is_done:
                 self._turns.done(job.key)
-            else:
+            elif not job.is_away:
                 self._turns.again(job.key)
         self._note_idle()
+
+    def _hand_over(self, job: Job, fingerprint: str) -> None:
+        """Let another version of the model run a job; its session's turn lasts until then.
+
+        Raises:
+            ServiceError: It does not take it.
+        """
+
+        def take_back(result: Reply | ServiceError) -> None:
+            job.is_away = False
+            if isinstance(result, FingerprintMismatchError):
+                # The session is not that version's any more: another replica was here.
+                self._turns.again(job.key)
+            else:
+                self._ticker.answer(job, result)
+                self._turns.done(job.key)
+                self._note_idle()
+            self._wake.set()
+
+        self._versions[fingerprint].submit(job.request, take_back)

@@ -91,15 +91,59 @@ class PositionConflictError(ServiceError):
         self.epoch = epoch
 
 
+class SessionExpiredError(ServiceError):
+    """The session was not stepped for its time to live, so it has ended."""
+
+    code = "session_expired"
+
+    def __init__(self, client_id: str, ttl_s: float) -> None:
+        super().__init__(
+            f"session {client_id!r} has ended: nothing was applied for {ttl_s:g} s, its time to"
+            " live; it begins anew with a reset or an import"
+        )
+
+
+class SessionExistsError(ServiceError):
+    """A fork's target is there already. Nothing was changed."""
+
+    code = "session_exists"
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"there is a session {client_id!r} already; end it first, or take another")
+
+
+class SessionDamagedError(ServiceError):
+    """What the store holds for the session is no record of it. It is kept for inspection."""
+
+    code = "session_damaged"
+
+    def __init__(self, client_id: str, reason: str) -> None:
+        super().__init__(
+            f"the record of session {client_id!r} cannot be read: {reason}; it begins anew with a"
+            " reset or an import"
+        )
+
+
+class LostUpdateError(ServiceError):
+    """Steps that were answered before their commit met another writer's, and are gone."""
+
+    code = "lost_update"
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            f"steps of session {client_id!r} were answered but then lost to another writer; look"
+            " where it is, and go on from there"
+        )
+
+
 class FingerprintMismatchError(ServiceError):
     """A state belongs to other weights than the model's."""
 
     code = "fingerprint_mismatch"
 
-    def __init__(self, expected: str, actual: str) -> None:
+    def __init__(self, expected: str, actual: str, remedy: str) -> None:
         super().__init__(
-            f"the state belongs to fingerprint {actual}, the model has {expected}; to take it over"
-            " all the same, leave the fingerprint out"
+            f"the state belongs to fingerprint {actual}, the model has {expected}; {remedy}"
         )
 
 
@@ -167,6 +211,34 @@ class NotReadyError(UnavailableError):
     def __init__(self, models: list[str]) -> None:
         super().__init__(f"not ready to serve: {', '.join(models)}")
         self.models = models
+
+
+class StoreUnavailableError(UnavailableError):
+    """The store does not answer, or takes nothing.
+
+    Unlike the other errors of this kind, this one may come after the request was applied: sent
+    again with its position, it is applied once.
+    """
+
+    code = "store_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the session store is not available ({reason}); if the request was applied is not"
+            " known: sent again with its position, it is applied once"
+        )
+
+
+class StoreLostError(UnavailableError):
+    """The store has come back without what it held. Nothing was applied."""
+
+    code = "store_lost"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the session store has lost its sessions, or was never set up: restore it, or accept"
+            " the loss with `lstm-service store init`"
+        )
 
 
 class TooManySessionsError(UnavailableError):

@@ -14,6 +14,7 @@ from service.domain import (
     SessionKey,
 )
 from service.errors import ServiceError
+from service.stores.base import Stored
 
 Complete = Callable[[Reply | ServiceError], None]
 
@@ -23,12 +24,37 @@ class Live:
     """A session at hand.
 
     Attributes:
-        record: What it is; None while it does not exist yet.
+        stored: What the store has of it as far as this process knows; None while there is nothing.
         slot: Where its row is.
+        used_at: When it was last asked for, in seconds since 1970.
     """
 
-    record: Record | None
+    stored: Stored | None
     slot: int
+    used_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """A change of one session that waits for its commit.
+
+    Attributes:
+        job: Who asked for it.
+        key: The session: the job's own, or the second one of a fork.
+        before: What the store is expected to have of it.
+        after: What it shall be; None ends it.
+        reply: The answer once it is.
+        live: The session at hand; None for the second one of a fork.
+        run: Whose slot holds the new row; None where the change computed nothing.
+    """
+
+    job: Job
+    key: SessionKey
+    before: Stored | None
+    after: Record | None
+    reply: Reply
+    live: Live | None
+    run: Run | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +66,7 @@ class Job:
         complete: Called once with the answer or the error, unless the job was cancelled.
         is_cancelled: Nobody waits for the answer any more.
         is_done: It is answered, or nobody waited.
+        is_away: Another engine runs it.
         run: How its time steps go, once they have begun.
     """
 
@@ -47,6 +74,7 @@ class Job:
     complete: Complete
     is_cancelled: bool = False
     is_done: bool = False
+    is_away: bool = False
     run: Run | None = None
 
     @property

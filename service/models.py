@@ -5,7 +5,7 @@ The only room besides the engine's that knows `lstm_core`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lstm_core.errors import FormatError
@@ -14,6 +14,7 @@ from lstm_core.network import Network
 from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import LayerSummary, Signature, StateVector
 from service.engine import Engine, EngineLimits
+from service.opening import Lifetimes
 from service.stores.base import SessionStore
 
 
@@ -30,24 +31,58 @@ def bundled_models() -> dict[str, Path]:
 
 
 def load_engines(
-    models: Mapping[str, Path], store: SessionStore, limits: EngineLimits
+    models: Mapping[str, Sequence[Path]],
+    store: SessionStore,
+    limits: EngineLimits,
+    lifetimes: Lifetimes,
 ) -> dict[str, Engine]:
     """Read every model and set an engine up for each, in the order given.
 
     Args:
-        models: Files by name.
+        models: Files by name, each name's current version first.
         store: For the sessions of all of them.
         limits: For each of them.
+        lifetimes: Of their sessions.
 
     Raises:
         ModelFileError: A file cannot be served.
     """
     engines: dict[str, Engine] = {}
-    for name, path in models.items():
-        network = _read(path)
-        runtime = CpuRuntime(network, limits.arena_rows)
-        engines[name] = Engine(describe(name, runtime), runtime, store, limits)
+    for name, paths in models.items():
+        *earlier, current = [CpuRuntime(_read(path), limits.arena_rows) for path in reversed(paths)]
+        _check_versions(name, current.network, [runtime.network for runtime in earlier])
+        engines[name] = Engine(
+            describe(name, current),
+            current,
+            store,
+            limits,
+            lifetimes,
+            earlier=[
+                Engine(describe(name, runtime), runtime, store, limits, lifetimes, is_alone=False)
+                for runtime in earlier
+            ],
+        )
     return engines
+
+
+def _check_versions(name: str, current: Network, earlier: Sequence[Network]) -> None:
+    """Refuse versions that callers could not be served by without knowing which one it is.
+
+    Raises:
+        ModelFileError: One takes or gives something else, or is there twice.
+    """
+    fingerprints = {current.fingerprint}
+    for network in earlier:
+        if network.fingerprint in fingerprints:
+            raise ModelFileError(f"two files of model {name!r} hold the same model")
+        fingerprints.add(network.fingerprint)
+        for what in ("input_size", "output_size", "vocabulary"):
+            now, then = getattr(current, what), getattr(network, what)
+            if now != then:
+                raise ModelFileError(
+                    f"the versions of model {name!r} differ in {what}: {now} and {then}; serve the"
+                    " earlier one under a name of its own"
+                )
 
 
 def read_signature(name: str, path: Path) -> Signature:

@@ -16,8 +16,12 @@ import uvicorn
 from service.app import Application, create_app
 from service.engine import Engine, EngineLimits
 from service.models import bundled_models, load_engines
+from service.opening import Lifetimes
 from service.settings import Settings
-from service.stores.memory import MemoryStore
+from service.stores.base import SessionStore
+from service.stores.build import build_store
+from service.stores.watched import WatchedStore
+from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -26,11 +30,26 @@ log = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """uvicorn, but streams are closed before it closes their sockets."""
 
-    def __init__(self, config: uvicorn.Config, app: Application, engines: Iterable[Engine]) -> None:
-        """Serve `app`, which `config` may have wrapped, over engines."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: Application,
+        engines: Iterable[Engine],
+        store: SessionStore,
+    ) -> None:
+        """Serve `app`, which `config` may have wrapped, over engines and their store."""
         super().__init__(config)
         self._app = app
         self._engines = list(engines)
+        self._store = store
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve with an open store, and close it last."""
+        await self._store.open()
+        try:
+            await super().serve(sockets)
+        finally:
+            await self._store.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new work, let streams answer what they have taken, then end as uvicorn does.
@@ -78,23 +97,16 @@ def serve(settings: Settings) -> int:
         ModelFileError: A model cannot be served.
     """
     log.info("settings: %s", settings.model_dump_json())
-    limits = EngineLimits(
-        max_batch_rows=settings.max_batch_rows,
-        max_pending=settings.max_pending,
-        arena_rows=settings.arena_rows,
-        max_wait_us=settings.max_wait_us,
-    )
-    engines = load_engines(
-        settings.model or bundled_models(), MemoryStore(settings.max_sessions), limits
-    )
-    for name, engine in engines.items():
-        for layer in engine.signature.layers:
-            if layer.kernel is not None:
-                log.info(
-                    "model %s: %s runs on kernel %s, %s: %s",
-                    name, layer.name, layer.kernel, layer.device, layer.reason,
-                )  # fmt: skip
-    telemetry = Telemetry(engines)
+    watched = WatchedStore(_build_store(settings))
+    ahead = None
+    if settings.durability == "async":
+        ahead = WriteBehindStore(
+            watched, max_steps=settings.async_max_steps, max_ms=settings.async_max_ms
+        )
+    store = ahead or watched
+    engines = _load_engines(settings, store)
+    telemetry = Telemetry(engines, watched, ahead)
+    watched.observe_trip = telemetry.observe_trip
     app = create_app(
         engines,
         render_metrics=telemetry.render,
@@ -115,7 +127,7 @@ def serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, app, engines.values())
+    server = Server(config, app, engines.values(), store)
     spare_collections()
     # uvicorn raises the signal that ended it once more at its end, to whoever had it before.
     for caught in (signal.SIGINT, signal.SIGTERM):
@@ -123,3 +135,36 @@ def serve(settings: Settings) -> int:
     with suppress(SystemExit):  # of a start that failed, for a reason that is in the log
         server.run()
     return 0 if server.started else 1
+
+
+def _build_store(settings: Settings) -> SessionStore:
+    return build_store(
+        settings.store,
+        data_dir=settings.data_dir,
+        fsync=settings.fsync,
+        timeout_s=settings.store_timeout_ms / 1000,
+        tombstone_s=settings.tombstone_s,
+        max_sessions=settings.max_sessions,
+    )
+
+
+def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
+    limits = EngineLimits(
+        max_batch_rows=settings.max_batch_rows,
+        max_pending=settings.max_pending,
+        arena_rows=settings.arena_rows,
+        max_wait_us=settings.max_wait_us,
+    )
+    lifetimes = Lifetimes(
+        ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
+    )
+    models = settings.model or {name: (path,) for name, path in bundled_models().items()}
+    engines = load_engines(models, store, limits, lifetimes)
+    for name, engine in engines.items():
+        for layer in engine.signature.layers:
+            if layer.kernel is not None:
+                log.info(
+                    "model %s: %s runs on kernel %s, %s: %s",
+                    name, layer.name, layer.kernel, layer.device, layer.reason,
+                )  # fmt: skip
+    return engines

@@ -22,8 +22,10 @@ from service.domain import (
     Bool,
     DeleteRequest,
     Float32,
+    ForkRequest,
     ImportRequest,
     LongReplay,
+    LookRequest,
     Record,
     Replay,
     Request,
@@ -36,6 +38,7 @@ from service.errors import (
     InvalidRequestError,
     PositionConflictError,
     Problem,
+    SessionExpiredError,
     SessionUnknownError,
 )
 
@@ -70,18 +73,42 @@ class Recompute:
 Decision = Proceed | Answered | Recompute
 
 
-def decide(record: Record | None, request: Request) -> Decision:
+def known(record: Record | None, request: Request, now: float, tombstone_s: float) -> Record | None:
+    """Return the record that a request meets: None where an ended session counts as none.
+
+    Args:
+        record: What is kept of the session.
+        request: What is asked.
+        now: Seconds since 1970.
+        tombstone_s: How long an ended session is told from one that never was.
+    """
+    if record is None or now < record.expires_at:
+        return record
+    begins_anew = isinstance(request, AdvanceRequest) and request.must_begin
+    return None if begins_anew or now >= record.expires_at + tombstone_s else record
+
+
+def decide(record: Record | None, request: Request, now: float) -> Decision:
     """Decide what a request in its turn does.
 
     Args:
         record: The session as it is, or None where there is none.
         request: What is asked.
+        now: Seconds since 1970.
 
     Raises:
         SessionUnknownError: The session does not exist and the request cannot begin it.
+        SessionExpiredError: Its time to live is over and the request cannot begin it anew.
         PositionConflictError: The session is elsewhere, or in another epoch.
         InvalidRequestError: The session would come to a position that no number can tell.
     """
+    if (
+        record is not None
+        and record.ttl_s is not None
+        and now >= record.expires_at
+        and isinstance(request, AdvanceRequest | LookRequest | ForkRequest)
+    ):
+        raise SessionExpiredError(request.key.client_id, record.ttl_s)
     if isinstance(request, AdvanceRequest):
         return _decide_advance(record, request)
     if isinstance(request, ResetRequest | ImportRequest | DeleteRequest):
@@ -142,6 +169,7 @@ def advanced(
     *,
     row: Float32,
     has_output: Bool,
+    now: float,
 ) -> Record:
     """Return the record of a session that has taken a request's steps.
 
@@ -152,6 +180,7 @@ def advanced(
         reply: Its answer.
         row: `(state_size,)` float32, the new state.
         has_output: `(recurrent layers,)` bool, the new flags.
+        now: Seconds since 1970.
     """
     replay: Replay | LongReplay
     if (
@@ -176,35 +205,58 @@ def advanced(
         position=before.position + len(request.inputs),
         row=row,
         has_output=has_output,
+        touched_at=now,
+        ttl_s=before.ttl_s,
         replays=(*kept[1 - REPLAY_WINDOW :], replay),
     )
 
 
-def fresh_record(signature: Signature) -> Record:
-    """Return what a session of a model begins as: zeros, at position 0 of a new epoch."""
+def fresh_record(signature: Signature, now: float, ttl_s: float | None) -> Record:
+    """Return what a session of a model begins as: zeros, at position 0 of a new epoch.
+
+    Args:
+        signature: The model's.
+        now: Seconds since 1970.
+        ttl_s: How long after its last request it ends, in seconds; None means never.
+    """
     return Record(
         fingerprint=signature.fingerprint,
         epoch=new_epoch(),
         position=0,
         row=np.zeros(signature.state_size, np.float32),
         has_output=np.zeros(signature.num_recurrent, np.bool_),
+        touched_at=now,
+        ttl_s=ttl_s,
     )
 
 
-def new_life(signature: Signature, request: ResetRequest | ImportRequest) -> Record:
+def new_life(fresh: Record, request: ResetRequest | ImportRequest) -> Record:
     """Return what a session is after a reset or an import.
+
+    Args:
+        fresh: What a session without a state begins as.
+        request: What is asked.
 
     Raises:
         FingerprintMismatchError: An imported state belongs to other weights.
     """
-    fresh = fresh_record(signature)
     if isinstance(request, ResetRequest):
-        return fresh if request.row is None else replace(fresh, row=request.row)
-    if request.fingerprint not in (None, signature.fingerprint):
-        raise FingerprintMismatchError(signature.fingerprint, str(request.fingerprint))
+        return replace(
+            fresh,
+            row=fresh.row if request.row is None else request.row,
+            ttl_s=fresh.ttl_s if request.ttl_s is None else request.ttl_s,
+        )
+    if request.fingerprint not in (None, fresh.fingerprint):
+        remedy = "to take it over all the same, leave the fingerprint out"
+        raise FingerprintMismatchError(fresh.fingerprint, str(request.fingerprint), remedy)
     return replace(
         fresh, position=request.new_position, row=request.row, has_output=request.has_output
     )
+
+
+def forked(record: Record, now: float) -> Record:
+    """Return the record of a new session with the state, position and time to live of another."""
+    return replace(record, epoch=new_epoch(), touched_at=now, replays=())
 
 
 class HasKey(Protocol):

@@ -6,14 +6,24 @@ Read once, validated at the start. Components get values, not these settings.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.domain import TOMBSTONE_S
+
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+
+
+def default_data_dir() -> Path:
+    """Return where a program keeps its state by the XDG convention."""
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "lstm-service"
 
 
 class Settings(BaseSettings):
@@ -21,15 +31,61 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LSTM_", extra="forbid", frozen=True)
 
-    model: Annotated[dict[str, Path], NoDecode] = Field(
+    model: Annotated[dict[str, tuple[Path, ...]], NoDecode] = Field(
         default={},
         description="A model as NAME=PATH of a .keras file; may be given several times, or several"
-        " joined by commas. The first is the default model. None: the bundled examples.",
+        " joined by commas. The first is the default model. Files given later under the same name"
+        " are earlier versions, for the sessions that belong to them. None: the bundled examples.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")
+    store: str = Field(
+        default="embedded",
+        pattern=r"^(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)$",
+        description="Where sessions are kept: memory, embedded (files in --data-dir), or the"
+        " redis:// or rediss:// address of a Redis that all replicas share.",
+    )
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Where the embedded store keeps its files."
+    )
+    fsync: bool = Field(
+        default=False, description="The embedded store's commits survive a loss of power."
+    )
+    store_timeout_ms: int = Field(
+        default=1000, ge=1, description="How long a Redis may take to answer; then 503."
+    )
+    durability: Literal["sync", "async"] = Field(
+        default="sync",
+        description="sync: a step is answered once it is in the store. async: before that.",
+    )
+    async_max_steps: int = Field(
+        default=10_000, ge=1, description="Most time steps that async may lose."
+    )
+    async_max_ms: int = Field(
+        default=1000, ge=1, description="Longest time for which async may lose what it answered."
+    )
+    default_ttl_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long after its last request a session ends where its reset does not say.",
+    )
+    tombstone_s: float = Field(
+        default=TOMBSTONE_S,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long an ended session is answered with 410 before it is unknown.",
+    )
+    idle_s: float = Field(
+        default=3600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long after its last request a session's state stays at hand in memory.",
+    )
     max_sessions: int = Field(
-        default=100_000, ge=1, description="Most sessions of all models; then 503 for new ones."
+        default=1_000_000,
+        ge=1,
+        description="Most sessions in memory or in the embedded store; then 503 for new ones.",
     )
     max_pending: int = Field(
         default=4096, ge=1, description="Most requests of a model waiting or running; then 503."
@@ -54,22 +110,24 @@ class Settings(BaseSettings):
         default="info", description="What is logged, to standard error."
     )
 
+    @field_serializer("store")
+    def _hide_password(self, store: str) -> str:
+        return re.sub(r"//[^@/]*@", "//***@", store)
+
     @field_validator("model", mode="before")
     @classmethod
     def _parse_models(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment holds
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list):
             return items
-        models: dict[str, str] = {}
+        models: dict[str, tuple[str, ...]] = {}
         for item in items:
             name, equals, path = item.partition("=")
             if not (equals and path and _MODEL_NAME.match(name)):
                 raise ValueError(
                     f"expected NAME=PATH, a name of letters, digits, '.', '_' and '-', not {item!r}"
                 )
-            if name in models:
-                raise ValueError(f"two models are called {name!r}")
-            models[name] = path
+            models[name] = (*models.get(name, ()), path)
         return models
 
     @model_validator(mode="after")
@@ -82,16 +140,23 @@ class Settings(BaseSettings):
         return self
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` an option for each setting."""
+def add_options(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """Give `parser` an option for each setting, or for those that are named."""
     for name, field in Settings.model_fields.items():
+        if names is not None and name not in names:
+            continue
         option = "--" + name.replace("_", "-")
-        default = "" if name == "model" else f" [{field.default}]"
+        if field.annotation is bool:
+            parser.add_argument(
+                option, action="store_true", default=None, help=f"{field.description} [no]"
+            )
+            continue
+        default = field.get_default(call_default_factory=True)
         parser.add_argument(
             option,
             action="append" if name == "model" else "store",
             metavar="NAME=PATH" if name == "model" else name.split("_")[-1].upper(),
-            help=f"{field.description}{default}",
+            help=f"{field.description}" + ("" if name == "model" else f" [{default}]"),
         )
 
 
@@ -104,6 +169,6 @@ def read_settings(options: argparse.Namespace) -> Settings:
     given = {
         name: value
         for name in Settings.model_fields
-        if (value := getattr(options, name)) is not None
+        if (value := getattr(options, name, None)) is not None
     }
     return Settings(**given)

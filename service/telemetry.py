@@ -17,6 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.engine import Engine
+from service.stores.watched import WatchedStore
+from service.stores.write_behind import WriteBehindStore
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -36,24 +38,38 @@ _COUNTERS: dict[str, tuple[str, Callable[[Engine], float]]] = {
 _GAUGES: dict[str, tuple[str, Callable[[Engine], float]]] = {
     "lstm_pending_requests": ("Requests waiting or running.", lambda e: e.num_pending),
     "lstm_live_sessions": ("Sessions whose state is at hand.", lambda e: e.num_live),
-    "lstm_ready": ("Whether requests are taken.", lambda e: e.is_ready),
 }
+"""All are summed over the versions of a model."""
 
 
 class Telemetry:
     """The metrics of one process."""
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        store: WatchedStore,
+        write_behind: WriteBehindStore | None = None,
+    ) -> None:
         """Register what there is to tell.
 
         Args:
             engines: By the model's name.
+            store: Where sessions are kept.
+            write_behind: What goes ahead of it, in the mode `async`.
         """
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
         self._registry.register(_EngineCollector(engines))
+        self._registry.register(_StoreCollector(store, write_behind))
+        self._trip_seconds = Histogram(
+            "lstm_store_trip_seconds",
+            "Time of a trip to the session store.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._request_seconds = Histogram(
             "lstm_http_request_seconds",
             "Time from a request's head to its answer.",
@@ -72,6 +88,14 @@ class Telemetry:
         """
         self._request_seconds.labels(route, str(status)).observe(seconds)
 
+    def observe_trip(self, seconds: float) -> None:
+        """Note a trip to the store.
+
+        Args:
+            seconds: What it took.
+        """
+        self._trip_seconds.observe(seconds)
+
     def render(self) -> tuple[bytes, str]:
         """Return the metrics as text, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
@@ -86,10 +110,49 @@ class _EngineCollector(Collector):
             yield self._family(CounterMetricFamily(name, documentation, labels=["model"]), read)
         for name, (documentation, read) in _GAUGES.items():
             yield self._family(GaugeMetricFamily(name, documentation, labels=["model"]), read)
+        ready = GaugeMetricFamily("lstm_ready", "Whether requests are taken.", labels=["model"])
+        for model, engine in self._engines.items():
+            ready.add_metric([model], float(engine.is_ready))
+        yield ready
 
     def _family(
         self, family: CounterMetricFamily | GaugeMetricFamily, read: Callable[[Engine], float]
     ) -> Metric:
         for model, engine in self._engines.items():
-            family.add_metric([model], float(read(engine)))
+            family.add_metric([model], sum(float(read(e)) for e in (engine, *engine.earlier)))
         return family
+
+
+class _StoreCollector(Collector):
+    def __init__(self, store: WatchedStore, write_behind: WriteBehindStore | None) -> None:
+        self._store = store
+        self._write_behind = write_behind
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "lstm_store_ready",
+            "Whether the session store takes commits.",
+            value=float(self._store.error is None),
+        )
+        yield CounterMetricFamily(
+            "lstm_store_errors",
+            "Calls to the session store that failed.",
+            value=float(self._store.num_errors),
+        )
+        ahead = self._write_behind
+        if ahead is not None:
+            yield GaugeMetricFamily(
+                "lstm_unflushed_steps",
+                "Time steps that were answered and not committed yet.",
+                value=float(ahead.num_unflushed_steps),
+            )
+            yield GaugeMetricFamily(
+                "lstm_unflushed_seconds",
+                "How long the oldest of them has waited for its commit.",
+                value=ahead.unflushed_s,
+            )
+            yield CounterMetricFamily(
+                "lstm_lost_updates",
+                "Sessions whose answered steps met another writer's.",
+                value=float(ahead.num_lost),
+            )

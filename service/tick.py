@@ -1,7 +1,7 @@
-"""One tick over the jobs that have their turn: load, begin, advance, commit, resolve.
+"""One tick over the jobs that have their turn: begin, advance, commit, resolve.
 
-Owns the arena and what a tick leaves behind. Knows no queue, no admission and no transport; what a
-request means to a session is decided in `sessions`, what runs together in `batching`.
+Knows no queue, no admission and no transport; what a request means to a session is decided in
+`opening`, what runs together in `batching`.
 """
 
 from __future__ import annotations
@@ -9,36 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lstm_core.runtime.cpu import Advanced, CpuRuntime
+from lstm_core.runtime.cpu import Advanced
 from service import batching, sessions
-from service.arena import Arena, absent
+from service.arena import Arena
 from service.compute import Compute
-from service.domain import (
-    AdvanceReply,
-    AdvanceRequest,
-    Bool,
-    DeleteRequest,
-    Float32,
-    ImportRequest,
-    Record,
-    Reply,
-    ResetRequest,
-    SessionKey,
-    SessionReply,
-    Signature,
-)
+from service.domain import AdvanceReply, Bool, Float32, Reply, SessionKey
 from service.errors import (
     InternalError,
     PositionConflictError,
     ServiceError,
     StateNotFiniteError,
     TooManySessionsError,
+    UnavailableError,
 )
-from service.jobs import Job, Live, Run
+from service.jobs import Change, Job, Run
+from service.opening import Elsewhere, Opener, Opening
 from service.stores.base import Commit, Outcome, SessionStore
 
 log = logging.getLogger(__name__)
@@ -59,25 +48,6 @@ class EngineStats:
     num_internal_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Change:
-    """A change of a session that waits for its commit.
-
-    Attributes:
-        job: Who asked for it.
-        live: The session as it is.
-        after: What it shall be; None ends it.
-        reply: The answer once it is.
-        run: Whose slot holds the new row; None where the change computed nothing.
-    """
-
-    job: Job
-    live: Live
-    after: Record | None
-    reply: Reply
-    run: Run | None = None
-
-
 class Ticker:
     """What gives jobs their turn: each is answered, or asks for another turn.
 
@@ -87,35 +57,38 @@ class Ticker:
 
     def __init__(
         self,
-        signature: Signature,
-        runtime: CpuRuntime,
+        opener: Opener,
+        arena: Arena,
         compute: Compute,
         store: SessionStore,
         chunk_steps: int,
         is_busy: Callable[[SessionKey], bool],
+        hand_over: Callable[[Job, str], None],
+        clock: Callable[[], float],
     ) -> None:
         """Bring the parts together.
 
         Args:
-            signature: What the model takes and gives.
-            runtime: Owns the rows.
-            compute: Runs it.
+            opener: Begins the turns.
+            arena: The sessions at hand.
+            compute: Runs the kernels on the arena's rows.
             store: Where sessions are kept.
             chunk_steps: Most time steps of one request in one tick.
             is_busy: Whether a session has jobs.
+            hand_over: Gives a job to the version of the model with a fingerprint, or raises a
+                `ServiceError`.
+            clock: Tells the seconds since 1970.
         """
         self.stats = EngineStats()
-        self._signature = signature
+        self._opener = opener
+        self._arena = arena
         self._compute = compute
         self._store = store
         self._chunk_steps = chunk_steps
-        self._arena = Arena(runtime, is_busy)
-        self._changes: list[_Change] = []
-
-    @property
-    def num_live(self) -> int:
-        """How many sessions have their row at hand."""
-        return len(self._arena)
+        self._is_busy = is_busy
+        self._hand_over = hand_over
+        self._clock = clock
+        self._changes: list[Change] = []
 
     async def tick(self, jobs: list[Job]) -> None:
         """Give every job its turn, one for each session; those not done then want another."""
@@ -131,18 +104,15 @@ class Ticker:
                 raise
             self._changes.clear()
             for job in jobs:
-                if not job.is_done:
+                if not (job.is_done or job.is_away):
                     self._fail(job, error)
                 self._arena.forget(job.key)
 
     async def _process(self, jobs: list[Job]) -> None:
         waiting = [job for job in jobs if not self._skip_cancelled(job)]
         starting = [job for job in waiting if job.run is None]
-        for job, live in zip(starting, await self._load(starting), strict=True):
-            try:
-                self._begin(job, live)
-            except Exception as error:  # noqa: BLE001 - the guard of one job
-                self._fail(job, error)
+        for job, opening in zip(starting, await self._opener.open_all(starting), strict=True):
+            self._begin(job, opening)
         runs = [job.run for job in waiting if job.run is not None]
         for batch in batching.plan(runs, self._chunk_steps):
             await self._advance(batch)
@@ -155,51 +125,27 @@ class Ticker:
             job.is_done = True
         return job.is_cancelled
 
-    async def _load(self, jobs: list[Job]) -> list[Live]:
-        """Return each job's session, those not at hand from the store in one trip."""
-        found = {job.key: self._arena.find(job.key) for job in jobs}
-        cold = [key for key, live in found.items() if live is None]
-        if cold:
-            for key, record in zip(cold, await self._store.load_many(cold), strict=True):
-                found[key] = absent() if record is None else self._arena.place(key, record)
-        return [live for live in found.values() if live is not None]
-
-    def _begin(self, job: Job, live: Live) -> None:
-        """Decide what a job does: answer it, note its change, or set its run up.
-
-        Raises:
-            ServiceError: It may not run.
-        """
-        request = job.request
-        decision = sessions.decide(live.record, request)
-        if isinstance(request, AdvanceRequest):
-            self._begin_run(job, request, live, decision)
-        elif isinstance(request, ResetRequest | ImportRequest):
-            after = sessions.new_life(self._signature, request)
-            self._changes.append(_Change(job, live, after, _session_reply(after)))
+    def _begin(self, job: Job, opening: Opening) -> None:
+        if isinstance(opening, Run):
+            self.stats.num_replayed += opening.is_replay
+            job.run = opening
+        elif isinstance(opening, Change):
+            self._changes.append(opening)
+        elif isinstance(opening, Elsewhere):
+            self._send(job, opening.fingerprint)
+        elif isinstance(opening, Exception):
+            self._fail(job, opening)
         else:
-            assert live.record is not None, "decide() refuses absent sessions"
-            reply = _session_reply(live.record)
-            if isinstance(request, DeleteRequest):
-                self._changes.append(_Change(job, live, None, reply))
-            else:
-                self._resolve(job, reply)
+            self.stats.num_replayed += isinstance(opening, AdvanceReply)
+            self.answer(job, opening)
 
-    def _begin_run(
-        self, job: Job, request: AdvanceRequest, live: Live, decision: sessions.Decision
-    ) -> None:
-        start = live.record or sessions.fresh_record(self._signature)
-        match decision:
-            case sessions.Answered(reply):
-                self.stats.num_replayed += 1
-                self._resolve(job, replace(reply, replayed=True))
-            case sessions.Recompute(replay):
-                self.stats.num_replayed += 1
-                slot = self._arena.slot_with(replay.row_before, replay.has_output_before)
-                start = replace(start, position=replay.start)
-                job.run = Run(job, request, live, start, b"", slot, is_replay=True)
-            case sessions.Proceed(digest):
-                job.run = Run(job, request, live, start, digest, live.slot)
+    def _send(self, job: Job, fingerprint: str) -> None:
+        try:
+            self._hand_over(job, fingerprint)
+        except ServiceError as error:
+            self._fail(job, error)
+        else:
+            job.is_away = True
 
     async def _advance(self, batch: batching.Batch[Run]) -> None:
         """Take one chunk of each run; a run that fails leaves its session as it was."""
@@ -260,48 +206,81 @@ class Ticker:
             row=row if request.return_state else None,
         )
         if run.is_replay:
-            self._resolve(run.job, reply)
+            self.answer(run.job, reply)
             return
         after = sessions.advanced(
-            run.start, request, run.digest, reply, row=row, has_output=has_output
+            run.start,
+            request,
+            run.digest,
+            reply,
+            row=row,
+            has_output=has_output,
+            now=self._clock(),
         )
-        self._changes.append(_Change(run.job, run.live, after, reply, run))
+        change = Change(run.job, run.job.key, run.live.stored, after, reply, run.live, run)
+        self._changes.append(change)
+
+    def _take_changes(self) -> dict[SessionKey, Change]:
+        """Return what the tick changes, one change a session; the other jobs start anew."""
+        changes: dict[SessionKey, Change] = {}
+        for change in self._changes:
+            # A caller may have gone while the kernel ran: what it asked for is not applied any
+            # more. And a fork's second session may have a change of its own.
+            if self._skip_cancelled(change.job):
+                continue
+            if change.key in changes:
+                self._drop_run(change.job)
+            else:
+                changes[change.key] = change
+        self._changes = []
+        return changes
 
     async def _commit(self) -> None:
         """Make the tick's changes durable in one trip, then answer."""
-        # A caller may have gone while the kernel ran: what it asked for is not applied any more.
-        changes = [change for change in self._changes if not self._skip_cancelled(change.job)]
-        self._changes = []
+        changes = self._take_changes()
         if not changes:
             return
-        outcomes = await self._store.commit_many(
-            [Commit(change.job.key, change.live.record, change.after) for change in changes]
-        )
-        for change, outcome in zip(changes, outcomes, strict=True):
+        commits = [Commit(c.key, c.before, c.after) for c in changes.values()]
+        try:
+            outcomes = await self._store.commit_many(commits)
+        except UnavailableError as error:
+            # Whether they were made is not known. What the store says before the next job of each
+            # session will settle it.
+            for change in changes.values():
+                self._fail(change.job, error)
+                self._forget(change)
+            return
+        for change, outcome in zip(changes.values(), outcomes, strict=True):
             match outcome:
                 case Outcome.COMMITTED:
                     self._apply(change)
-                    self._resolve(change.job, change.reply)
+                    self.answer(change.job, change.reply)
                 case Outcome.FULL:
                     self._fail(change.job, TooManySessionsError())
                 case Outcome.CONFLICT:
                     self.stats.num_conflicts += 1
                     # Another writer was here. The job starts anew from what the store says now.
                     self._drop_run(change.job)
-                    self._arena.forget(change.job.key)
+                    self._forget(change)
 
-    def _apply(self, change: _Change) -> None:
-        key = change.job.key
-        if change.after is None:
-            self._arena.forget(key)
+    def _apply(self, change: Change) -> None:
+        if change.live is None or change.after is None:
+            self._forget(change)
         elif change.run is not None:
-            self._arena.keep(key, change.live, change.after, change.run.slot)
+            self._arena.keep(change.key, change.live, change.after, change.run.slot)
             change.job.run = None
         else:
             slot = self._arena.slot_with(change.after.row, change.after.has_output)
-            self._arena.keep(key, change.live, change.after, slot)
+            self._arena.keep(change.key, change.live, change.after, slot)
 
-    def _resolve(self, job: Job, result: Reply | ServiceError) -> None:
+    def _forget(self, change: Change) -> None:
+        """Let go of a session that is not as it is at hand."""
+        # The second session of a fork may have a job of its own on its way, from a state that its
+        # commit will find out to be another.
+        if change.live is not None or not self._is_busy(change.key):
+            self._arena.forget(change.key)
+
+    def answer(self, job: Job, result: Reply | ServiceError) -> None:
         """Answer a job: the only place that does."""
         self._drop_run(job)
         job.is_done = True
@@ -321,23 +300,13 @@ class Ticker:
             error = InternalError()
         elif isinstance(error, PositionConflictError):
             self.stats.num_conflicts += 1
-        self._resolve(job, error)
+        self.answer(job, error)
 
     def _drop_run(self, job: Job) -> None:
         """Free the slot that a run has come to, if it is not the session's own."""
         run, job.run = job.run, None
         if run is not None and run.slot != run.live.slot:
             self._arena.free(run.slot)
-
-
-def _session_reply(record: Record) -> SessionReply:
-    return SessionReply(
-        position=record.position,
-        epoch=record.epoch,
-        fingerprint=record.fingerprint,
-        row=record.row,
-        has_output=record.has_output,
-    )
 
 
 def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32, Bool | None]:

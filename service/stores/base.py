@@ -20,26 +20,91 @@ class Outcome(Enum):
     """There is no room for another session; nothing was changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """What a store holds for a session, but cannot be read.
+
+    Attributes:
+        data: The bytes.
+        reason: What is wrong with them.
+    """
+
+    data: bytes
+    reason: str
+
+
+class Lost:
+    """Changes of a session that were answered before their commit met another writer's."""
+
+
+Stored = Record | Damaged
+Loaded = Stored | Lost | None
+
+
+def is_same(actual: Stored | None, expected: Stored | None) -> bool:
+    """Tell whether two are the same: records by epoch and position, damaged bytes whole."""
+    if isinstance(actual, Record) and isinstance(expected, Record):
+        return (actual.epoch, actual.position) == (expected.epoch, expected.position)
+    return actual == expected
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Commit:
     """A change of one session, made only if the session is as it was.
 
     Attributes:
         key: The session.
-        before: What it is expected to be, compared by epoch and position; None means absent.
+        before: What it is expected to be, records compared by epoch and position, damaged bytes
+            whole; None means absent.
         after: What it shall be; None ends it.
     """
 
     key: SessionKey
-    before: Record | None
+    before: Stored | None
     after: Record | None
 
 
 class SessionStore(Protocol):
-    """Where sessions are kept, and what decides between two writers."""
+    """Where sessions are kept, and what decides between two writers.
 
-    async def load_many(self, keys: Sequence[SessionKey]) -> list[Record | None]:
-        """Return the record of each key, None where there is none."""
+    A record whose time to live is over stays for the store's `tombstone_s`, so that its end can be
+    told from its never having been; then it goes by itself, at once or later. Damaged bytes that a
+    commit takes the place of are kept aside for inspection.
+
+    Attributes:
+        is_shared: Whether other processes may write to the same sessions.
+    """
+
+    is_shared: bool
+
+    async def open(self) -> None:
+        """Make ready what the other methods need; it may fail, and be called again.
+
+        Raises:
+            UnavailableError: The store does not answer, or is not the one that it was.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Make durable what is not yet, and let go of everything."""
+        ...
+
+    async def check(self) -> None:
+        """Do what tells whether commits would be taken.
+
+        Raises:
+            UnavailableError: They would not.
+        """
+        ...
+
+    async def load_many(self, keys: Sequence[SessionKey]) -> list[Loaded]:
+        """Return what each key has, None where there is nothing.
+
+        A store that answers before it commits says `Lost` once, to the first who asks.
+
+        Raises:
+            UnavailableError: The store does not answer.
+        """
         ...
 
     async def commit_many(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -47,6 +112,10 @@ class SessionStore(Protocol):
 
         Args:
             commits: At most one for a key.
+
+        Raises:
+            UnavailableError: What became of them is not known: each was made whole or not at all,
+                or still will be.
         """
         ...
 
@@ -55,6 +124,16 @@ class SessionStore(Protocol):
     ) -> tuple[list[SessionSummary], str | None]:
         """Return up to `limit` sessions in no order, and the cursor of the rest, None at the end.
 
-        Sessions that exist throughout a listing are in it once; others may be.
+        Sessions that exist throughout a listing are in it at least once; others may be. Those whose
+        time to live is over, and damaged ones, are left out.
+        """
+        ...
+
+    async def list_keys(
+        self, limit: int, cursor: str | None
+    ) -> tuple[list[SessionKey], str | None]:
+        """Return about `limit` keys of all tenants and models, and the cursor of the rest.
+
+        Those of ended and of damaged sessions are among them.
         """
         ...

@@ -29,11 +29,18 @@ class LiveServer:
         process: It.
     """
 
-    def __init__(self, *options):
-        """Start the process, and wait until it is ready."""
+    def __init__(self, *options, program=("-m", "service")):
+        """Start the process, and wait until it is ready.
+
+        Args:
+            options: Of `serve`.
+            program: What Python is to run.
+        """
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "service", "serve", "--port", str(port), *options]
+        command = [sys.executable, *program, "serve", "--port", str(port)]
+        # A store of its own, unless the test names one.
+        command += options if "--store" in options else ("--store", "memory", *options)
         root = Path(__file__).parents[2]
         environment = os.environ | {"PYTHONPATH": str(root)}
         self.process = subprocess.Popen(command, env=environment, cwd=root)

@@ -1,5 +1,7 @@
 """The rules of a session, request by request."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from service.domain import (
     AdvanceReply,
     AdvanceRequest,
     DeleteRequest,
+    ForkRequest,
     ImportRequest,
     LongReplay,
     LookRequest,
@@ -24,6 +27,7 @@ from service.errors import (
     FingerprintMismatchError,
     InvalidRequestError,
     PositionConflictError,
+    SessionExpiredError,
     SessionUnknownError,
 )
 
@@ -39,6 +43,7 @@ SIGNATURE = Signature(
     layers=(),
 )
 KEY = SessionKey("default", "m", "alice")
+NOW = 1_000_000.0
 
 
 def request(value=1.0, *, position=None, epoch=None, time=1, **options):
@@ -67,14 +72,14 @@ def after(before, asked, *, outputs=None):
     )
     row = np.full(4, reply.position, np.float32)
     return sessions.advanced(
-        before, asked, asked.digest(), reply, row=row, has_output=before.has_output
+        before, asked, asked.digest(), reply, row=row, has_output=before.has_output, now=NOW
     )
 
 
 @pytest.mark.parametrize("position", [None, 0])
 def test_a_first_step_begins_a_session(position):
     """Position absent or 0 is how a session begins."""
-    decision = sessions.decide(None, request(position=position))
+    decision = sessions.decide(None, request(position=position), NOW)
 
     assert isinstance(decision, sessions.Proceed)
 
@@ -83,7 +88,7 @@ def test_a_first_step_begins_a_session(position):
 def test_a_later_step_never_begins_a_session(options):
     """A position above 0, or an epoch, means that the caller knew a session that is gone."""
     with pytest.raises(SessionUnknownError):
-        sessions.decide(None, request(**options))
+        sessions.decide(None, request(**options), NOW)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +103,14 @@ def test_a_later_step_never_begins_a_session(options):
 def test_what_needs_a_session_says_that_there_is_none(asked):
     """Reading, ending and conditional resetting do not create sessions."""
     with pytest.raises(SessionUnknownError):
-        sessions.decide(None, asked)
+        sessions.decide(None, asked, NOW)
 
 
 @pytest.mark.parametrize("position", [None, 5])
 @pytest.mark.parametrize("epoch", [None, 7])
 def test_the_right_position_runs(position, epoch):
     """Preconditions that hold, or none, let a step run."""
-    decision = sessions.decide(record(5), request(position=position, epoch=epoch))
+    decision = sessions.decide(record(5), request(position=position, epoch=epoch), NOW)
 
     assert isinstance(decision, sessions.Proceed)
 
@@ -116,7 +121,7 @@ def test_the_right_position_runs(position, epoch):
 def test_another_position_or_epoch_conflicts_and_tells_the_truth(options):
     """A gap, another writer and another life get the session's actual place."""
     with pytest.raises(PositionConflictError) as caught:
-        sessions.decide(record(5), request(**options))
+        sessions.decide(record(5), request(**options), NOW)
 
     assert (5, 7) == (caught.value.position, caught.value.epoch)
 
@@ -138,7 +143,7 @@ def test_another_position_or_epoch_conflicts_and_tells_the_truth(options):
 def test_preconditions_hold_for_every_change(asked):
     """Reset, import and deletion refuse a session that is elsewhere."""
     with pytest.raises(PositionConflictError):
-        sessions.decide(record(5), asked)
+        sessions.decide(record(5), asked, NOW)
 
 
 def test_a_retry_gets_the_first_answer():
@@ -146,7 +151,7 @@ def test_a_retry_gets_the_first_answer():
     asked = request(position=0)
     stepped = after(record(), asked)
 
-    decision = sessions.decide(stepped, asked)
+    decision = sessions.decide(stepped, asked, NOW)
 
     assert isinstance(decision, sessions.Answered)
     assert stepped.replays[-1].reply is decision.reply
@@ -156,7 +161,7 @@ def test_a_retry_of_a_request_without_position_is_known_by_its_start():
     """What ran without a position can be retried with the position that it started from."""
     stepped = after(record(3), request())
 
-    assert isinstance(sessions.decide(stepped, request(position=3)), sessions.Answered)
+    assert isinstance(sessions.decide(stepped, request(position=3), NOW), sessions.Answered)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,7 @@ def test_another_request_from_an_old_position_conflicts(other):
     stepped = after(record(), request(position=0))
 
     with pytest.raises(PositionConflictError):
-        sessions.decide(stepped, request(position=0, **other))
+        sessions.decide(stepped, request(position=0, **other), NOW)
 
 
 def test_a_retry_from_another_epoch_conflicts():
@@ -181,7 +186,7 @@ def test_a_retry_from_another_epoch_conflicts():
     stepped = after(record(), request(position=0))
 
     with pytest.raises(PositionConflictError):
-        sessions.decide(stepped, request(position=0, epoch=8))
+        sessions.decide(stepped, request(position=0, epoch=8), NOW)
 
 
 def test_the_replay_window_keeps_the_last_requests():
@@ -192,9 +197,11 @@ def test_the_replay_window_keeps_the_last_requests():
 
     assert REPLAY_WINDOW == len(current.replays)
     for position in range(1, REPLAY_WINDOW + 1):
-        assert isinstance(sessions.decide(current, request(position=position)), sessions.Answered)
+        assert isinstance(
+            sessions.decide(current, request(position=position), NOW), sessions.Answered
+        )
     with pytest.raises(PositionConflictError):
-        sessions.decide(current, request(position=0))
+        sessions.decide(current, request(position=0), NOW)
 
 
 def test_a_long_answer_is_computed_again_from_the_row_before():
@@ -203,14 +210,14 @@ def test_a_long_answer_is_computed_again_from_the_row_before():
     long = np.zeros(MAX_STORED_ANSWER_BYTES // 4 + 1, np.float32)
     stepped = after(before, request(position=2), outputs=long)
 
-    decision = sessions.decide(stepped, request(position=2))
+    decision = sessions.decide(stepped, request(position=2), NOW)
 
     assert isinstance(decision, sessions.Recompute)
     assert before.row is decision.replay.row_before
     again = after(stepped, request(position=3))
     assert not any(isinstance(replay, LongReplay) for replay in again.replays)
     with pytest.raises(PositionConflictError):
-        sessions.decide(again, request(position=2))
+        sessions.decide(again, request(position=2), NOW)
 
 
 def test_a_state_of_other_weights_is_refused():
@@ -224,23 +231,23 @@ def test_a_state_of_other_weights_is_refused():
     )
 
     with pytest.raises(FingerprintMismatchError):
-        sessions.new_life(SIGNATURE, asked)
+        sessions.new_life(sessions.fresh_record(SIGNATURE, NOW, None), asked)
 
 
 def test_a_step_that_must_begin_a_session_does_not_go_on_with_one():
     """A caller who saw no session is told that there is one by now."""
-    assert isinstance(sessions.decide(None, request(must_begin=True)), sessions.Proceed)
+    assert isinstance(sessions.decide(None, request(must_begin=True), NOW), sessions.Proceed)
     with pytest.raises(PositionConflictError, match="there is one"):
-        sessions.decide(record(0), request(must_begin=True))
+        sessions.decide(record(0), request(must_begin=True), NOW)
 
 
 def test_no_session_passes_the_last_position():
     """Beyond what a JSON number tells exactly no request could name the position again."""
     last = record(MAX_POSITION)
 
-    assert isinstance(sessions.decide(record(MAX_POSITION - 1), request()), sessions.Proceed)
+    assert isinstance(sessions.decide(record(MAX_POSITION - 1), request(), NOW), sessions.Proceed)
     with pytest.raises(InvalidRequestError, match="reset it"):
-        sessions.decide(last, request())
+        sessions.decide(last, request(), NOW)
 
 
 class Waiting:
@@ -253,7 +260,7 @@ class Waiting:
 
 def test_turns_give_each_session_one_job_at_a_time_in_order():
     """The second job of a session waits until the first is done."""
-    turns = sessions.Turns()
+    turns = sessions.Turns[Waiting]()
     first, second, other = Waiting("1", "a"), Waiting("2", "a"), Waiting("3", "b")
     for job in (first, second, other):
         turns.add(job)
@@ -267,7 +274,7 @@ def test_turns_give_each_session_one_job_at_a_time_in_order():
 
 def test_an_unfinished_job_goes_behind_the_others():
     """A long job gives way to those that wait, and comes again."""
-    turns = sessions.Turns()
+    turns = sessions.Turns[Waiting]()
     long, short = Waiting("long", "a"), Waiting("short", "b")
     turns.add(long)
     assert [long] == list(turns.take(1))
@@ -280,7 +287,7 @@ def test_an_unfinished_job_goes_behind_the_others():
 
 def test_turns_forget_sessions_that_have_no_jobs():
     """Nothing is kept of a session that waits for nothing."""
-    turns = sessions.Turns()
+    turns = sessions.Turns[Waiting]()
     job = Waiting("1", "a")
     turns.add(job)
     list(turns.take(1))
@@ -289,3 +296,82 @@ def test_turns_forget_sessions_that_have_no_jobs():
 
     assert not turns.is_out(job.key)
     assert (0, False) == (len(turns), turns.has_ready)
+
+
+def expiring(ttl_s=10.0):
+    """Return the record of a session that was last touched now."""
+    return replace(record(5), touched_at=NOW, ttl_s=ttl_s)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request(),
+        request(position=5),
+        request(position=0),
+        LookRequest(key=KEY),
+        ForkRequest(key=KEY, target="bob"),
+    ],
+    ids=["step", "step-at-position", "step-at-0", "look", "fork"],
+)
+def test_an_ended_session_is_told_from_an_unknown_one(asked):
+    """Until somebody begins it anew, a session past its time to live is gone, not absent."""
+    assert isinstance(sessions.decide(expiring(), replace_position(asked), NOW + 9.9), KINDS)
+    with pytest.raises(SessionExpiredError, match="10 s"):
+        sessions.decide(expiring(), asked, NOW + 10.0)
+
+
+KINDS = sessions.Proceed | sessions.Answered
+
+
+def replace_position(asked):
+    """Return a request that the session at position 5 would take."""
+    return replace(asked, position=5) if isinstance(asked, AdvanceRequest) else asked
+
+
+@pytest.mark.parametrize("asked", [ResetRequest(key=KEY), DeleteRequest(key=KEY)])
+def test_an_ended_session_can_be_reset_and_deleted(asked):
+    """Both end its being told as ended."""
+    assert isinstance(sessions.decide(expiring(), asked, NOW + 99), sessions.Proceed)
+
+
+def test_a_session_is_forgotten_after_its_tombstone():
+    """Long after its end it counts as none, and at once for who means to begin it."""
+    asked = LookRequest(key=KEY)
+
+    assert sessions.known(expiring(), asked, NOW + 19.9, 10.0) is not None
+    assert sessions.known(expiring(), asked, NOW + 20.0, 10.0) is None
+    assert sessions.known(expiring(), request(must_begin=True), NOW + 11.0, 10.0) is None
+    assert sessions.known(record(5), asked, NOW + 1e9, 10.0) is not None
+
+
+def test_each_step_puts_the_end_off():
+    """The time to live slides from the last applied request, and steps keep it."""
+    stepped = after(replace(expiring(), touched_at=NOW - 5), request())
+
+    assert (NOW, 10.0, NOW + 10) == (stepped.touched_at, stepped.ttl_s, stepped.expires_at)
+
+
+def test_a_reset_sets_the_time_to_live():
+    """A new life has the time to live that it is given, or the default."""
+    fresh = sessions.fresh_record(SIGNATURE, NOW, 60.0)
+
+    assert 5.0 == sessions.new_life(fresh, ResetRequest(key=KEY, ttl_s=5.0)).ttl_s
+    assert 60.0 == sessions.new_life(fresh, ResetRequest(key=KEY)).ttl_s
+
+
+def test_a_fork_inherits_all_but_the_replays():
+    """A copy is at the same place with the same state and time to live, in a life of its own."""
+    original = after(expiring(), request())
+
+    copy = sessions.forked(original, NOW + 3)
+
+    assert (original.position, original.fingerprint, 10.0, NOW + 3, ()) == (
+        copy.position,
+        copy.fingerprint,
+        copy.ttl_s,
+        copy.touched_at,
+        copy.replays,
+    )
+    assert original.row.tolist() == copy.row.tolist()
+    assert original.epoch != copy.epoch

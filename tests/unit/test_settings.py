@@ -20,7 +20,23 @@ def test_models_keep_their_order():
     """Options may repeat, and the first model stays first."""
     read = settings("--model", "b=b.keras", "--model", "a=dir/a=1.keras")
 
-    assert [("b", Path("b.keras")), ("a", Path("dir/a=1.keras"))] == list(read.model.items())
+    assert [("b", (Path("b.keras"),)), ("a", (Path("dir/a=1.keras"),))] == list(read.model.items())
+
+
+def test_a_model_may_have_earlier_versions():
+    """Files of one name belong together, the current one first."""
+    read = settings("--model", "a=new.keras", "--model", "b=b.keras", "--model", "a=old.keras")
+
+    assert (Path("new.keras"), Path("old.keras")) == read.model["a"]
+    assert ["a", "b"] == list(read.model)
+
+
+def test_a_password_is_not_printed():
+    """The settings that the log shows hide who talks to Redis."""
+    read = settings("--store", "rediss://user:secret@redis:6379/0")
+
+    assert "secret" not in read.model_dump_json()
+    assert "rediss://user:secret@redis:6379/0" == read.store
 
 
 def test_the_environment_says_the_same(monkeypatch):
@@ -38,7 +54,8 @@ def test_the_environment_says_the_same(monkeypatch):
     [
         (["--model", "vowels.keras"], "expected NAME=PATH"),
         (["--model", "a/b=x.keras"], "expected NAME=PATH"),
-        (["--model", "a=x.keras", "--model", "a=y.keras"], "two models are called 'a'"),
+        (["--store", "mongodb://x"], "should match pattern"),
+        (["--default-ttl-s", "0"], "greater than 0"),
         (["--port", "70000"], "less than or equal to 65535"),
         (["--max-pending", "none"], "valid integer"),
         (["--arena-rows", "10"], "at least three times max_pending"),

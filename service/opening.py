@@ -1,0 +1,291 @@
+"""What a job's turn begins with: its session, and what the rules make of its request.
+
+Asks the store where the sessions at hand are not enough: for those that are not there, and in a
+store that others write to for every answer that no commit would confirm. Changes no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from service import sessions
+from service.arena import Arena, unplaced
+from service.domain import (
+    TOMBSTONE_S,
+    AdvanceRequest,
+    DeleteRequest,
+    EndedReply,
+    ForkRequest,
+    ImportRequest,
+    Record,
+    Reply,
+    ResetRequest,
+    SessionKey,
+    SessionReply,
+    Signature,
+)
+from service.errors import (
+    FingerprintMismatchError,
+    LostUpdateError,
+    ServiceError,
+    SessionDamagedError,
+    SessionExistsError,
+)
+from service.jobs import Change, Job, Live, Run
+from service.stores.base import Damaged, Loaded, Lost, SessionStore
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another version of the model runs it.
+
+    Attributes:
+        fingerprint: Of that version.
+    """
+
+    fingerprint: str
+
+
+Opening = Run | Change | Elsewhere | Reply | Exception
+"""Steps to take, a change to commit, whose it is, or the answer already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long sessions last where nobody says otherwise.
+
+    Attributes:
+        ttl_s: How long after its last request a new session ends; None means never.
+        tombstone_s: How long an ended session is told from one that never was.
+        idle_s: How long after its last request a session's row stays at hand.
+    """
+
+    ttl_s: float | None = None
+    tombstone_s: float = TOMBSTONE_S
+    idle_s: float = 3600.0
+
+
+class Opener:
+    """What begins the turns of the sessions of one model."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        arena: Arena,
+        store: SessionStore,
+        lifetimes: Lifetimes,
+        versions: Collection[str],
+        clock: Callable[[], float],
+        *,
+        is_alone: bool,
+    ) -> None:
+        """Bring the parts together.
+
+        Args:
+            signature: What the model takes and gives.
+            arena: The sessions at hand.
+            store: Where sessions are kept.
+            lifetimes: How long.
+            versions: Fingerprints of the other versions of the model that run here.
+            clock: Tells the seconds since 1970.
+            is_alone: Whether nobody else writes to the store's sessions of this model.
+        """
+        self._is_alone = is_alone
+        self._signature = signature
+        self._arena = arena
+        self._store = store
+        self._lifetimes = lifetimes
+        self._versions = versions
+        self._clock = clock
+
+    async def open_all(self, jobs: Sequence[Job]) -> list[Opening]:
+        """Begin the turns of jobs of different sessions; ask the store once, or not at all."""
+        now = self._clock()
+        openings: dict[SessionKey, Opening] = {}
+        unsure = []
+        for job in jobs:
+            live = self._arena.find(job.key, now)
+            opening = None if live is None else self._open_at_hand(job, live, now)
+            if opening is None:
+                unsure.append(job)
+            else:
+                openings[job.key] = opening
+        if unsure:
+            openings |= await self._open_from_store(unsure, now)
+        return [openings[job.key] for job in jobs]
+
+    def _open_at_hand(self, job: Job, live: Live, now: float) -> Opening | None:
+        """Open a job with what is at hand; None where only the store can tell."""
+        if isinstance(job.request, ForkRequest):
+            return None  # the second session is not at hand
+        opening = self._open(job, live, None, now)
+        if self._is_alone or isinstance(opening, Change):
+            return opening
+        if isinstance(opening, Run):
+            if not opening.is_replay:
+                return opening
+            self._arena.free(opening.slot)
+        # Had it begun from a stale record, no commit would find that out.
+        return None
+
+    async def _open_from_store(self, jobs: Sequence[Job], now: float) -> dict[SessionKey, Opening]:
+        keys = {job.key for job in jobs}
+        keys |= {job.request.target_key for job in jobs if isinstance(job.request, ForkRequest)}
+        try:
+            loaded = await self._store.load_many(list(keys))
+        except ServiceError as error:
+            return {job.key: error for job in jobs}
+        stored = dict(zip(keys, loaded, strict=True))
+        return {
+            job.key: self._open(job, self._take(job.key, stored[job.key], now), stored, now)
+            for job in jobs
+        }
+
+    def _take(self, key: SessionKey, loaded: Loaded, now: float) -> Live | LostUpdateError:
+        """Return a session that was just loaded, at hand if its row can be."""
+        if isinstance(loaded, Record) and loaded.fingerprint == self._signature.fingerprint:
+            return self._arena.place(key, loaded, now)
+        self._arena.forget(key)
+        return LostUpdateError(key.client_id) if isinstance(loaded, Lost) else unplaced(loaded, now)
+
+    def _open(
+        self,
+        job: Job,
+        live: Live | LostUpdateError,
+        loaded: dict[SessionKey, Loaded] | None,
+        now: float,
+    ) -> Opening:
+        """Decide what a job does, the guard of one job.
+
+        Args:
+            job: What is asked.
+            live: Its session, or that steps of it were lost.
+            loaded: What was loaded for it, or None.
+            now: Seconds since 1970.
+        """
+        if isinstance(live, LostUpdateError):
+            return live
+        try:
+            stored = live.stored
+            if isinstance(stored, Damaged):
+                self._check_discards(job, stored)
+                record = None
+            else:
+                record = sessions.known(stored, job.request, now, self._lifetimes.tombstone_s)
+            if record is None and stored is not None:
+                self._arena.forget(job.key)
+                live = unplaced(stored, now)
+            return self._decide(job, live, record, loaded or {}, now)
+        except Exception as error:  # noqa: BLE001 - one job's fault is not the others'
+            return error
+
+    def _decide(
+        self,
+        job: Job,
+        live: Live,
+        record: Record | None,
+        loaded: dict[SessionKey, Loaded],
+        now: float,
+    ) -> Opening:
+        request = job.request
+        if isinstance(request, DeleteRequest) and isinstance(live.stored, Damaged):
+            decision: sessions.Decision = sessions.Proceed()  # _check_discards() let it pass
+        else:
+            decision = sessions.decide(record, request, now)
+        if isinstance(request, AdvanceRequest):
+            return self._open_run(job, request, live, record, decision, now)
+        if isinstance(request, ResetRequest | ImportRequest):
+            return self._open_new_life(job, request, live, now)
+        if isinstance(request, DeleteRequest):
+            return Change(job, job.key, live.stored, None, EndedReply(), live)
+        assert record is not None, "decide() refuses absent sessions"
+        if isinstance(request, ForkRequest):
+            return self._open_fork(job, request, record, loaded[request.target_key], now)
+        return session_reply(record)
+
+    def _open_new_life(
+        self, job: Job, request: ResetRequest | ImportRequest, live: Live, now: float
+    ) -> Opening:
+        version = request.fingerprint if isinstance(request, ImportRequest) else None
+        if version is not None and version in self._versions:
+            return Elsewhere(version)
+        after = sessions.new_life(self._fresh(now), request)
+        return Change(job, job.key, live.stored, after, session_reply(after), live)
+
+    def _open_run(
+        self,
+        job: Job,
+        request: AdvanceRequest,
+        live: Live,
+        record: Record | None,
+        decision: sessions.Decision,
+        now: float,
+    ) -> Opening:
+        start = record or self._fresh(now)
+        is_ours = start.fingerprint == self._signature.fingerprint
+        # An answer that holds no state is the same whatever the model is by now.
+        if isinstance(decision, sessions.Answered) and (is_ours or decision.reply.row is None):
+            return replace(decision.reply, replayed=True)
+        if start.fingerprint in self._versions:
+            return Elsewhere(start.fingerprint)
+        if not is_ours:
+            raise FingerprintMismatchError(
+                self._signature.fingerprint,
+                start.fingerprint,
+                "reset it, or take its state over: PUT what GET of its state gives, without the"
+                " fingerprint",
+            )
+        if isinstance(decision, sessions.Recompute):
+            replay = decision.replay
+            slot = self._arena.slot_with(replay.row_before, replay.has_output_before)
+            start = replace(start, position=replay.start)
+            return Run(job, request, live, start, b"", slot, is_replay=True)
+        assert isinstance(decision, sessions.Proceed), "answered above"
+        return Run(job, request, live, start, decision.digest, live.slot)
+
+    def _open_fork(
+        self,
+        job: Job,
+        request: ForkRequest,
+        record: Record,
+        target: Loaded,
+        now: float,
+    ) -> Opening:
+        if isinstance(target, Damaged | Lost) or (
+            sessions.known(target, request, now, self._lifetimes.tombstone_s) is not None
+        ):
+            raise SessionExistsError(request.target)
+        after = sessions.forked(record, now)
+        return Change(job, request.target_key, target, after, session_reply(after), None)
+
+    def _fresh(self, now: float) -> Record:
+        return sessions.fresh_record(self._signature, now, self._lifetimes.ttl_s)
+
+    @staticmethod
+    def _check_discards(job: Job, damaged: Damaged) -> None:
+        """Refuse what would need the record that is damaged.
+
+        Raises:
+            SessionDamagedError: Only what puts another state in its place may run.
+        """
+        request = job.request
+        if (
+            isinstance(request, ResetRequest | ImportRequest | DeleteRequest)
+            and request.position is None
+            and request.epoch is None
+        ):
+            return
+        raise SessionDamagedError(job.key.client_id, damaged.reason)
+
+
+def session_reply(record: Record) -> SessionReply:
+    """Return a session as its caller sees it."""
+    return SessionReply(
+        position=record.position,
+        epoch=record.epoch,
+        fingerprint=record.fingerprint,
+        row=record.row,
+        has_output=record.has_output,
+        ttl_s=record.ttl_s,
+    )
