@@ -1,4 +1,4 @@
-"""The command line: `lstm-service serve` and `lstm-service models`."""
+"""The command line: `lstm-service serve`, `models`, `sessions` and `store`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service import __version__
+from service.commands.parser import add_parsers
 from service.models import ModelFileError, bundled_models, read_signature
 from service.settings import Settings, add_options, read_settings
 
@@ -24,12 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Those behind the program's name; None means the process's own.
 
     Returns:
-        The exit status: 0, or 2 where an argument or a file is at fault.
+        The exit status: 0, or 2 where an argument, a file or the store is at fault; `sessions` has
+        1 for a session.
     """
     options = _parser().parse_args(arguments)
     try:
         if options.command == "models":
             return _print_models(options.files)
+        if options.command in ("sessions", "store"):
+            from service.commands.run import run
+
+            return run(options)
         return _serve(read_settings(options))
     except (ModelFileError, OSError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
@@ -63,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="a .keras file; none: the bundled ones"
     )
+    add_parsers(commands)
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from service.transport.problem import Answer
 Scope = Any
 Receive = Any
 Send = Any
+Headers = dict[bytes, bytes]
 _T = TypeVar("_T")
 
 _WATCH_AFTER_S = 0.01
@@ -40,7 +42,7 @@ class Call:
     scope: Scope
     receive: Receive
     parameters: dict[str, str]
-    headers: dict[bytes, bytes]
+    headers: Headers
     max_body_bytes: int
     has_read_body: bool = False
 
@@ -50,17 +52,20 @@ class Call:
         query: bytes = self.scope["query_string"]
         return query
 
-    async def read_body(self) -> bytes:
-        """Read a JSON body.
+    async def read_body(self, check: Callable[[Headers], None] | None = None) -> bytes:
+        """Read the body.
+
+        Args:
+            check: Looks at what the headers say that it is; None means `check_json`.
 
         Raises:
-            UnsupportedMediaTypeError: It says that it is something else.
+            UnsupportedMediaTypeError: It says that it is something else than is wanted.
             BodyTooLargeError: It is over the limit; what is over it was not kept.
             ClientGoneError: The caller left before its end.
         """
-        check_json(self.headers)
+        (check or check_json)(self.headers)
         limit = self.max_body_bytes
-        length = self.headers.get(b"content-length", b"")
+        length = self.headers.get(b"content-length", b"").lstrip(b"0")
         # The server has checked that it is a number; one of too many digits is not converted.
         if len(length) > len(str(limit)) or int(length or 0) > limit:
             raise BodyTooLargeError(limit)
@@ -147,7 +152,7 @@ class Call:
                 watcher.cancel()
 
 
-def check_json(headers: dict[bytes, bytes]) -> None:
+def check_json(headers: Headers) -> None:
     """Check that a body is said to be JSON, or not said to be anything.
 
     Raises:
@@ -163,6 +168,15 @@ def check_json(headers: dict[bytes, bytes]) -> None:
         charsets = [p.partition("=")[2].strip(' "') for p in parameters if "charset" in p]
         if not is_json or any(charset not in ("utf-8", "utf8") for charset in charsets):
             raise UnsupportedMediaTypeError(content_type.decode("latin-1")[:100])
+    check_plain(headers)
+
+
+def check_plain(headers: Headers) -> None:
+    """Check that a body is not compressed.
+
+    Raises:
+        UnsupportedMediaTypeError: It is.
+    """
     encoding = headers.get(b"content-encoding")
     if encoding not in (None, b"", b"identity"):
         raise UnsupportedMediaTypeError(f"{encoding.decode('latin-1')[:100]}-encoded")

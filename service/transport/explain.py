@@ -98,6 +98,10 @@ def _message(details: ErrorDetails, known: str) -> str:
         return f"expected at most {context['max_length']} values, got {context['actual_length']}"
     if kind == "less_than" and isinstance(value, int):
         expected: str | None = f"an integer below {context['lt']}"
+    elif kind == "greater_than" and context["gt"] == 0:
+        expected = "a number over 0"
+    elif kind == "less_than_equal":
+        expected = f"a number of at most {context['le']:.0f}"
     else:
         expected = _EXPECTED.get(kind)
     return f"expected {expected or details['msg']}, got {describe(value)}"

@@ -32,10 +32,12 @@ class ModelHandlers:
         return Answer(200, b'{"status":"ok"}')
 
     async def readyz(self, _: Call) -> Answer:
-        """Say whether every engine takes requests."""
+        """Say whether every engine takes requests, and the store commits."""
         missing = [name for name, engine in self._engines.items() if not engine.is_ready]
         if missing:
             raise NotReadyError(missing)
+        for engine in self._engines.values():
+            await engine.check_store()
         return Answer(200, b'{"status":"ready"}')
 
     async def metrics(self, _: Call) -> Answer:

@@ -1,4 +1,4 @@
-"""The operations on sessions: step, sequence, steps, reset, state, list, look, end."""
+"""The operations on sessions: step, sequence, steps, list, look, end."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ from service.errors import (
 from service.transport import render
 from service.transport.calls import Call, ClientGoneError
 from service.transport.explain import shorten
-from service.transport.parse import (
-    parse_import,
-    parse_reset,
-    parse_sequence,
-    parse_step,
-)
+from service.transport.parse import parse_sequence, parse_step
 from service.transport.parse_steps import Row, client_id_error, parse_steps
 from service.transport.problem import Answer
 from service.transport.query import parse_page, parse_preconditions
@@ -99,28 +94,6 @@ class SessionHandlers:
         engine = find_engine(self._engines, call.parameters)
         rows = parse_steps(await call.read_body(), engine.signature)
         return Answer(200, render.render_steps(await _ask_all(call, engine, rows)))
-
-    async def reset_states(self, call: Call) -> Answer:
-        """Begin a new life."""
-        engine, key = find_session(self._engines, call.parameters)
-        request = parse_reset(await call.read_body(), engine.signature, key)
-        reply = cast(SessionReply, await call.ask(engine, request))
-        return Answer(200, render.render_reset(reply))
-
-    async def get_state(self, call: Call) -> Answer:
-        """Export a session."""
-        engine, key = find_session(self._engines, call.parameters)
-        reply = cast(SessionReply, await call.ask(engine, LookRequest(key=key)))
-        return Answer(200, render.render_state(reply, engine.signature))
-
-    async def put_state(self, call: Call) -> Answer:
-        """Import a session."""
-        engine, key = find_session(self._engines, call.parameters)
-        position, epoch = parse_preconditions(call.query)
-        body = await call.read_body()
-        request = parse_import(body, engine.signature, key, position=position, epoch=epoch)
-        reply = cast(SessionReply, await call.ask(engine, request))
-        return Answer(200, render.render_session(reply, key.client_id))
 
     async def look(self, call: Call) -> Answer:
         """Tell where a session is."""

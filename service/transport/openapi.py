@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,8 @@ def _operation(route: Route) -> dict[str, Any]:
                 "application/json": {
                     "schema": refs[0] if len(refs) == 1 else {"anyOf": refs},
                     "examples": _examples(route.bodies),
-                }
+                },
+                **_binary(route.binary_bodies),
             },
         }
     return operation
@@ -172,7 +173,15 @@ def _reply(route: Route) -> dict[str, Any]:
         "schema": {"$ref": _REF.format(model=route.reply.__name__)},
         "examples": _examples([route.reply]),
     }
-    return {"description": description, "content": {"application/json": content}}
+    contents = {"application/json": content, **_binary(route.binary_replies)}
+    return {"description": description, "content": contents}
+
+
+def _binary(kinds: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        media_type: {"schema": {"type": "string", "format": "binary", "description": what}}
+        for media_type, what in kinds.items()
+    }
 
 
 def _problems(route: Route) -> dict[str, Any]:

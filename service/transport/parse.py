@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain
 from struct import Struct
 
 import numpy as np
@@ -17,15 +16,12 @@ from service.domain import (
     AdvanceRequest,
     Bool,
     Float32,
-    ImportRequest,
-    ResetRequest,
     SessionKey,
     Signature,
 )
-from service.errors import Problem
 from service.transport import schema
 from service.transport.documents import PartsLimit, read
-from service.transport.explain import Location, describe, invalid, shorten, wrong
+from service.transport.explain import Location, describe, wrong
 
 MAX_OUTPUT_VALUES = 2_000_000
 """A longer answer would take too long to write: the event loop stands still meanwhile."""
@@ -115,54 +111,9 @@ def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Fl
     if document.mask is None:
         return np.stack(sequences), None
     if len(document.mask) != len(sequences):
-        raise wrong(("mask",), _count("rows", len(sequences), len(document.mask)))
+        raise wrong(("mask",), count("rows", len(sequences), len(document.mask)))
     masks = [_mask(row, num_steps, ("mask", i)) for i, row in enumerate(document.mask)]
     return np.stack(sequences), np.array(masks, np.bool_)
-
-
-def parse_reset(body: bytes, signature: Signature, key: SessionKey) -> ResetRequest:
-    """Read a `ResetBody`, or nothing at all.
-
-    Raises:
-        InvalidRequestError: It is not one, or does not fit the model.
-    """
-    document = read(schema.ResetBody, body) if body else schema.ResetBody()
-    return ResetRequest(
-        key=key,
-        row=None if document.states is None else _row(document.states, signature),
-        position=document.position,
-        epoch=document.epoch,
-    )
-
-
-def parse_import(
-    body: bytes,
-    signature: Signature,
-    key: SessionKey,
-    *,
-    position: int | None,
-    epoch: int | None,
-) -> ImportRequest:
-    """Read an `ImportBody`; `position` and `epoch` are the preconditions, from the query.
-
-    Raises:
-        InvalidRequestError: It is not one, or does not fit the model.
-    """
-    document = read(schema.ImportBody, body, count_strings=_num_strings_of_import)
-    flags = document.has_output
-    num_flags = signature.num_recurrent
-    if flags is not None and len(flags) != num_flags:
-        text = f"expected {num_flags} values, one a recurrent layer, got {len(flags)}"
-        raise wrong(("has_output",), text)
-    return ImportRequest(
-        key=key,
-        row=_row(document.states, signature),
-        has_output=np.array([document.position > 0] * num_flags if flags is None else flags, bool),
-        new_position=document.position,
-        fingerprint=document.fingerprint,
-        position=position,
-        epoch=epoch,
-    )
 
 
 def parse_binary_step(frame: bytes, signature: Signature) -> Float32:
@@ -204,7 +155,7 @@ def vector(values: Sequence[float], signature: Signature, where: Location) -> Fl
     size = signature.input_size
     if len(values) != size:
         kind = "numbers" if signature.vocabulary is None else "integer"
-        raise wrong(where, _count(kind, size, len(values)))
+        raise wrong(where, count(kind, size, len(values)))
     if signature.vocabulary is not None:
         _check_tokens(values, signature.vocabulary, where)
     return np.frombuffer(_packer(size).pack(*values), np.float32).reshape(1, size)
@@ -217,7 +168,7 @@ def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Loca
     size = signature.input_size
     for index, row in enumerate(rows):
         if len(row) != size:
-            raise wrong((*where, index), _count("numbers", size, len(row)))
+            raise wrong((*where, index), count("numbers", size, len(row)))
         if signature.vocabulary is not None:
             _check_tokens(row, signature.vocabulary, (*where, index))
     pack = _packer(size).pack
@@ -231,10 +182,6 @@ def _check_num_outputs(what: str, num_vectors: int, signature: Signature) -> Non
         answer = f"{what} with {signature.output_size} outputs each give {num_values}"
         text = f"expected an answer of at most {MAX_OUTPUT_VALUES} values, but {answer}"
         raise wrong(("inputs",), f"{text}; send it in pieces")
-
-
-def _num_strings_of_import(document: schema.ImportBody) -> int:
-    return int(document.fingerprint is not None)
 
 
 def _check_tokens(values: Sequence[float], vocabulary: int, where: Location) -> None:
@@ -252,25 +199,6 @@ def _mask(values: list[bool] | None, num_steps: int, where: Location) -> Bool | 
     return np.array(values, np.bool_)
 
 
-def _row(states: Sequence[Sequence[float]], signature: Signature) -> Float32:
-    """Return the vectors side by side, `(state_size,)` float32."""
-    layout = signature.state_layout
-    if len(states) != len(layout):
-        expected = f"expected {len(layout)} vectors ({', '.join(_vector_names(signature))})"
-        raise wrong(("states",), f"{shorten(expected)}, got {len(states)}")
-    problems = [
-        Problem(("states", index), _count("numbers", part.size, len(values)))
-        for index, (values, part) in enumerate(zip(states, layout, strict=True))
-        if len(values) != part.size
-    ]
-    if problems:
-        raise invalid(problems)
-    return np.fromiter(chain.from_iterable(states), np.float32, signature.state_size)
-
-
-def _vector_names(signature: Signature) -> list[str]:
-    return [f"{part.role} of {part.layer}" for part in signature.state_layout]
-
-
-def _count(noun: str, expected: int, actual: int) -> str:
+def count(noun: str, expected: int, actual: int) -> str:
+    """Say how many of what were expected, and how many came."""
     return f"expected {expected} {noun}, got {actual}"

@@ -28,7 +28,7 @@ def render_advance(reply: AdvanceReply, signature: Signature) -> bytes:
         "replayed": reply.replayed,
     }
     if reply.row is not None:
-        document["states"] = _states(reply.row, signature)
+        document["states"] = states_of(reply.row, signature)
     return dump(document)
 
 
@@ -67,6 +67,7 @@ def render_session(reply: SessionReply, client_id: str) -> bytes:
             "position": reply.position,
             "epoch": reply.epoch,
             "fingerprint": reply.fingerprint,
+            "ttl_s": reply.ttl_s,
         }
     )
 
@@ -78,7 +79,7 @@ def render_state(reply: SessionReply, signature: Signature) -> bytes:
             "position": reply.position,
             "epoch": reply.epoch,
             "fingerprint": reply.fingerprint,
-            "states": _states(reply.row, signature),
+            "states": states_of(reply.row, signature),
             "has_output": reply.has_output,
         }
     )
@@ -139,7 +140,8 @@ def _as_list(array: npt.NDArray[np.generic]) -> object:
     return array.tolist()
 
 
-def _states(row: Float32, signature: Signature) -> list[Float32]:
+def states_of(row: Float32, signature: Signature) -> list[Float32]:
+    """Return the vectors of a row: h and c of every layer, in Keras's order."""
     vectors = []
     start = 0
     for part in signature.state_layout:

@@ -100,12 +100,21 @@ class SessionDocument(_Reply):
     """Where a session is."""
 
     model_config = _example(
-        {"client_id": "pump-1", "position": 42, "epoch": _EPOCH, "fingerprint": _FINGERPRINT}
+        {
+            "client_id": "pump-1",
+            "position": 42,
+            "epoch": _EPOCH,
+            "fingerprint": _FINGERPRINT,
+            "ttl_s": 3600.0,
+        }
     )
     client_id: str
     position: Position
     epoch: Epoch
     fingerprint: str
+    ttl_s: float | None = Field(
+        description="How long after its last applied request it ends, in seconds; null: never."
+    )
 
 
 class StateDocument(_Reply):

@@ -36,8 +36,10 @@ class Route:
         tag: What it is shown with.
         bodies: What the body may be.
         is_body_required: Whether there must be a body, if there may be one.
+        binary_bodies: What a body that is not JSON may be, by media type: what it holds.
         query: OpenAPI parameters.
         reply: What it answers; None: nothing, or text.
+        binary_replies: As `binary_bodies`, for callers that accept them.
         is_reply_text: Whether it answers plain text.
         reply_status: With which status.
         errors: What it answers otherwise, beyond what every operation may.
@@ -52,8 +54,10 @@ class Route:
     tag: str
     bodies: tuple[type[BaseModel], ...] = ()
     is_body_required: bool = True
+    binary_bodies: Mapping[str, str] = field(default_factory=dict)
     query: tuple[dict[str, Any], ...] = ()
     reply: type[BaseModel] | None = None
+    binary_replies: Mapping[str, str] = field(default_factory=dict)
     is_reply_text: bool = False
     reply_status: int = 200
     errors: tuple[type[ServiceError], ...] = ()

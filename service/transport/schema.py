@@ -16,6 +16,8 @@ FLOAT32_ROUNDING_LIMIT = 3.4028235677973366e38
 """The first real number that would become infinity as a float32."""
 MAX_STEPS_ROWS = 1024
 """Most rows of one `StepsBody`."""
+MAX_TTL_S = 10 * 365 * 24 * 3600.0
+"""The longest time to live, ten years, in seconds."""
 MAX_POSITION = 2**53
 """Beyond it, numbers in JSON are not exact everywhere."""
 
@@ -54,6 +56,7 @@ ExpectedEpoch = Annotated[
 ]
 ReturnState = Annotated[bool, Field(description="Answer with the state after the last step too.")]
 ClientId = Annotated[str, Field(json_schema_extra={"pattern": CLIENT_ID_PATTERN})]
+TimeToLive = Annotated[float, Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)]
 Fingerprint = Annotated[
     str,
     Field(max_length=128, description="SHA-256 of the model's configuration and weights."),
@@ -168,15 +171,40 @@ class TokenStepsBody(StepsBody):
 class ResetBody(BaseModel):
     """A new life of a session at position 0. The body may be left out."""
 
-    model_config = _strict({}, {"states": [[0.0, 0.1], [0.0, 0.2]]}, {"position": 41})
+    model_config = _strict(
+        {}, {"states": [[0.0, 0.1], [0.0, 0.2]]}, {"position": 41}, {"ttl_s": 3600}
+    )
     states: RealMatrix | None = Field(
         None, description="h and c of every recurrent layer, in Keras's order; none means zeros."
+    )
+    ttl_s: TimeToLive | None = Field(
+        None,
+        description="How long after its last applied request the session ends, in seconds. Left"
+        " out: as the service is set up, by default never.",
     )
     position: ExpectedPosition = None
     epoch: ExpectedEpoch = None
 
 
-class ImportBody(BaseModel):
+class StateMetadata(BaseModel):
+    """What belongs to a state that is put back, but its numbers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    position: Position
+    epoch: ExpectedEpoch = Field(
+        None, description="Of the exported session, for information: an import begins a new life."
+    )
+    fingerprint: Fingerprint | None = Field(
+        None, description="Must be the model's. Left out: the state is taken if its shapes fit."
+    )
+    has_output: BoolVector | None = Field(
+        None,
+        description="For each recurrent layer, whether it has had a live step, so that a masked"
+        " step repeats its output. Left out: where the position is over 0.",
+    )
+
+
+class ImportBody(StateMetadata):
     """A state to put back: an export as it is, or one of another origin."""
 
     model_config = _strict(
@@ -189,16 +217,11 @@ class ImportBody(BaseModel):
             "has_output": [True],
         },
     )
-    position: Position
-    epoch: ExpectedEpoch = Field(
-        None, description="Of the exported session, for information: an import begins a new life."
-    )
-    fingerprint: Fingerprint | None = Field(
-        None, description="Must be the model's. Left out: the state is taken if its shapes fit."
-    )
     states: RealMatrix = Field(description="h and c of every recurrent layer, in Keras's order.")
-    has_output: BoolVector | None = Field(
-        None,
-        description="For each recurrent layer, whether it has had a live step, so that a masked"
-        " step repeats its output. Left out: where the position is over 0.",
-    )
+
+
+class ForkBody(BaseModel):
+    """A second session from the state of one."""
+
+    model_config = _strict({"client_id": "pump-1-what-if"})
+    client_id: ClientId = Field(description="Of the second session, which must not exist.")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 
-from service.domain import LookRequest, SessionKey
+from service.domain import LookRequest, SessionKey, SessionReply
 from service.engine import Engine
 from service.errors import DrainingError, ServiceError, SessionUnknownError
 from service.transport.calls import Receive, Scope, Send
@@ -94,4 +94,5 @@ async def _look(engine: Engine, key: SessionKey) -> tuple[int, int | None]:
     except SessionUnknownError as error:
         error.__traceback__ = None  # it holds the future that was waited for, and that the error
         return 0, None
+    assert isinstance(reply, SessionReply)
     return reply.position, reply.epoch

@@ -1,6 +1,7 @@
 """A service with two small models, for the tests of its transports."""
 
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,15 +14,16 @@ from lstm_core.weights import initialize
 from service.app import create_app
 from service.engine import Engine, EngineLimits
 from service.models import describe
+from service.stores.base import Commit, Damaged
 from service.stores.memory import MemoryStore
 
 LIMITS = EngineLimits(arena_rows=300, max_pending=100)
 X = [[0.1, -0.2, 0.3], [0.4, 0.5, -0.6], [-0.7, 0.8, 0.9]]
 
 
-def lstm(*, seed=0, go_backwards=False):
-    """Return an LSTM of 3 inputs and 5 units."""
-    spec = LSTMSpec(input_size=3, units=5)
+def lstm(*, seed=0, go_backwards=False, units=5):
+    """Return an LSTM of 3 inputs."""
+    spec = LSTMSpec(input_size=3, units=units)
     weights = initialize(spec, seed)
     return Recurrent(name="lstm", spec=spec, weights=weights, go_backwards=go_backwards)
 
@@ -47,10 +49,11 @@ def words():
     return Network("words", 1, (Embedding(name="table", table=table, mask_zero=False), lstm()))
 
 
-def make_engine(name, network, limits=LIMITS, max_sessions=50):
+def make_engine(name, network, limits=LIMITS, max_sessions=50, store=None, **options):
     """Return an engine of its own."""
     runtime = CpuRuntime(network, limits.arena_rows)
-    return Engine(describe(name, runtime), runtime, MemoryStore(max_sessions), limits)
+    store = store or MemoryStore(max_sessions)
+    return Engine(describe(name, runtime), runtime, store, limits, **options)
 
 
 def make_engines():
@@ -61,12 +64,41 @@ def make_engines():
 
 def make_app(engines=None, **options):
     """Return an application of the models."""
-    options = {
+    given: dict[str, Any] = {
         "render_metrics": lambda: (b"up 1\n", "text/plain; version=1.0.0"),
         "max_body_bytes": 4 * 1024 * 1024,
         "max_sequence_steps": 20_000,
     } | options
-    return create_app(engines or make_engines(), **options)
+    return create_app(engines or make_engines(), **given)
+
+
+class StoreWithDamage(MemoryStore):
+    """A store in which some sessions cannot be read."""
+
+    def __init__(self, *damaged):
+        super().__init__(50)
+        self.damaged = dict.fromkeys(damaged, Damaged(b"LSTM?", "the checksum does not fit"))
+
+    async def load_many(self, keys):
+        """Return what each key has."""
+        loaded = await super().load_many(keys)
+        return [self.damaged.get(key, stored) for key, stored in zip(keys, loaded, strict=True)]
+
+    async def commit_many(self, commits):
+        """Make each change whose session is as expected, as other stores do with damaged ones."""
+        outcomes = []
+        for commit in commits:
+            if commit.key in self.damaged and commit.before == self.damaged[commit.key]:
+                del self.damaged[commit.key]
+                outcomes += await super().commit_many([Commit(commit.key, None, commit.after)])
+            else:
+                outcomes += await super().commit_many([commit])
+        return outcomes
+
+    async def list_keys(self, limit, cursor):
+        """Return every key."""
+        keys, cursor = await super().list_keys(limit, cursor)
+        return [*keys, *self.damaged], cursor
 
 
 @asynccontextmanager

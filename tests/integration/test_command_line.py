@@ -1,11 +1,15 @@
 """`lstm-service` as it is typed."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from service.__main__ import main
 from service.models import bundled_models
+from tests.integration.stores_on_disk import fill, key, record
 
 
 def test_models_tells_what_the_bundled_files_hold(capsys):
@@ -46,3 +50,38 @@ def test_a_setting_that_makes_no_sense_names_the_option(capsys):
     assert 2 == main(["serve", "--port", "70000"])
 
     assert "--port: Input should be less than or equal to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["list", "export"])
+def test_a_reader_who_has_read_enough_causes_no_noise(action, tmp_path):
+    """`| head` ends the command quietly, but not as if all had been written."""
+    fill(tmp_path, {key(f"c{index}"): record() for index in range(2000)})
+    command = [sys.executable, "-m", "service", "sessions", action, "--data-dir", str(tmp_path)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+
+    assert (1, b"") == (process.returncode, told)
+
+
+def test_an_action_that_there_is_not_is_an_error_of_usage(capsys):
+    """As for every other option."""
+    with pytest.raises(SystemExit) as ended:
+        main(["sessions", "list", "--limit", "0"])
+
+    assert 2 == ended.value.code
+    assert "must be at least 1, not 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["safetensors", "redis", "sqlite3"])
+def test_the_start_waits_for_nothing_that_is_not_asked_for(module):
+    """A format or a store that is not in use is not imported."""
+    code = f"import sys, service.__main__, service.app; print({module!r} in sys.modules)"
+    root = Path(__file__).parents[2]
+    told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
+
+    assert b"False\n" == told.stdout

@@ -86,7 +86,13 @@ RESET_CASES = {
     "length": ('{"states": [[1], [1, 2, 3, 4, 5]]}', "states.0: expected 5 numbers, got 1"),
     "NaN": ('{"states": [[NaN, 2, 3, 4, 5], [1, 2, 3, 4, 5]]}', "states.0.0: expected a finite"),
     "flat": ('{"states": [1, 2]}', "states.0: expected an array"),
-    "ttl": ('{"ttl_s": 5}', "ttl_s: unknown field"),
+    "ttl 0": ('{"ttl_s": 0}', "ttl_s: expected a number over 0, got 0"),
+    "ttl -1": ('{"ttl_s": -1.5}', "ttl_s: expected a number over 0, got -1.5"),
+    "ttl forever": ('{"ttl_s": 1e10}', "ttl_s: expected a number of at most 315360000, got 1"),
+    "ttl infinity": ('{"ttl_s": 1e999}', "ttl_s: expected a finite number"),
+    "ttl NaN": ('{"ttl_s": NaN}', "ttl_s: expected a finite number"),
+    "ttl string": ('{"ttl_s": "5"}', "ttl_s: expected a number, got the string"),
+    "ttl flag": ('{"ttl_s": true}', "ttl_s: expected a number, got true"),
     "array": ("[]", "expected an object"),
 }
 GOOD_STATES = '"states": [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]'
@@ -106,6 +112,16 @@ IMPORT_CASES = {
     ),
     "beyond float32": ('{"position": 1, "states": [[1e39], [1]]}', "within float32"),
 }
+FORK_CASES = {
+    "empty": ("{}", "client_id: missing"),
+    "no body": ("", "not valid JSON: EOF"),
+    "number": ('{"client_id": 5}', "client_id: expected a string, got 5"),
+    "name": ('{"client_id": "a/b"}', "client_id: expected 1 to 128 characters"),
+    "empty name": ('{"client_id": ""}', "got an empty one"),
+    "dots": ('{"client_id": ".."}', "not . or .."),
+    "position": ('{"client_id": "bob", "position": 1}', "position: unknown field"),
+    "twice": ('{"client_id": "bob", "client_id": "eve"}', "client_id: given twice"),
+}
 CASES = [
     (method, path, name, body, expected)
     for method, path, cases in (
@@ -113,6 +129,7 @@ CASES = [
         ("POST", "sequence", SEQUENCE_CASES),
         ("POST", "reset_states", RESET_CASES),
         ("PUT", "state", IMPORT_CASES),
+        ("POST", "fork", FORK_CASES),
     )
     for name, (body, expected) in cases.items()
 ]

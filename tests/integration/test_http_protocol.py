@@ -45,6 +45,13 @@ async def test_a_length_of_many_digits_is_refused(client):
     assert 413 == answer.status_code
 
 
+async def test_a_length_with_leading_zeros_is_what_it_says(client):
+    """HTTP has them, and so has a client that pads its numbers."""
+    length = f"{len(BODY):040}"
+    answer = await client.post(STEP, content=BODY, headers={"content-length": length})
+    assert 200 == answer.status_code
+
+
 async def test_a_body_in_pieces_is_put_together(client):
     """A chunked body is a body."""
 
@@ -91,7 +98,8 @@ async def test_anything_else_is_not(client, headers):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v2", "/v1/sessions/alice/fork", "/v1/sessions/a/b/step", "/v1/models//x"]
+    "path",
+    ["/", "/v1", "/v2", "/v1/sessions/alice/forks", "/v1/sessions/a/b/step", "/v1/models//x"],
 )
 async def test_a_path_that_leads_nowhere_is_a_problem(client, path):
     """In the same form as every other error."""

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.transport import replies, schema
+from service.transport.tensors import MEDIA_TYPE
 from tests.integration.small_service import make_app, serving
 
 APP = make_app()
@@ -69,6 +70,44 @@ def test_metrics_are_documented_as_text(document):
     """That is what Prometheus reads."""
     content = document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
     assert {"text/plain"} == set(content)
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/v1/models/{model}"])
+def test_the_other_form_of_a_state_is_documented(document, prefix):
+    """As what a caller may ask for, and as what it may send."""
+    path = document["paths"][f"{prefix}/sessions/{{client_id}}/state"]
+    for content in (
+        path["get"]["responses"]["200"]["content"],
+        path["put"]["requestBody"]["content"],
+    ):
+        assert ["application/json", MEDIA_TYPE] == list(content)
+        assert "{layer}.h" in content[MEDIA_TYPE]["schema"]["description"]
+
+
+STORE_CODES = {"store_unavailable", "store_lost"}
+LIVE_CODES = {"session_unknown", "session_expired", "session_damaged", "lost_update"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("post", "/{client_id}/step", LIVE_CODES | {"position_conflict", "fingerprint_mismatch"}),
+        ("post", "/{client_id}/sequence", LIVE_CODES | {"state_not_finite"}),
+        ("post", "/{client_id}/fork", LIVE_CODES | {"session_exists", "too_many_sessions"}),
+        ("get", "/{client_id}/state", LIVE_CODES | {"fingerprint_mismatch"}),
+        ("put", "/{client_id}/state", {"fingerprint_mismatch", "session_damaged"}),
+        ("post", "/{client_id}/reset_states", {"session_damaged", "too_many_sessions"}),
+        ("get", "/{client_id}", LIVE_CODES),
+        ("delete", "/{client_id}", {"session_unknown", "session_damaged"}),
+        ("get", "", set()),
+    ],
+)
+def test_what_may_happen_to_a_session_is_documented(document, method, path, expected):
+    """A generated client knows every code."""
+    responses = document["paths"][f"/v1/sessions{path}"][method]["responses"]
+    codes = set(re.findall(r"`(\w+)`", str([reply["description"] for reply in responses.values()])))
+    assert expected | STORE_CODES <= codes
+    assert ("session_expired" in codes) == ("session_expired" in expected)
 
 
 def test_the_most_rows_of_a_request_are_documented(document):

@@ -17,12 +17,11 @@ from service.errors import InvalidRequestError, QueueFullError
 from service.transport import replies
 from service.transport.parse import (
     parse_binary_step,
-    parse_import,
     parse_predict,
-    parse_reset,
     parse_sequence,
     parse_step,
 )
+from service.transport.parse_state import parse_fork, parse_import, parse_reset
 from service.transport.parse_steps import parse_steps
 from service.transport.render import render_advance, render_state, render_steps
 from tests.unit.documents import KEY, LARGEST, problem_of, signature
@@ -98,6 +97,20 @@ def test_a_reset_may_have_no_body():
     assert parse_reset(b"{}", signature(), KEY).row is None
     body = b'{"states": [[1, 2], [3, 4]], "position": 5}'
     assert [1, 2, 3, 4] == np.asarray(parse_reset(body, signature(), KEY).row).tolist()
+
+
+@pytest.mark.parametrize(("text", "ttl_s"), [("60", 60.0), ("0.5", 0.5), ("315360000", 3.1536e8)])
+def test_a_reset_takes_a_time_to_live(text, ttl_s):
+    """Any positive number of seconds, up to ten years."""
+    request = parse_reset(b'{"ttl_s": %s}' % text.encode(), signature(), KEY)
+    assert ttl_s == request.ttl_s
+    assert parse_reset(b"{}", signature(), KEY).ttl_s is None
+
+
+def test_a_fork_names_its_target():
+    """In the tenant and the model of its origin."""
+    request = parse_fork(b'{"client_id": "a:b@c"}', KEY)
+    assert (KEY, KEY._replace(client_id="a:b@c")) == (request.key, request.target_key)
 
 
 def test_an_export_is_an_import():

@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,11 @@ from service.domain import AdvanceRequest, SessionKey, Signature, StateVector
 from service.errors import InvalidRequestError
 from service.transport.parse import (
     MAX_OUTPUT_VALUES,
-    parse_import,
     parse_predict,
     parse_sequence,
     parse_step,
 )
+from service.transport.parse_state import parse_import
 from service.transport.parse_steps import parse_steps
 from service.transport.schema import MAX_STEPS_ROWS
 
@@ -42,7 +43,7 @@ def problem_of(parse, *arguments):
 
 def steps_body(num_rows, *, bad=False):
     """Return a body of as many rows, of which the first may be bad."""
-    inputs = [[1]] * num_rows
+    inputs: list[list[Any]] = [[1]] * num_rows
     if bad:
         inputs[0] = ["x"]
     document = {"client_ids": [f"c{index}" for index in range(num_rows)], "inputs": inputs}
