@@ -11,6 +11,7 @@ import copy
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lstm_core.errors import NoGraphError
@@ -34,6 +35,7 @@ class GraphLayer(keras.Layer):
     states: Any
 
     _activity_regularizer: Any = None
+    _initial_weights: Any
     _is_called = False
     _is_called_symbolically = False
 
@@ -242,17 +244,28 @@ class GraphLayer(keras.Layer):
         """Return a layer of its own with the same name, arguments, weights and recorded states.
 
         Nodes, losses and attributes that the layer did not set itself stay behind.
+
+        Raises:
+            ValueError: The layer has variables that neither its constructor nor `build` makes.
         """
         live = {name: copy.deepcopy(getattr(self, name), memo) for name in _COPIED}
+        if self._initial_weights is not None:  # Given to the constructor, and not set yet.
+            live["weights"] = [np.array(array) for array in self._initial_weights]
         twin = type(self).from_config({**self.get_config(), **live})
         memo[id(self)] = twin
         if self.built:
             twin.build_from_config(self.get_build_config())
-            for own, its in zip(self.variables, twin.variables, strict=True):
-                its.assign(own)
-            for own, its in zip(self.states, twin.states, strict=True):
-                if own is not None:
-                    its.assign(own)
+        own, its = ([variable.name for variable in layer.variables] for layer in (self, twin))
+        if own != its:
+            raise ValueError(
+                f"layer {self.name} cannot be copied: its variables are {own}, but a layer of the "
+                f"same arguments has {its}. Add variables in build()"
+            )
+        for mine, copied in zip(self.variables, twin.variables, strict=True):
+            copied.assign(mine)
+        for mine, copied in zip(self.states, twin.states, strict=True):
+            if mine is not None:
+                copied.assign(mine)
         return twin
 
     def _check_graph(self, member: str, advice: str) -> None:

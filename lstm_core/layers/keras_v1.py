@@ -12,6 +12,15 @@ import keras
 
 from lstm_core.layers import lstm
 from lstm_core.layers.activations_v1 import get_v1, serialize_v1
+from lstm_core.layers.initializers_v1 import get_initializer_v1, serialize_initializer_v1
+from lstm_core.layers.weights import PARTS
+
+
+class _NoStates(list[None]):
+    """States not recorded: false, by which `keras.layers.Bidirectional` knows them."""
+
+    def __bool__(self) -> bool:
+        return False
 
 
 # Named as in TensorFlow, so that layers are called "lstm" and files hold them where Keras's are.
@@ -99,9 +108,9 @@ class LSTM(lstm.LSTM):
             activation=get_v1(activation),
             recurrent_activation=get_v1(recurrent_activation),
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
+            kernel_initializer=get_initializer_v1(kernel_initializer),
+            recurrent_initializer=get_initializer_v1(recurrent_initializer),
+            bias_initializer=get_initializer_v1(bias_initializer),
             unit_forget_bias=unit_forget_bias,
             kernel_regularizer=kernel_regularizer,
             recurrent_regularizer=recurrent_regularizer,
@@ -125,7 +134,7 @@ class LSTM(lstm.LSTM):
     @property
     def states(self) -> list[Any]:
         """The variables `[h, c]` of a stateful layer, each `(batch, units)`; else two None."""
-        return super().states or [None, None]
+        return super().states or _NoStates((None, None))
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, serialised: `from_config` makes an equal layer of it."""
@@ -133,6 +142,12 @@ class LSTM(lstm.LSTM):
         del config["use_cudnn"]
         return {
             **config,
+            **{
+                f"{part}_initializer": serialize_initializer_v1(
+                    getattr(self, f"{part}_initializer")
+                )
+                for part in PARTS
+            },
             "activation": serialize_v1(self.activation),
             "recurrent_activation": serialize_v1(self.recurrent_activation),
         }

@@ -47,7 +47,8 @@ def repeat_step(
 
     A masked step keeps the states. In the loop its output is the first state, which before the
     first live step is the h that the layer began with; unrolled it is the previous output, which
-    then is zeros. That is how TensorFlow 1.4 had it; later releases repeat zeros in both.
+    then is zeros. That is how TensorFlow 1.4 had it; later releases repeat zeros in both. The last
+    output of no steps at all is what stands before the first one.
 
     Args:
         step: Of the layer.
@@ -74,9 +75,13 @@ def repeat_step(
         output.set_shape(states[0].shape)
         return output, after
 
-    # XLA cannot compile a loop over nothing.
-    run = _unrolled if unroll or inputs.shape[0] == 0 else _looped
-    return run(masked_step, inputs, list(states), mask, go_backwards)
+    states = list(states)
+    if unroll:
+        before = tf.zeros_like(states[0])
+        return _unrolled(masked_step, inputs, before, states, mask, go_backwards)
+    if inputs.shape[0] == 0:  # XLA cannot compile a loop over nothing.
+        return _unrolled(masked_step, inputs, states[0], states, mask, go_backwards)
+    return _looped(masked_step, inputs, states, mask, go_backwards)
 
 
 _MaskedStep: TypeAlias = Callable[
@@ -87,11 +92,12 @@ _MaskedStep: TypeAlias = Callable[
 def _unrolled(
     step: _MaskedStep,
     inputs: Tensor,
+    output_before: Tensor,
     states: list[Tensor],
     mask: Tensor | None,
     go_backwards: bool,
 ) -> Result:
-    outputs = [tf.zeros_like(states[0])]
+    outputs = [output_before]
     time = inputs.shape[0]
     for t in reversed(range(time)) if go_backwards else range(time):
         output, states = step(inputs[t], None if mask is None else mask[t], outputs[-1], states)

@@ -1,8 +1,9 @@
 """`LSTM`, the layer of `tf.keras.layers.LSTM` in TensorFlow 1.4, for Keras 3 on TensorFlow.
 
 That release had no cells: the layer itself has the step, as a method that subclasses may replace,
-and the input's part of it beside. Owns the arguments, the step and the state between calls; the
-loop is `loop_tf14`'s, the base layer of the time `nodes_tf14`'s and `graph_tf14`'s.
+and the input's part of it beside. Owns the arguments and the state between calls; the step is
+`gates_tf14`'s, the loop `loop_tf14`'s, the base layer of the time `nodes_tf14`'s and
+`graph_tf14`'s.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lstm_core.layers.arguments import (
     checked_mask,
     checked_sequences,
 )
-from lstm_core.layers.gates_tf14 import GateColumns, gate_products
+from lstm_core.layers.gates_tf14 import GateStep
 from lstm_core.layers.graph_tf14 import GraphLayer
 from lstm_core.layers.loop_tf14 import Result, repeat_step
 from lstm_core.layers.nodes_tf14 import InboundNodes
@@ -32,12 +33,11 @@ _LATER = {
     "zero_output_for_mask": "TensorFlow 1.14",
     "use_cudnn": "Keras 3",
 }
-_NO_MASKS = [1.0] * 4
 
 
 # Named as in TensorFlow, so that layers are called "lstm" and files hold them where Keras's are.
 @keras.saving.register_keras_serializable(package="lstm_core", name="LSTMTF14")
-class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
+class LSTM(InboundNodes, GateStep, GraphLayer, keras_v1.LSTM):
     """Long Short-Term Memory layer of TensorFlow 1.4.
 
     A masked time step keeps the state and repeats h, the one that the layer began with before the
@@ -206,6 +206,8 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
         constants = self.get_constants(inputs, training)
         sequences = tf.transpose(self.preprocess_input(inputs, training), (1, 0, 2))
         sequences = self._with_stateful_batch(sequences)
+        if initial is None and not self.stateful:
+            initial = self.get_initial_state(inputs)  # Which a subclass may replace, too.
         return repeat_step(
             self.step,
             sequences,
@@ -216,76 +218,14 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
             unroll=self.unroll,
         )
 
-    def preprocess_input(self, inputs: Tensor, training: Any = None) -> Tensor:
-        """Return what the steps take of the inputs.
-
-        Args:
-            inputs: `(batch, time, features)`.
-            training: Whether dropout applies.
-
-        Returns:
-            With `implementation` 0 the products with the kernel, and the bias, `(batch, time,
-            4 * units)`; else the inputs.
-        """
-        if self.implementation != 0:
-            return inputs
-        masks = self._masks(self.dropout, _zeros_of_a_step(inputs), training)
-        over_time = [mask if isinstance(mask, float) else mask[:, tf.newaxis] for mask in masks]
-        return self._with_bias(gate_products(inputs, self.kernel, over_time))
-
-    def get_constants(self, inputs: Tensor, training: Any = None) -> list[list[Any]]:
-        """Draw the dropout masks of one call: what `step` takes behind the states.
-
-        Args:
-            inputs: `(batch, time, features)`.
-            training: Whether dropout applies.
-
-        Returns:
-            Four factors of the inputs, `(batch, features)`, and four of h, `(batch, units)`: one a
-            gate, each 1.0 where nothing is dropped.
-        """
-        h = tf.zeros((tf.shape(inputs)[0], self.units), inputs.dtype)
-        dropout = 0.0 if self.implementation == 0 else self.dropout
-        return [
-            self._masks(dropout, _zeros_of_a_step(inputs), training),
-            self._masks(self.recurrent_dropout, h, training),
-        ]
-
-    def step(self, inputs: Tensor, states: list[Any]) -> tuple[Tensor, list[Tensor]]:
-        """Take one time step.
-
-        Args:
-            inputs: `(batch, features)`, or with `implementation` 0 `(batch, 4 * units)`: one step
-                of `preprocess_input`.
-            states: `[h, c, *get_constants(...)]`, h and c each `(batch, units)`.
-
-        Returns:
-            The output, `(batch, units)`, and `[h, c]`; output and h are the same.
-        """
-        h, c, input_masks, recurrent_masks = states
-        if self.implementation == 2:
-            input_masks, recurrent_masks = input_masks[:1], recurrent_masks[:1]
-        x = inputs
-        if self.implementation != 0:
-            x = self._with_bias(gate_products(inputs, self.kernel, input_masks))
-        h = tf.cast(h, x.dtype)
-        z = tf.cast(x + gate_products(h, self.recurrent_kernel, recurrent_masks), c.dtype)
-        z_i, z_f, z_c, z_o = tf.split(z, 4, axis=-1)
-        i = self.recurrent_activation(z_i)
-        f = self.recurrent_activation(z_f)
-        o = self.recurrent_activation(z_o)
-        c_next = f * c + i * self.activation(z_c)
-        h_next = o * self.activation(c_next)
-        return h_next, [h_next, c_next]
-
     def compute_output_shape(self, input_shape: Shape) -> Any:  # type: ignore[override]
-        """Return the shape of the output, or the list of it and of those of h and c."""
+        """Return the shape of the output, or a tuple of it and of those of h and c."""
         batch, time, _ = _first_shape(input_shape)
         if not _is_shape(input_shape):
             check_initial_state_shapes(list(input_shape[1:]), (batch, self.units), self.name)
         state = (batch, self.units)
         output = (batch, time, self.units) if self.return_sequences else state
-        return [output, state, state] if self.return_state else output
+        return (output, state, state) if self.return_state else output
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """Return symbolic outputs, once `initial_state` is known to fit.
@@ -312,14 +252,6 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
         config = super().get_config()
         return {name: value for name, value in config.items() if name not in _LATER}
 
-    def _masks(self, rate: float, like: Tensor, training: Any) -> list[Any]:
-        if not 0 < rate < 1 or not (tf.is_tensor(training) or training):
-            return _NO_MASKS
-        return list(self._draw(like, rate, training, 4))
-
-    def _with_bias(self, products: Tensor) -> Tensor:
-        return products if self.bias is None else products + tf.cast(self.bias, products.dtype)
-
     def _check_unroll(self, inputs: Tensor) -> None:
         if self.unroll and inputs.shape[1] is None:
             raise ValueError(
@@ -327,11 +259,6 @@ class LSTM(InboundNodes, GateColumns, GraphLayer, keras_v1.LSTM):
                 "number of time steps. Give it in keras.Input(shape=...) or batch_input_shape, or "
                 "leave unroll off"
             )
-
-
-def _zeros_of_a_step(inputs: Tensor) -> Tensor:
-    """Return `(batch, features)` zeros for `(batch, time, features)`, where time may be 0."""
-    return tf.zeros((tf.shape(inputs)[0], inputs.shape[-1]), inputs.dtype)
 
 
 def _is_shape(shape: Any) -> bool:

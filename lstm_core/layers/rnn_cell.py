@@ -1,8 +1,8 @@
 """`LSTMCell` of `tf.compat.v1.nn.rnn_cell`, which TensorFlow has no more beside Keras 3.
 
 Owns the arguments and the call. Variables and their scopes are `variable_scopes`', the state's
-sizes `rnn_cell_state`'s, the way to and from `spec` and `weights` `rnn_cell_core`'s; the arithmetic
-is a kernel's.
+sizes `rnn_cell_state`'s, configuration and copies `rnn_cell_config`'s, the way to and from `spec`
+and `weights` `rnn_cell_core`'s; the arithmetic is a kernel's.
 
 The cell is a `keras.Layer`, because `keras.layers.RNN` trains and saves no other kind of cell; but
 a call does not pass through Keras's own, which would cast inputs and states in silence and knows no
@@ -20,24 +20,25 @@ import keras
 import tensorflow as tf
 
 from lstm_core.kernels import tensorflow_cell
-from lstm_core.layers.activations_v1 import get_v1, serialize_v1
+from lstm_core.layers.activations_v1 import get_v1
+from lstm_core.layers.arguments import require_tensorflow_backend
+from lstm_core.layers.initializers_v1 import get_initializer_v1
 from lstm_core.layers.rnn_cell_arguments import (
     LSTMStateTuple,
     check_floating,
     checked_clip,
     checked_dtype,
     checked_inputs,
+    checked_number,
+    checked_reuse,
     checked_size,
     checked_state,
 )
+from lstm_core.layers.rnn_cell_config import CellConfig
 from lstm_core.layers.rnn_cell_core import CoreCell
 from lstm_core.layers.rnn_cell_state import CellState
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"lstm_core.layers needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()}: "
-        "set KERAS_BACKEND=tensorflow before the first import of keras"
-    )
+require_tensorflow_backend()
 
 __all__ = ["LSTMCell", "LSTMStateTuple"]
 
@@ -45,7 +46,7 @@ Tensor: TypeAlias = Any
 
 
 @keras.saving.register_keras_serializable(package="lstm_core")
-class LSTMCell(CoreCell, CellState, keras.Layer):
+class LSTMCell(CellConfig, CoreCell, CellState, keras.Layer):
     """One time step of an LSTM with peepholes, clipping and projection, each if asked for.
 
     The state is `LSTMStateTuple(c, h)`; h is the output, projected where there is a projection.
@@ -60,7 +61,8 @@ class LSTMCell(CoreCell, CellState, keras.Layer):
         initializer: Of every weight but the bias, which begins with zeros; None means the variable
             scope's, or else Glorot-uniform.
         num_proj: Length of h where it is a projection; None: no projection, and h is as long as c.
-        proj_clip: The projection is clipped to this absolute value.
+        proj_clip: The projection is clipped to this absolute value; without `num_proj` it does
+            nothing, as documented, and brings a warning.
         num_unit_shards: Deprecated. Parts that a graph splits the kernel's variable into; no more
             than a warning in eager code.
         num_proj_shards: Deprecated. The same for the projection.
@@ -77,8 +79,8 @@ class LSTMCell(CoreCell, CellState, keras.Layer):
         **kwargs: `trainable` and the rest of `keras.Layer`.
 
     Raises:
-        ValueError: A size or a clip is not positive, `proj_clip` stands without `num_proj`, the
-            activation is not known, or the dtype is not floating.
+        ValueError: A size or a clip is not positive, `forget_bias` is no number, `reuse` is none
+            of its values, the activation or initializer is not known, or the dtype is not floating.
 
     References:
         Hochreiter and Schmidhuber 1997; Gers et al. 1999; peepholes, clipping and projection of
@@ -107,26 +109,29 @@ class LSTMCell(CoreCell, CellState, keras.Layer):
         super().__init__(name=name, dtype=policy, **{"autocast": False, **kwargs})
         self._is_dtype_known = dtype is not None
         self._base_name = name or "lstm_cell"
-        self._reuse = reuse
+        self._reuse = checked_reuse(reuse)
         self.num_units = checked_size("num_units", num_units)
         self.num_proj = None if num_proj is None else checked_size("num_proj", num_proj)
         self.use_peepholes = use_peepholes
         self.cell_clip = checked_clip("cell_clip", cell_clip)
         self.proj_clip = checked_clip("proj_clip", proj_clip)
-        if self.proj_clip is not None and self.num_proj is None:
-            raise ValueError(
-                f"proj_clip={proj_clip} clips a projection, but num_proj is None, so there is "
-                "none: give num_proj, or cell_clip to clip the cell state"
-            )
-        self.initializer = keras.initializers.get(initializer)
+        self.initializer = get_initializer_v1(initializer)
         self.num_unit_shards = num_unit_shards
         self.num_proj_shards = num_proj_shards
-        self.forget_bias = forget_bias
+        self.forget_bias = checked_number("forget_bias", forget_bias)
         self.state_is_tuple = state_is_tuple
         self.activation = get_v1(activation) if activation else tf.tanh
-        self._warn_of_deprecated_arguments()
+        self._warn_of_arguments()
 
-    def _warn_of_deprecated_arguments(self) -> None:
+    def _warn_of_arguments(self) -> None:
+        if self.proj_clip is not None and self.num_proj is None:
+            warnings.warn(
+                f"{self.name}: proj_clip={self.proj_clip} clips a projection, but num_proj is "
+                "None, so there is none, and nothing is clipped. Give num_proj, or cell_clip to "
+                "clip the cell state.",
+                UserWarning,
+                stacklevel=3,
+            )
         if not self.state_is_tuple:
             warnings.warn(
                 f"{self.name}: Using a concatenated state is slower and will soon be deprecated. "
@@ -152,11 +157,10 @@ class LSTMCell(CoreCell, CellState, keras.Layer):
         Raises:
             ValueError: The number of features is unknown, or see `ScopedVariables`.
         """
-        features = tuple(inputs_shape)[-1]
+        shape = tuple(tf.TensorShape(inputs_shape).as_list())
+        features = shape[-1]
         if features is None:
-            raise ValueError(
-                f"Expected inputs.shape[-1] to be known, saw shape: {tuple(inputs_shape)}"
-            )
+            raise ValueError(f"Expected inputs.shape[-1] to be known, saw shape: {shape}")
         self._is_dtype_known = True
         units, outputs = self.num_units, self.output_size
         shapes: dict[str, tuple[int, ...]] = {
@@ -203,7 +207,9 @@ class LSTMCell(CoreCell, CellState, keras.Layer):
             self.dtype_policy = checked_dtype(keras.backend.standardize_dtype(inputs.dtype))
             self._is_dtype_known = True
         self._find_scope(scope)
-        is_symbolic = any(isinstance(x, keras.KerasTensor) for x in tf.nest.flatten(inputs))
+        is_symbolic = any(
+            isinstance(x, keras.KerasTensor) for x in tf.nest.flatten((inputs, state))
+        )
         if is_symbolic or self.activity_regularizer is not None:
             return super().__call__(inputs, state)
         if not self.built:
@@ -219,7 +225,7 @@ class LSTMCell(CoreCell, CellState, keras.Layer):
         c, h = checked_state(
             state,
             self._state_sizes,
-            x.shape[0],
+            x.shape.as_list()[0],
             is_tuple=self.state_is_tuple,
             cell_name=self.name,
         )
@@ -274,23 +280,3 @@ class LSTMCell(CoreCell, CellState, keras.Layer):
             if self.projection_kernel is None
             else tf.convert_to_tensor(self.projection_kernel),
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return every argument, serialised: `from_config` makes an equal cell of it."""
-        config = super().get_config()
-        return {
-            **config,
-            "dtype": config["dtype"] if self._is_dtype_known else None,
-            "num_units": self.num_units,
-            "use_peepholes": self.use_peepholes,
-            "cell_clip": self.cell_clip,
-            "initializer": keras.initializers.serialize(self.initializer),
-            "num_proj": self.num_proj,
-            "proj_clip": self.proj_clip,
-            "num_unit_shards": self.num_unit_shards,
-            "num_proj_shards": self.num_proj_shards,
-            "forget_bias": self.forget_bias,
-            "state_is_tuple": self.state_is_tuple,
-            "activation": "tanh" if self.activation is tf.tanh else serialize_v1(self.activation),
-            "reuse": self._reuse,
-        }

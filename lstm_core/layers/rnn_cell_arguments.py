@@ -5,9 +5,11 @@ Knows sizes, dtypes and structures. Knows no layer and no kernel.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 Tensor: TypeAlias = Any
@@ -42,22 +44,92 @@ def checked_size(name: str, size: Any) -> int:
     Raises:
         ValueError: It is not a positive integer.
     """
-    if isinstance(size, bool) or int(size) != size or size < 1:
+    number = _as_integer(size)
+    if number is None or number < 1:
         raise ValueError(f"{name} must be a positive integer, not {size!r}")
-    return int(size)
+    return number
+
+
+def checked_batch_size(batch_size: Any) -> Any:
+    """Return a number of rows as an integer or a scalar tensor.
+
+    Args:
+        batch_size: A whole number of any type, or an integer tensor or array of one element.
+
+    Raises:
+        ValueError: It is no whole number, or has more than one element.
+    """
+    if isinstance(batch_size, np.ndarray) and batch_size.size == 1:
+        batch_size = batch_size.item()
+    if tf.is_tensor(batch_size):
+        if batch_size.shape.num_elements() not in (None, 1) or not batch_size.dtype.is_integer:
+            raise ValueError(
+                "batch_size must be an integer tensor of one element, not one of shape "
+                f"{tuple(batch_size.shape)} and dtype {batch_size.dtype.name}"
+            )
+        static = tf.get_static_value(batch_size)
+        return tf.reshape(batch_size, ()) if static is None else int(static.item())
+    number = _as_integer(batch_size)
+    if number is None or number < 0:
+        raise ValueError(f"batch_size must be a whole number, not {batch_size!r}")
+    return number
+
+
+def _as_integer(value: Any) -> int | None:
+    """Return a whole number of any type as an integer; None for what is none."""
+    if isinstance(value, bool | str | bytes):
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == value else None
+
+
+def checked_number(name: str, value: Any) -> float:
+    """Return a number as a float.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return number
 
 
 def checked_clip(name: str, limit: Any) -> float | None:
     """Return a limit of absolute values, or None.
 
     Raises:
-        ValueError: It is not positive.
+        ValueError: It is not a positive number.
     """
     if limit is None:
         return None
-    if not limit > 0:
+    number = checked_number(name, limit)
+    if not number > 0:
         raise ValueError(f"{name} must be positive, or None for no clipping, not {limit!r}")
-    return float(limit)
+    return number
+
+
+def checked_reuse(reuse: Any) -> Any:
+    """Return whether to share variables: True, False, None or `tf.compat.v1.AUTO_REUSE`.
+
+    Args:
+        reuse: One of them, or the name "AUTO_REUSE", which stands in configs.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    auto_reuse = tf.compat.v1.AUTO_REUSE
+    if reuse is None or isinstance(reuse, bool) or reuse is auto_reuse:
+        return reuse
+    if reuse == auto_reuse.name:
+        return auto_reuse
+    raise ValueError(f"reuse must be True, False, None or tf.compat.v1.AUTO_REUSE, not {reuse!r}")
 
 
 def checked_dtype(dtype: Any) -> Any:
@@ -100,20 +172,22 @@ def checked_inputs(inputs: Any, features: int, cell_name: str) -> Tensor:
     x = tf.convert_to_tensor(inputs)
     check_floating(x.dtype, f"inputs of cell {cell_name}")
     x = x if x.shape.rank is not None else tf.ensure_shape(x, (None, None))
-    if x.shape.rank != 2:
+    # Numbers, where `tf.compat.v1.disable_v2_behavior` makes the shape's own elements objects.
+    shape = tuple(x.shape.as_list())
+    if len(shape) != 2:
         raise ValueError(
             f"inputs of cell {cell_name} must be one time step, (batch, features), but their shape "
-            f"is {tuple(x.shape)}"
+            f"is {shape}"
         )
-    if x.shape[-1] is None:
+    if shape[-1] is None:
         raise ValueError(
-            f"Could not infer input size from the inputs of cell {cell_name}, of shape "
-            f"{tuple(x.shape)}: set it with tf.ensure_shape"
+            f"Could not infer input size from the inputs of cell {cell_name}, of shape {shape}: "
+            "set it with tf.ensure_shape"
         )
-    if x.shape[-1] != features:
+    if shape[-1] != features:
         raise ValueError(
             f"inputs of cell {cell_name} must have {features} features, as those that it was built "
-            f"for, but their shape is {tuple(x.shape)}"
+            f"for, but their shape is {shape}"
         )
     return x
 

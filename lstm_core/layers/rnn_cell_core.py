@@ -52,7 +52,7 @@ class CoreCell(ScopedVariables):
             use_peepholes=self.use_peepholes,
             projection_size=self.num_proj,
             cell_clip=self.cell_clip,
-            projection_clip=self.proj_clip,
+            projection_clip=None if self.num_proj is None else self.proj_clip,
             forget_bias=self.forget_bias,
         )
 

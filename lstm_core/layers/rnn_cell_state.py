@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from lstm_core.layers.rnn_cell_arguments import LSTMStateTuple
+from lstm_core.layers.rnn_cell_arguments import LSTMStateTuple, checked_batch_size
 
 Tensor: TypeAlias = Any
 
@@ -47,13 +47,13 @@ class CellState:
         """Return a state of zeros, in the structure of `state_size`.
 
         Args:
-            batch_size: A whole number, or an integer tensor of one element.
+            batch_size: A whole number, or an integer tensor or array of one element.
             dtype: Of the state.
 
         Raises:
             ValueError: `batch_size` is no whole number, or has more than one element.
         """
-        rows = _checked_batch_size(batch_size)
+        rows = checked_batch_size(batch_size)
         with tf.name_scope(f"{type(self).__name__}ZeroState"):
             zeros = [tf.zeros((rows, size), dtype) for size in self._state_sizes]
             if self.state_is_tuple:
@@ -75,7 +75,7 @@ class CellState:
         """
         if inputs is not None:
             inputs = tf.convert_to_tensor(inputs)
-            known = inputs.shape[0]
+            known = tf.compat.dimension_value(inputs.shape[0])
             given = None if batch_size is None else tf.get_static_value(batch_size)
             if known is not None and given is not None and int(given) != known:
                 raise ValueError(
@@ -95,22 +95,3 @@ class CellState:
                 f"batch_size={batch_size}, dtype={dtype}"
             )
         return self.zero_state(batch_size, dtype)
-
-
-def _checked_batch_size(batch_size: Any) -> Any:
-    """Return a number of rows as an integer or a scalar tensor.
-
-    Raises:
-        ValueError: It is no whole number, or has more than one element.
-    """
-    if tf.is_tensor(batch_size):
-        if batch_size.shape.num_elements() not in (None, 1) or not batch_size.dtype.is_integer:
-            raise ValueError(
-                "batch_size must be an integer tensor of one element, not one of shape "
-                f"{tuple(batch_size.shape)} and dtype {batch_size.dtype.name}"
-            )
-        static = tf.get_static_value(batch_size)
-        return tf.reshape(batch_size, ()) if static is None else int(static.item())
-    if int(batch_size) != batch_size or batch_size < 0:
-        raise ValueError(f"batch_size must be a whole number, not {batch_size!r}")
-    return int(batch_size)

@@ -10,12 +10,14 @@ rules are those of graphs, but that a layer's own `reuse` decides alone. Knows n
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 v1: Any = tf.compat.v1
@@ -48,6 +50,7 @@ class ScopedVariables:
     _base_name: str
     _scope: Any = None
     _graph: Any = None
+    _whole_variables: Sequence[Variable] = ()
     _graph_variables: Sequence[Variable] = ()
 
     @property
@@ -80,19 +83,38 @@ class ScopedVariables:
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set the values of `weights`, in a graph through the default session.
 
+        Args:
+            weights: An array for each of `weights`. Where a graph has split variables, whole arrays
+                do as well.
+
         Raises:
             ValueError: Another number of arrays, or another shape; or no default session.
         """
         if not self._graph_variables:
             super().set_weights(weights)  # type: ignore[misc]
             return
-        shapes = [tuple(variable.shape) for variable in self.weights]
-        if shapes != [tuple(array.shape) for array in weights]:
-            given = [tuple(array.shape) for array in weights]
+        arrays = [np.asarray(array) for array in weights]
+        given = [array.shape for array in arrays]
+        if given == [_shape(variable) for variable in self._whole_variables]:
+            arrays = [
+                part
+                for variable, array in zip(self._whole_variables, arrays, strict=True)
+                for part in _split_like(variable, array)
+            ]
+        elif given != (shapes := [_shape(variable) for variable in self.weights]):
             raise ValueError(f"layer {self.name} has weights of shapes {shapes}, not {given}")
         session = self._session()
-        for variable, value in zip(self.weights, weights, strict=True):
+        for variable, value in zip(self.weights, arrays, strict=True):
             variable.load(value, session)
+
+    def _get_regularization_losses(self) -> list[Any]:
+        """Return the losses of Keras's variables, a part of `losses`.
+
+        TensorFlow's in a graph have none of their own: their scope collects what it asks for.
+        """
+        if self._graph_variables:
+            return []
+        return list(super()._get_regularization_losses())  # type: ignore[misc]
 
     def _values(self, tensors: Sequence[Any]) -> list[Any]:
         """Return what variables or tensors of this layer hold, as NumPy arrays."""
@@ -156,8 +178,8 @@ class ScopedVariables:
             for name, shape in shapes.items()
         ]
         if self._graph is not None:
-            parts = [list(v) if hasattr(v, "as_tensor") else [v] for v in made]
-            self._graph_variables = tuple(part for several in parts for part in several)
+            self._whole_variables = tuple(made)
+            self._graph_variables = tuple(part for variable in made for part in _parts(variable))
         return made
 
     def _graph_variable(
@@ -242,6 +264,29 @@ def _adapted(initializer: Any) -> Callable[..., Tensor] | None:
             return tf.slice(whole, partition_info.var_offset, shape)
 
         return draw
-    return lambda shape, dtype=None: initializer(
-        tuple(shape), dtype=None if dtype is None else tf.as_dtype(dtype)
-    )
+    # One of TensorFlow 1 then scales by the whole variable, and not by its part.
+    takes_partition = "partition_info" in inspect.signature(initializer).parameters
+
+    def draw_v1(shape: Any, dtype: Any = None, partition_info: Any = None) -> Tensor:
+        name = None if dtype is None else tf.as_dtype(dtype)
+        part = {"partition_info": partition_info} if takes_partition else {}
+        return initializer(tuple(shape), dtype=name, **part)
+
+    return draw_v1
+
+
+def _shape(variable: Variable) -> tuple[int, ...]:
+    return tuple(tf.TensorShape(variable.shape).as_list())
+
+
+def _parts(variable: Variable) -> list[Variable]:
+    return list(variable) if hasattr(variable, "as_tensor") else [variable]
+
+
+def _split_like(variable: Variable, array: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """Return the parts of an array where the parts of a split variable are in it."""
+    shapes = [_shape(part) for part in _parts(variable)]
+    # TensorFlow splits along one dimension, in order.
+    axis = next((at for at, size in enumerate(array.shape) if size != shapes[0][at]), 0)
+    ends = np.cumsum([shape[axis] for shape in shapes])
+    return np.split(array, ends[:-1], axis)

@@ -224,8 +224,9 @@ def test_stateful_calls_give_the_numbers_of_tensorflow_1(pair, draw_inputs):
         ({}, None, AttributeError),
         ({"stateful": True}, [np.zeros((BATCH, UNITS))], ValueError),
         ({"stateful": True}, [np.zeros((BATCH, UNITS + 1))] * 2, ValueError),
+        ({"stateful": True}, [np.full((BATCH, UNITS), "a")] * 2, ValueError),
     ],
-    ids=["not_stateful", "count", "shape"],
+    ids=["not_stateful", "count", "shape", "dtype"],
 )
 def test_reset_states_refuses_what_tensorflow_1_refuses(options, states, error, pair):
     """The same error comes from both."""

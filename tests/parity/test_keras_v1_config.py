@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 
@@ -13,11 +14,13 @@ pytest.importorskip("tensorflow")
 pytest.importorskip("tf_keras")
 
 import keras
+import tensorflow as tf
+import tf_keras
 from tf_keras.src.layers.rnn import lstm_v1
 
 import lstm_core
 from lstm_core import activations
-from lstm_core.compat import v1
+from lstm_core.compat import tf14, v1
 from lstm_core.layers.activations_v1 import hard_sigmoid_v1
 
 BATCH, TIME, FEATURES, UNITS = 5, 6, 3, 4
@@ -127,6 +130,71 @@ def test_a_config_of_tensorflow_1_is_read():
     plain = {name for name in shared if isinstance(config[name], str | int | float)}
     assert {n: config[n] for n in plain} == {n: ours.get_config()[n] for n in plain}
     assert isinstance(ours.kernel_regularizer, keras.regularizers.L2)
+
+
+OLD_CONFIG = {
+    "name": "lstm_1", "trainable": True, "dtype": "float32", "batch_input_shape": [None, TIME, 3],
+    "return_sequences": True, "return_state": False, "go_backwards": False, "stateful": False,
+    "unroll": False, "implementation": 0, "units": UNITS, "activation": "tanh",
+    "recurrent_activation": "hard_sigmoid", "use_bias": True,
+    "kernel_initializer": {
+        "class_name": "VarianceScaling",
+        "config": {
+            "scale": 1.0, "mode": "fan_avg", "distribution": "uniform", "seed": None,
+            "dtype": "float32",
+        },
+    },
+    "recurrent_initializer": {
+        "class_name": "Orthogonal", "config": {"gain": 1.0, "seed": None, "dtype": "float32"}
+    },
+    "bias_initializer": {"class_name": "Zeros", "config": {"dtype": "float32"}},
+    "unit_forget_bias": True,
+    "kernel_regularizer": {"class_name": "L1L2", "config": {"l1": 0.0, "l2": 0.01}},
+    "recurrent_regularizer": None, "bias_regularizer": None, "activity_regularizer": None,
+    "kernel_constraint": {"class_name": "MaxNorm", "config": {"max_value": 2, "axis": 0}},
+    "recurrent_constraint": None, "bias_constraint": None, "dropout": 0.0,
+    "recurrent_dropout": 0.0,
+}  # fmt: skip
+"""As model files of TensorFlow 1.4 to 1.13 have it: its initializers had a dtype."""
+
+
+@pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM])
+def test_a_config_from_a_file_of_tensorflow_1_is_read(layer, draw_inputs):
+    """Initializers, regularizers and constraints of the time make a layer that runs."""
+    made = layer.from_config(OLD_CONFIG)
+    made(draw_inputs(BATCH, TIME, FEATURES))
+    assert ["lstm_1", True, 1, "MaxNorm"] == [
+        made.name,
+        made.return_sequences,
+        len(made.losses),
+        type(made.kernel.constraint).__name__,
+    ]
+    assert isinstance(made.recurrent_initializer, keras.initializers.Orthogonal)
+    assert made.get_config() == layer.from_config(made.get_config()).get_config()
+
+
+@pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM])
+@pytest.mark.parametrize("of", [tf.compat.v1.initializers, tf_keras.initializers])
+def test_initializers_of_tensorflow_1_survive_the_config(of, layer):
+    """They come back as those of Keras 3 with the same name and arguments."""
+    made = layer(UNITS, kernel_initializer=of.random_normal(stddev=0.5), bias_initializer=of.ones())
+    twin = layer.from_config(json.loads(json.dumps(made.get_config())))
+    assert isinstance(twin.bias_initializer, keras.initializers.Ones)
+    assert isinstance(twin.kernel_initializer, keras.initializers.RandomNormal)
+    assert 0.5 == twin.kernel_initializer.stddev
+
+
+@pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM])
+def test_bidirectional_returns_states(layer, draw_inputs):
+    """Keras's wrapper takes the outputs and all four states, eagerly and symbolically."""
+    wrapped = keras.layers.Bidirectional(layer(UNITS, return_sequences=True, return_state=True))
+    x = draw_inputs(BATCH, TIME, FEATURES)
+    outputs = wrapped(x)
+    symbolic = wrapped(keras.Input((TIME, FEATURES)))
+    states = [(BATCH, UNITS)] * 4
+    assert [(BATCH, TIME, 2 * UNITS), *states] == [tuple(t.shape) for t in outputs]
+    assert [3, 2, 2, 2, 2] == [len(t.shape) for t in symbolic]
+    np.testing.assert_array_equal(wrapped.forward_layer(x)[1], outputs[1])
 
 
 def test_lstm_takes_the_function_too():

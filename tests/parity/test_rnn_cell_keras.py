@@ -1,10 +1,6 @@
-"""`lstm_core.LSTMCell` as a Keras layer and as the core's LSTM: dtypes, configuration, models."""
+"""`lstm_core.LSTMCell` as a Keras layer and as the core's LSTM: dtypes, activations, models."""
 
 from __future__ import annotations
-
-import copy
-import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,33 +14,9 @@ from lstm_core import LSTMCell, LSTMStateTuple, equations
 from lstm_core.errors import SpecError, WeightsError
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights, initialize
+from tests.parity.rnn_cell_cases import FEATURES, FULL, built, step_of
 
-FEATURES = 3
 X = tf.zeros((2, FEATURES))
-FULL: dict[str, Any] = {
-    "num_units": 4,
-    "use_peepholes": True,
-    "cell_clip": 0.5,
-    "num_proj": 2,
-    "proj_clip": 0.3,
-    "forget_bias": 0.25,
-    "activation": "softsign",
-}
-
-
-def built(cell, features=FEATURES):
-    """Build a cell."""
-    cell.build((None, features))
-    return cell
-
-
-def step_of(cell, seed=0, **options):
-    """Call a cell on random inputs from a random state."""
-    random = np.random.default_rng(seed)
-    dtype = cell.dtype or "float32"
-    x = random.normal(size=(2, FEATURES)).astype(dtype)
-    state = [random.normal(size=(2, size)).astype(dtype) for size in cell.state_size]
-    return cell(x, state, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -85,32 +57,6 @@ def test_mixed_precision_keeps_a_float32_state(policy):
     np.testing.assert_allclose(
         tf.cast(output, tf.float32), step_of(full)[0], rtol=tolerance, atol=tolerance
     )
-
-
-def test_configuration_survives_json():
-    """Every argument comes back, and so do the numbers."""
-    cell = built(LSTMCell(**FULL, initializer="he_normal", trainable=False, dtype="float64"))
-
-    config = json.loads(json.dumps(cell.get_config()))
-    again = built(LSTMCell.from_config(config))
-    again.set_weights(cell.get_weights())
-
-    assert cell.get_config() == again.get_config()
-    assert FULL.items() <= config.items()
-    assert not again.trainable_weights
-    for expected, actual in zip(step_of(cell)[1], step_of(again)[1], strict=True):
-        np.testing.assert_array_equal(expected, actual)
-
-
-def test_a_deep_copy_has_weights_of_its_own():
-    """The same numbers, in other variables."""
-    cell = LSTMCell(**FULL)
-    output, _ = step_of(cell)
-
-    copied = copy.deepcopy(cell)
-
-    np.testing.assert_array_equal(output, step_of(copied)[0])
-    assert not any(a is b for a, b in zip(cell.weights, copied.weights, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -223,6 +169,18 @@ def test_a_functional_model_takes_the_cell_itself():
 
     for e, a in zip((expected, *after), model(values), strict=True):
         np.testing.assert_array_equal(e, a)
+
+
+def test_a_functional_model_may_have_only_symbolic_states():
+    """Inputs that are values are constants of the model."""
+    cell = LSTMCell(4)
+    states = [keras.Input((4,), batch_size=2), keras.Input((4,), batch_size=2)]
+    output, _ = cell(X, states)
+    values = [np.full((2, 4), 0.3, "float32")] * 2
+
+    expected, _ = cell(X, values)
+
+    np.testing.assert_array_equal(expected, keras.Model(states, output)(values))
 
 
 def test_an_activity_regularizer_adds_its_loss():

@@ -27,7 +27,7 @@ def test_sizes_and_zero_states_are_the_peers(num_proj):
     ours, theirs = (c(4, num_proj=num_proj) for c in (LSTMCell, rnn_cell_impl.LSTMCell))
     assert (4, num_proj or 4) == theirs.state_size == ours.state_size
     assert theirs.output_size == ours.output_size
-    for batch_size in (2, np.int64(2), tf.constant(2), tf.constant([2])):
+    for batch_size in (2, np.int64(2), tf.constant(2), tf.constant([2]), np.array([2])):
         for dtype in (tf.float32, "float64"):
             expected = theirs.zero_state(batch_size, dtype)
             actual = ours.zero_state(batch_size, dtype)
@@ -48,6 +48,20 @@ def test_a_concatenated_state_is_one_tensor():
     assert 7 == cell.state_size
     assert (2, 7) == tuple(state.shape)
     np.testing.assert_array_equal(output, state[:, 4:])
+
+
+def test_a_clip_without_a_projection_does_nothing_and_warns():
+    """The document clips a projection where there is one; the numbers are those without."""
+    with pytest.warns(UserWarning, match="num_proj is None, so there is none"):
+        clipped = built(LSTMCell(4, proj_clip=1e-3))
+    plain = built(LSTMCell(4))
+    plain.set_weights(clipped.get_weights())
+    inputs = np.ones((2, FEATURES), "float32")
+
+    outputs = [cell(inputs, cell.zero_state(2, "float32"))[0] for cell in (plain, clipped)]
+
+    np.testing.assert_array_equal(*outputs)
+    assert [1e-3, None] == [clipped.get_config()["proj_clip"], clipped.spec.projection_clip]
 
 
 def test_shards_warn_and_change_nothing_in_eager_code():
@@ -79,6 +93,8 @@ def test_initial_states_take_batch_size_and_dtype_from_inputs():
         ({"inputs": np.zeros((2, 3)), "batch_size": 3}, "batch size from input tensor is diff"),
         ({"inputs": np.zeros((2, 3)), "dtype": "float32"}, "dtype from input tensor is diff"),
         ({"batch_size": 2.5, "dtype": "float32"}, "must be a whole number"),
+        ({"batch_size": "2", "dtype": "float32"}, "must be a whole number, not '2'"),
+        ({"batch_size": float("inf"), "dtype": "float32"}, "must be a whole number, not inf"),
         ({"batch_size": tf.constant([1, 2]), "dtype": "float32"}, "one element"),
     ],
 )
@@ -102,7 +118,14 @@ def test_a_state_tuple_of_two_dtypes_has_none():
         ({"num_proj": 0}, "num_proj must be a positive integer"),
         ({"cell_clip": 0.0}, "cell_clip must be positive"),
         ({"num_proj": 2, "proj_clip": -1.0}, "proj_clip must be positive"),
-        ({"proj_clip": 1.0}, "num_proj is None"),
+        ({"num_units": None}, "num_units must be a positive integer, not None"),
+        ({"num_units": "4"}, "num_units must be a positive integer, not '4'"),
+        ({"num_units": float("inf")}, "num_units must be a positive integer, not inf"),
+        ({"cell_clip": "1"}, "cell_clip must be a number, not '1'"),
+        ({"cell_clip": float("nan")}, "cell_clip must be a number, not nan"),
+        ({"forget_bias": None}, "forget_bias must be a number, not None"),
+        ({"reuse": "yes"}, r"reuse must be True, False, None or tf\.compat\.v1\.AUTO_REUSE"),
+        ({"initializer": "bogus"}, "bogus"),
         ({"dtype": "int32"}, "only supports floating point inputs"),
         ({"dtype": "complex64"}, "only supports floating point inputs"),
         ({"activation": "tan"}, "tan"),
