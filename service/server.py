@@ -8,10 +8,10 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import Application, create_app
 from service.engine import Engine, EngineLimits
@@ -26,21 +26,16 @@ from service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
+_KEEP_ALIVE_S = 75
+
 
 class Server(uvicorn.Server):
     """uvicorn, but streams are closed before it closes their sockets."""
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        app: Application,
-        engines: Iterable[Engine],
-        store: SessionStore,
-    ) -> None:
-        """Serve `app`, which `config` may have wrapped, over engines and their store."""
+    def __init__(self, config: uvicorn.Config, app: Application, store: SessionStore) -> None:
+        """Serve `app`, which `config` may have wrapped, over its engines' store."""
         super().__init__(config)
         self._app = app
-        self._engines = list(engines)
         self._store = store
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -52,17 +47,20 @@ class Server(uvicorn.Server):
             await self._store.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse new work, let streams answer what they have taken, then end as uvicorn does.
+        """Take no more, let streams answer what they have taken, then end as uvicorn does.
 
-        Requests in flight are answered, and the application is shut down last, all of it within
-        the configured time; a second interrupt ends the waiting.
+        Requests in flight are answered, each as the last one of its connection, and the application
+        is shut down last, all of it within the configured time; a second interrupt ends the
+        waiting.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self.config.timeout_graceful_shutdown or 0)
         for listener in self.servers:
             listener.close()
-        for engine in self._engines:
-            engine.refuse()
+        # What waits for its next request is closed before that comes: nobody is answered with 503.
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpToolsProtocol):
+                connection.shutdown()
         closing = loop.create_task(self._app.streams.close())
         while not (closing.done() or self.force_exit or loop.time() > deadline):
             await asyncio.wait([closing], timeout=0.1)
@@ -125,9 +123,11 @@ def serve(settings: Settings) -> int:
         access_log=False,
         log_config=None,
         server_header=False,
+        # Longer than balancers keep their connections, so that it is they who close them.
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, app, engines.values(), store)
+    server = Server(config, app, store)
     spare_collections()
     # uvicorn raises the signal that ended it once more at its end, to whoever had it before.
     for caught in (signal.SIGINT, signal.SIGTERM):

@@ -140,19 +140,18 @@ class _StoreCollector(Collector):
             value=float(self._store.num_errors),
         )
         ahead = self._write_behind
-        if ahead is not None:
-            yield GaugeMetricFamily(
-                "lstm_unflushed_steps",
-                "Time steps that were answered and not committed yet.",
-                value=float(ahead.num_unflushed_steps),
-            )
-            yield GaugeMetricFamily(
-                "lstm_unflushed_seconds",
-                "How long the oldest of them has waited for its commit.",
-                value=ahead.unflushed_s,
-            )
-            yield CounterMetricFamily(
-                "lstm_lost_updates",
-                "Sessions whose answered steps met another writer's.",
-                value=float(ahead.num_lost),
-            )
+        yield GaugeMetricFamily(
+            "lstm_unflushed_steps",
+            "Time steps that were answered and not committed yet; none in the mode sync.",
+            value=0.0 if ahead is None else float(ahead.num_unflushed_steps),
+        )
+        yield GaugeMetricFamily(
+            "lstm_unflushed_seconds",
+            "How long the oldest of them has waited for its commit.",
+            value=0.0 if ahead is None else ahead.unflushed_s,
+        )
+        yield CounterMetricFamily(
+            "lstm_lost_updates",
+            "Sessions whose answered steps met another writer's.",
+            value=0.0 if ahead is None else float(ahead.num_lost),
+        )

@@ -45,7 +45,7 @@ async def serving_live(app):
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         task = asyncio.create_task(server.serve([listening]))
         live = Live(app, server, listening.getsockname()[1])
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
+        while not server.started:
             await asyncio.sleep(0.01)
         try:
             async with live.http:

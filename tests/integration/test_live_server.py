@@ -151,6 +151,7 @@ def test_an_end_closes_streams_with_1012(how):
             assert "draining" == json.loads(stream.recv())["code"]
             with pytest.raises(ConnectionClosed) as closed:
                 stream.recv()
+            assert closed.value.rcvd is not None
             assert 1012 == closed.value.rcvd.code
         assert 0 == server.process.wait(timeout=60)
 

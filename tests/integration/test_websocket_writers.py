@@ -42,7 +42,8 @@ async def test_a_stream_that_goes_back_by_name_is_replayed_up_to_its_head(live):
         for row in X:
             await stream.send(frame(row))
             answers.append(np.frombuffer(await stream.recv(), "<f4"))
-        await stream.send(json.dumps({"inputs": np.float32(X[0]).tolist(), "position": 0}))
+        named = {"inputs": np.asarray(X[0], np.float32).tolist(), "position": 0}
+        await stream.send(json.dumps(named))
         assert json.loads(await stream.recv())["replayed"]
         for row, expected in zip(X[1:], answers[1:], strict=True):
             await stream.send(frame(row))

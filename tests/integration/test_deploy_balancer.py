@@ -1,0 +1,204 @@
+"""HAProxy with the shipped configuration in front of real replicas.
+
+They keep their sessions in memory here, so a session that is found where it was left proves that
+its requests went to one replica.
+"""
+
+import json
+import signal
+import threading
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from websockets.sync.client import connect
+
+from tests.integration.deployment import PATHS, REPLICAS, balancer, needs, wait_until
+from tests.integration.live_server import live_server
+
+pytestmark = needs("haproxy", "haproxy")
+
+X = [0.1] * 12
+"""A step of the model `vowels`, which is the default model."""
+
+
+@contextmanager
+def cluster(directory):
+    """Three replicas behind a balancer."""
+    with ExitStack() as stack:
+        replicas = [stack.enter_context(live_server()) for _ in REPLICAS]
+        ports = [httpx.URL(replica.url).port for replica in replicas]
+        yield stack.enter_context(balancer(directory, ports)), replicas
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A cluster whose replicas live as long as the tests."""
+    with cluster(tmp_path_factory.mktemp("cluster")) as parts:
+        yield parts
+
+
+def sessions_of(replica, model):
+    """Return the positions of a replica's own sessions by client id."""
+    listed = httpx.get(f"{replica.url}/v1/models/{model}/sessions?limit=1000").json()
+    return {session["client_id"]: session["position"] for session in listed["sessions"]}
+
+
+def test_a_session_stays_on_one_replica(running):
+    """Every step of a session reaches the replica of its first, and each replica has its share."""
+    front, replicas = running
+    ids = [f"client-{number}" for number in range(60)]
+
+    with httpx.Client(base_url=front.url) as http:
+        for position in range(3):
+            for client_id in ids:
+                body = {"inputs": X, "position": position}
+                answer = http.post(f"/v1/models/vowels/sessions/{client_id}/step", json=body)
+                assert 200 == answer.status_code, answer.text
+
+    found = [sessions_of(replica, "vowels") for replica in replicas]
+    positions = {client_id: [of[client_id] for of in found if client_id in of] for client_id in ids}
+    assert {client_id: [3] for client_id in ids} == positions
+    assert all(len(of) >= 6 for of in found)
+
+
+def test_the_model_is_part_of_the_key(running):
+    """The sessions that one client has with two models are spread like any others."""
+    front, _ = running
+    homes = set()
+
+    with httpx.Client(base_url=front.url) as http:
+        for number in range(20):
+            replicas = []
+            for model, size in (("vowels", 12), ("gait", 9)):
+                path = f"/v1/models/{model}/sessions/both-{number}/step"
+                answer = http.post(path, json={"inputs": [0.1] * size}).raise_for_status()
+                replicas.append(answer.headers["x-replica"])
+            homes.add(tuple(replicas))
+
+    assert {False, True} == {vowels == gait for vowels, gait in homes}
+
+
+def test_every_way_to_write_an_id_leads_to_one_replica(running):
+    """Percent-encoded or not, by the default model's name or without it."""
+    front, _ = running
+
+    with httpx.Client() as http:
+        for number in range(10):
+            answers = []
+            for position, path in enumerate(PATHS):
+                # As it stands: a string would be written anew.
+                target = httpx.URL(front.url).copy_with(raw_path=path.format(number).encode())
+                answers.append(http.post(target, json={"inputs": X, "position": position}))
+            assert [200] * len(PATHS) == [answer.status_code for answer in answers]
+            assert 1 == len({answer.headers["x-replica"] for answer in answers})
+            assert len(PATHS) == answers[-1].json()["position"]
+
+
+def test_what_has_no_session_goes_anywhere(running):
+    """Lists, predictions and ids that are none are answered, by more than one replica."""
+    front, _ = running
+    seen = set()
+
+    with httpx.Client(base_url=front.url) as http:
+        for _ in range(40):
+            answers = [
+                http.get("/v1/models"),
+                http.get("/v1/sessions"),
+                http.post("/v1/predict", json={"inputs": [[X]]}),
+                http.post("/v1/models/vowels/steps", json={"client_ids": ["z"], "inputs": [X]}),
+            ]
+            assert [200] * 4 == [answer.status_code for answer in answers]
+            seen |= {answer.headers["x-replica"] for answer in answers}
+        bad = http.post("/v1/sessions/%zz/step", json={"inputs": X})
+
+    assert len(seen) > 1
+    assert (422, "invalid_request") == (bad.status_code, bad.json()["code"])
+
+
+def test_metrics_are_for_operators(running):
+    """The balancer does not hand on the metrics of whichever replica it would ask."""
+    front, _ = running
+
+    answer = httpx.get(f"{front.url}/metrics")
+
+    assert (404, "application/problem+json") == (
+        answer.status_code,
+        answer.headers["content-type"],
+    )
+    assert "not_found" == answer.json()["code"]
+
+
+def test_a_stream_goes_to_its_session(running):
+    """A WebSocket passes, both ways and binary, and reaches the replica of its session's steps."""
+    front, _ = running
+    step = f"{front.url}/v1/models/vowels/sessions/streaming/step"
+    httpx.post(step, json={"inputs": X, "position": 0}).raise_for_status()
+
+    with connect(f"ws{front.url[4:]}/v1/sessions/streaming/stream") as stream:
+        hello = json.loads(stream.recv())
+        outputs = []
+        for _ in range(10):
+            stream.send(np.full(12, 0.1, "<f4").tobytes())
+            outputs.append(np.frombuffer(stream.recv(decode=False), "<f4"))
+
+    assert 1 == hello["position"]
+    assert {9} == {len(output) for output in outputs}
+    after = httpx.post(step, json={"inputs": X, "position": 11})
+    assert 12 == after.json()["position"]
+
+
+def test_a_killed_replica_is_replaced_by_another(tmp_path):
+    """Its clients are answered elsewhere, at once; the others keep their replica and state."""
+    with cluster(tmp_path) as (front, replicas), httpx.Client(base_url=front.url) as http:
+        ids = [f"client-{number}" for number in range(30)]
+        for client_id in ids:
+            http.post(f"/v1/sessions/{client_id}/step", json={"inputs": X}).raise_for_status()
+        lost = set(sessions_of(replicas[0], "vowels"))
+
+        replicas[0].end(signal.SIGKILL)
+        for client_id in ids:
+            # What the replica knew is gone with it: in memory, every session of its begins anew.
+            body = {"inputs": X, "position": 0 if client_id in lost else 1}
+            answer = http.post(f"/v1/sessions/{client_id}/step", json=body)
+            assert 200 == answer.status_code, answer.text
+            assert "lstm-1" != answer.headers["x-replica"]
+        wait_until(lambda: front.count_up() == 2)
+
+        assert lost
+        assert {200} == {http.get(f"/v1/sessions/{client_id}").status_code for client_id in ids}
+
+
+def test_a_drain_loses_nothing(tmp_path):
+    """While a replica ends, clients are answered by the others, and see nothing of it."""
+    answers, stop = [], threading.Event()
+
+    def step(url, name):
+        number = 0
+        with httpx.Client(base_url=url) as http:
+            while not stop.is_set():
+                path = f"/v1/sessions/{name}-{number}/step"
+                try:
+                    answer = http.post(path, json={"inputs": X, "position": 0})
+                except httpx.TransportError:
+                    continue
+                answers.append((answer.status_code, answer.headers.get("x-replica")))
+                number += 1
+
+    with cluster(tmp_path) as (front, replicas):
+        threads = [threading.Thread(target=step, args=(front.url, f"c{n}")) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(answers) > 300)
+        status = replicas[1].end(signal.SIGTERM)
+        end = len(answers)
+        wait_until(lambda: len(answers) > end + 300)
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+    assert 0 == status
+    assert {200} == {status for status, _ in answers}
+    assert set(REPLICAS) == {replica for _, replica in answers[:300]}
+    assert {"lstm-1", "lstm-3"} == {replica for _, replica in answers[end + 50 :]}
