@@ -209,10 +209,12 @@ def _unrolled(
 def _looped(
     step: _Step, options: Options, projected: Tensor, mask: Tensor | None, carry: _Carry
 ) -> Result:
-    time = projected.shape[0] if projected.shape[0] is not None else tf.shape(projected)[0]
-    # Arrays, not slices: the gradient of a slice in a loop costs the whole sequence every step.
-    projections = tf.TensorArray(projected.dtype, time).unstack(projected)
-    live = None if mask is None else tf.TensorArray(tf.bool, time).unstack(mask)
+    time = num_slots = projected.shape[0]
+    if time is None:
+        time = tf.shape(projected)[0]
+        num_slots = tf.maximum(time, 1)
+    projections = _array(projected, num_slots)
+    live = None if mask is None else _array(mask, num_slots)
     # Slot 0 holds the zeros before the first step: an array without elements has no shape to stack.
     arrays: tuple[Tensor, ...] = ()
     if options.return_sequences:
@@ -232,8 +234,21 @@ def _looped(
         lambda t, *_: t < time,
         body,
         (tf.constant(0), arrays, carry.output, carry.h, carry.c),
-        maximum_iterations=time,
+        maximum_iterations=num_slots,
     )
     return Result(
         outputs=arrays[0].stack()[1:] if arrays else None, last_output=last_output, h=h, c=c
     )
+
+
+def _array(steps: Tensor, num_slots: Any) -> Tensor:
+    """Return `(time, ...)` steps as an array, with a slot that is never read where time is 0.
+
+    An array, since the gradient of a slice in a loop costs the whole sequence every step. The slot,
+    since XLA compiles the body of a loop that never runs, and its gradient, and has to find
+    something there. Where there are steps the padding is none, and copies nothing.
+    """
+    if steps.shape[0] is None:
+        num_missing = num_slots - tf.shape(steps)[0]
+        steps = tf.pad(steps, [[0, num_missing], *[[0, 0]] * (steps.shape.rank - 1)])
+    return tf.TensorArray(steps.dtype, num_slots).unstack(steps)

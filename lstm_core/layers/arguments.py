@@ -1,6 +1,6 @@
 """Checks of what callers hand to a recurrent Keras layer, with messages that name the layer.
 
-Knows shapes and functions. Knows no layer and no kernel.
+Also of the Keras that the layer stands on. Knows shapes and functions, no layer and no kernel.
 """
 
 from __future__ import annotations
@@ -28,6 +28,20 @@ _NAMES: dict[Callable[..., Any], str] = {
     keras.ops.tanh: "tanh",
     keras.ops.sigmoid: "sigmoid",
 }
+
+
+def require_tensorflow_backend() -> None:
+    """Check what Keras runs on: for modules that define layers, when they are imported.
+
+    Raises:
+        ImportError: It is not TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            "lstm_core.layers needs Keras on TensorFlow, but Keras runs on "
+            f"{keras.backend.backend()}: set KERAS_BACKEND=tensorflow before the first import of "
+            "keras"
+        )
 
 
 def checked_units(units: Any) -> int:
@@ -203,12 +217,38 @@ def checked_mask(mask: Any, sequences: Tensor | None, layer_name: str) -> Tensor
     if tensor.shape.rank == 3 and tensor.shape[-1] == 1:
         tensor = tensor[..., 0]
     expected = (None, None) if sequences is None else tuple(sequences.shape[:2])
-    if not tf.TensorShape(expected).is_compatible_with(tensor.shape):
+    _check_mask_shape(tensor.shape, expected, layer_name)
+    return tensor if sequences is None else _with_steps_of(sequences, tensor)
+
+
+def check_symbolic_mask(mask: Any, sequences: Any, layer_name: str) -> None:
+    """Compare what is known of the shapes of a symbolic call, before there are tensors.
+
+    Args:
+        mask: As `checked_mask` takes it; or a `keras.KerasTensor`, or a list that begins with one.
+        sequences: The `keras.KerasTensor` of the inputs, or a list that begins with it.
+        layer_name: For messages.
+
+    Raises:
+        ValueError: The mask never fits the inputs.
+    """
+    mask, sequences = (
+        value[0] if isinstance(value, list | tuple) and value else value
+        for value in (mask, sequences)
+    )
+    if not hasattr(mask, "shape"):
+        return
+    shape = tuple(mask.shape)
+    shape = shape[:2] if len(shape) == 3 and shape[-1] == 1 else shape
+    _check_mask_shape(shape, tuple(sequences.shape[:2]), layer_name)
+
+
+def _check_mask_shape(shape: Any, expected: Shape, layer_name: str) -> None:
+    if not tf.TensorShape(expected).is_compatible_with(shape):
         raise ValueError(
             f"mask of layer {layer_name} must have the first two dimensions of the inputs, "
-            f"{expected}, but its shape is {tuple(tensor.shape)}"
+            f"{expected}, but its shape is {tuple(shape)}"
         )
-    return tensor if sequences is None else _with_steps_of(sequences, tensor)
 
 
 def _with_steps_of(sequences: Tensor, mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Owns the arguments, the weights and the state between calls. The recurrence itse
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, TypeAlias
 
 import keras
@@ -17,11 +18,13 @@ from lstm_core.kernels import tensorflow as recurrence
 from lstm_core.layers.arguments import (
     activation_name,
     check_initial_state_shapes,
+    check_symbolic_mask,
     checked_implementation,
     checked_mask,
     checked_rate,
     checked_sequences,
     checked_units,
+    require_tensorflow_backend,
 )
 from lstm_core.layers.declared import DeclaredInputs
 from lstm_core.layers.dropout import DropoutMaskCache
@@ -30,11 +33,7 @@ from lstm_core.layers.states import StatefulLayer
 from lstm_core.layers.weights import GateWeights
 from lstm_core.spec import LSTMSpec
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"lstm_core.layers needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()}: "
-        "set KERAS_BACKEND=tensorflow before the first import of keras"
-    )
+require_tensorflow_backend()
 
 Tensor: TypeAlias = Any
 Shape: TypeAlias = tuple[int | None, ...]
@@ -167,7 +166,7 @@ class LSTM(
 
         Raises:
             ValueError: The number of features is unknown, or the layer is stateful and the batch
-                size is.
+                size is, or is 0.
         """
         features = sequences_shape[-1]
         if features is None:
@@ -240,6 +239,17 @@ class LSTM(
         if not self.return_state:
             return output
         return output, tf.cast(result.h, self.compute_dtype), tf.cast(result.c, self.compute_dtype)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the symbolic outputs of a call with symbolic inputs.
+
+        Raises:
+            ValueError: The mask or `initial_state` can never fit.
+        """
+        # By name: subclasses have the arguments of `call` in other orders.
+        given = inspect.signature(self.call).bind(*args, **kwargs).arguments
+        check_symbolic_mask(given.get("mask"), next(iter(given.values())), self.name)
+        return super().compute_output_spec(*args, **kwargs)
 
     def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
         """Return the shape of the output, or a tuple of it and of those of h and c.

@@ -55,7 +55,11 @@ class StatefulLayer:
 
     @property
     def states(self) -> list[Any] | None:
-        """The variables `[h, c]` of a stateful layer, each `(batch, units)`; None without them."""
+        """The variables `[h, c]` of a stateful layer, each `(batch, units)`; None without them.
+
+        None as in Keras 3, whose `Bidirectional` and whose users ask for it, and not the
+        `[None, None]` of tf_keras, which the layers of TensorFlow 1 have.
+        """
         return None if self._recurrent_states is None else self._recurrent_states.variables_in_order
 
     def reset_states(self, states: Any = None) -> None:
@@ -83,10 +87,15 @@ class StatefulLayer:
         """Create the variables, zeros.
 
         Raises:
-            ValueError: The batch size is unknown.
+            ValueError: The batch size is unknown, or 0, which would then be that of every batch.
         """
         if batch_size is None:
             raise ValueError(UNKNOWN_BATCH_SIZE)
+        if batch_size == 0:
+            raise ValueError(
+                f"Layer {self.name} is stateful, and the first batch fixes the size of all, but it "
+                "is empty: begin with a batch that has rows, or build the layer with their number"
+            )
         self._recurrent_states = RecurrentStates(batch_size, self.units, self.variable_dtype)
 
     def _record_states(self, h: Tensor, c: Tensor) -> None:

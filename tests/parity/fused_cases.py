@@ -10,7 +10,7 @@ import numpy as np
 import lstm_core
 from tests.parity.record import Row, agree_in_rows
 
-FORWARD = {"rtol": 0, "atol": 1e-6}
+FORWARD: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
 FEATURES, UNITS = 3, 4
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 import lstm_core
 from lstm_core import equations
+from lstm_core.weights import LSTMWeights
 from tests.parity.cases import FORWARD, Config, draw_mask
 from tests.parity.record import agree
 
@@ -67,7 +68,7 @@ def test_any_calls_and_resets_leave_the_states_of_the_equations(actions, seed, d
     ours, random = stateful(lstm_core.LSTM, dtype), np.random.default_rng(seed)
     ours.layer.reset_states()
     kernel, recurrent_kernel, bias = ours.layer.get_weights()
-    weights = equations.LSTMWeights(kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias)
+    weights = LSTMWeights(kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias)
     h, c = np.zeros((2, BATCH, UNITS))
     for action in actions:
         if action in {"reset", "reset_keras", "set"}:

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("tensorflow")
 
@@ -16,7 +14,7 @@ import tensorflow as tf
 
 import lstm_core
 from lstm_core import equations
-from lstm_core.spec import ACTIVATIONS, LSTMSpec
+from lstm_core.spec import ACTIVATIONS
 from lstm_core.weights import LSTMWeights
 
 BATCH, TIME, FEATURES, UNITS = 5, 6, 3, 4
@@ -112,61 +110,6 @@ def test_equals_tf_keras(options, mask, draw_weights, draw_inputs):
     )
 
 
-@given(
-    data=st.data(),
-    batch=st.integers(0, 3),
-    time=st.integers(0, 5),
-    go_backwards=st.booleans(),
-    zero_output_for_mask=st.booleans(),
-    unroll=st.booleans(),
-    time_major=st.booleans(),
-    implementation=st.sampled_from([1, 2]),
-    has_states=st.booleans(),
-    has_mask=st.booleans(),
-)
-@settings(max_examples=60, deadline=None)
-def test_equals_the_equations(
-    draw_weights, data, batch, time, unroll, time_major, implementation, has_states, has_mask,
-    **flags,
-):  # fmt: skip
-    """Any options, mask and size, empty ones too, give what the equations give in float64."""
-    random = np.random.default_rng(data.draw(st.integers(0, 99)))
-    weights = draw_weights(FEATURES, UNITS)
-    x = random.normal(size=(batch, time, FEATURES)).astype(np.float32)
-    h, c = random.normal(size=(2, batch, UNITS)).astype(np.float32)
-    states = [h, c] if has_states else None
-    mask = random.random((batch, time)) < 0.6 if has_mask else None
-    layer = lstm_core.LSTM(
-        UNITS, return_sequences=True, return_state=True, unroll=unroll, time_major=time_major,
-        implementation=implementation, **flags,
-    )  # fmt: skip
-    last = lstm_core.LSTM(
-        UNITS, unroll=unroll, time_major=time_major, implementation=implementation, **flags
-    )
-    x_in, mask_in = (
-        (x.swapaxes(0, 1), None if mask is None else mask.T) if time_major else (x, mask)
-    )
-    for each in (layer, last):
-        built(each, weights, x_in.shape)
-    outputs, *last_states = layer(x_in, initial_state=states, mask=mask_in)
-    last_output = last(x_in, initial_state=states, mask=mask_in)
-
-    expected = equations.sequence(
-        LSTMSpec(input_size=FEATURES, units=UNITS),
-        LSTMWeights(kernel=weights[0], recurrent_kernel=weights[1], bias=weights[2]),
-        x,
-        h=h if has_states else None,
-        c=c if has_states else None,
-        mask=mask,
-        **flags,
-    )
-    outputs = np.swapaxes(outputs, 0, 1) if time_major else outputs
-    assert_same(
-        (outputs, last_output, *last_states),
-        (expected.outputs, expected.last_output, expected.h, expected.c),
-    )
-
-
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS - {"hard_sigmoid_v1"}))
 def test_every_activation_of_the_spec(name, draw_weights, draw_inputs):
     """Each name is one function to Keras, to the equations and to `spec`."""
@@ -216,9 +159,46 @@ def test_one_graph_takes_any_mask_and_length(go_backwards, jit_compile, draw_wei
     for mask in [m for m in MASKS.values() if m is not None]:
         assert_same(graph(x, mask), layer(x, mask=mask))
     assert_same(graph(x[:, :3], mask[:, :3]), layer(x[:, :3], mask=mask[:, :3]))
-    if not jit_compile:  # XLA compiles the loop's body even where it never runs
-        assert [r.shape for r in graph(x[:, :0], mask[:, :0])] == [(5, 0, 4), (5, 4), (5, 4)]
+    assert [r.shape for r in graph(x[:, :0], mask[:, :0])] == [(5, 0, 4), (5, 4), (5, 4)]
     assert [r.shape for r in graph(x[:0], mask[:0])] == [(0, 6, 4), (0, 4), (0, 4)]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("has_mask", [False, True], ids=["whole", "masked"])
+@pytest.mark.parametrize("go_backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("return_sequences", [False, True], ids=["last", "sequences"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"], ids=["block", "generic"])
+def test_gradients_of_no_steps(
+    activation, return_sequences, go_backwards, has_mask, jit_compile, draw_weights, draw_inputs
+):
+    """In a graph of any length, no step passes the states' gradients on, and zeros to weights."""
+    layer = lstm_core.LSTM(
+        UNITS, activation, return_sequences=return_sequences, return_state=True,
+        go_backwards=go_backwards,
+    )  # fmt: skip
+    built(layer, draw_weights(FEATURES, UNITS), (None, None, FEATURES))
+    weights = [weight.value for weight in layer.trainable_weights]
+
+    def run(x: Any, mask: Any, h: Any, c: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch([x, h, c])
+            results = layer(x, initial_state=[h, c], mask=mask if has_mask else None)
+            value = tf.add_n([n * tf.reduce_sum(r) for n, r in enumerate(results, start=1)])
+        zero = tf.UnconnectedGradients.ZERO
+        return results, tape.gradient(value, [x, h, c, *weights], unconnected_gradients=zero)
+
+    shapes = ((None, None, FEATURES), (None, None), (None, UNITS), (None, UNITS))
+    dtypes = (tf.float32, tf.bool, tf.float32, tf.float32)
+    signature = [tf.TensorSpec(*each) for each in zip(shapes, dtypes, strict=True)]
+    graph = tf.function(run, input_signature=signature, jit_compile=jit_compile)
+    h, c = draw_inputs(2, BATCH, UNITS)
+    x, mask = np.zeros((BATCH, 0, FEATURES), np.float32), np.ones((BATCH, 0), bool)
+    results, gradients = graph(x, mask, h, c)
+    output = np.zeros((BATCH, 0, UNITS) if return_sequences else (BATCH, UNITS))
+    assert_same(results, [output, h, c], rtol=0, atol=0)
+    of_states = [np.full_like(h, 2), np.full_like(c, 3)]
+    expected = [x, *of_states, *(np.zeros(w.shape) for w in weights)]
+    assert_same(gradients, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("unroll", [False, True])

@@ -20,7 +20,7 @@ from lstm_core.errors import SpecError
 from lstm_core.spec import LSTMSpec
 
 BATCH, TIME, FEATURES, UNITS = 4, 6, 3, 5
-CLOSE = {"rtol": 0, "atol": 2e-6}
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 2e-6}
 
 EVERY_OPTION: dict[str, Any] = {
     "units": 6, "activation": "relu", "recurrent_activation": "hard_sigmoid", "use_bias": False,

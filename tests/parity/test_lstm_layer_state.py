@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ import keras
 import tensorflow as tf
 
 import lstm_core
+from lstm_core.compat import tf14, v1
 
 BATCH, TIME, FEATURES, UNITS = 3, 5, 2, 4
 EXACT = {"rtol": 0, "atol": 0}
-CLOSE = {"rtol": 0, "atol": 1e-6}
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
 
 
 @pytest.fixture
@@ -140,6 +142,49 @@ def test_an_unknown_batch_size_is_refused():
     """A stateful layer in a model without a batch size cannot be built."""
     with pytest.raises(ValueError, match="it needs to know its batch size"):
         lstm_core.LSTM(UNITS, stateful=True)(keras.Input((TIME, FEATURES)))
+
+
+@pytest.mark.parametrize("declared", [None, (BATCH, None, FEATURES)], ids=["first", "declared"])
+@pytest.mark.parametrize(
+    "make",
+    [lstm_core.LSTM, v1.LSTM, tf14.LSTM, lstm_core.CuDNNLSTM],
+    ids=lambda make: make.__module__,
+)
+def test_an_empty_batch_does_not_fix_the_batch_size(make, declared, draw_inputs):
+    """It is refused with a message that says so, and the batch after it builds and runs."""
+    layer = make(UNITS, stateful=True, name="memory", batch_input_shape=declared)
+    message = "first batch fixes the size of all, but it is empty"
+    if declared:
+        message = "memory is stateful with a batch size of 3, but a batch of 0 came"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            layer(np.zeros((0, TIME, FEATURES), np.float32))
+    assert (BATCH, UNITS) == layer(draw_inputs(BATCH, TIME, FEATURES)).shape
+    assert (2, BATCH, UNITS) == recorded(layer).shape
+
+
+def test_an_empty_batch_builds_no_symbolic_memory():
+    """Neither does a model of empty batches have states, nor an explicit build."""
+    layer = lstm_core.LSTM(UNITS, stateful=True)
+    with pytest.raises(ValueError, match="but it is empty"):
+        layer(keras.Input(batch_shape=(0, TIME, FEATURES)))
+    with pytest.raises(ValueError, match="but it is empty"):
+        layer.build((0, TIME, FEATURES))
+    assert not layer.built
+
+
+def test_states_without_memory_are_those_of_keras_3(draw_inputs):
+    """None, also inside `Bidirectional`, where tf_keras and the layers of TensorFlow 1 have two."""
+    tf_keras = pytest.importorskip("tf_keras")
+    x = draw_inputs(BATCH, TIME, FEATURES)
+    ours, theirs = lstm_core.LSTM(UNITS), keras.layers.LSTM(UNITS)
+    assert [None] * 2 == [ours.states, theirs.states]
+    assert [[None, None]] * 2 == [list(m(UNITS).states) for m in (v1.LSTM, tf_keras.layers.LSTM)]
+    for layer in (ours, theirs):
+        wrapper = keras.layers.Bidirectional(layer)
+        for each in (layer, wrapper):
+            each(x)
+            assert each.states is None
 
 
 def test_reset_states_to_zeros_and_to_values(stateful, draw_inputs):

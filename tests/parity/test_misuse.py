@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+import keras
 import tensorflow as tf
 
 import lstm_core
 from lstm_core.compat import tf14, v1
+from lstm_core.layers.arguments import require_tensorflow_backend
 
 BATCH, TIME, FEATURES, UNITS = 3, 4, 2, 4
 LAYERS = {"v2": lstm_core.LSTM, "v1": v1.LSTM, "tf14": tf14.LSTM}
@@ -142,3 +144,32 @@ def test_ragged_inputs(is_built, make):
     ragged = tf.ragged.constant([[[1.0, 2.0]], [[1.0, 2.0], [3.0, 4.0]]], ragged_rank=1)
     with pytest.raises(ValueError, match=r"\.to_tensor\(\).*mask"):
         layer(ragged)
+
+
+@EVERY_LAYER
+@pytest.mark.parametrize("shape", [(None, TIME + 1), (None, TIME + 1, 1), (None,), (2, TIME)])
+def test_a_symbolic_mask_of_another_shape(shape, make):
+    """A model that could never run is not built."""
+    mask = keras.Input(batch_shape=shape, dtype="bool")
+    with pytest.raises(ValueError, match="mask of layer picky must have the first two dimensions"):
+        make(UNITS, name="picky")(keras.Input(batch_shape=(BATCH, TIME, FEATURES)), mask=mask)
+
+
+@EVERY_LAYER
+@pytest.mark.parametrize("shape", [(TIME,), (None,), (None, 1)])
+def test_a_symbolic_mask_that_may_fit(shape, make, draw_inputs):
+    """Sizes that nobody knows yet are left to the call, which gives what an eager one gives."""
+    inputs, mask = keras.Input((TIME, FEATURES)), keras.Input(shape, dtype="bool")
+    layer = make(UNITS)
+    model = keras.Model([inputs, mask], layer(inputs, mask=mask))
+    x, live = draw_inputs(BATCH, TIME, FEATURES), np.arange(TIME) < [[4], [2], [3]]
+    given = live[..., np.newaxis] if len(shape) == 2 else live
+    np.testing.assert_allclose(model([x, given]), layer(x, mask=live), atol=1e-6)
+
+
+def test_keras_on_another_backend(monkeypatch):
+    """What the modules of layers ask when they are imported names both backends."""
+    require_tensorflow_backend()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ImportError, match=r"Keras runs on jax: set KERAS_BACKEND=tensorflow"):
+        require_tensorflow_backend()

@@ -100,7 +100,11 @@ def test_lstm_cell(feature, peer):
 @pytest.mark.parametrize("peer", PEERS)
 def test_zero_state(peer):
     """Both c and h with a projection, or both in one tensor."""
-    for options in ({"num_proj": 3}, {"num_proj": 3, "state_is_tuple": False}):
+    every_options: list[dict[str, Any]] = [
+        {"num_proj": 3},
+        {"num_proj": 3, "state_is_tuple": False},
+    ]
+    for options in every_options:
         ours, theirs = (
             tf.nest.flatten(make(UNITS, **options).zero_state(BATCH, tf.float32))
             for make in (lstm_core.LSTMCell, PEERS[peer])

@@ -124,7 +124,7 @@ def test_keras_finds_the_arguments_by_name():
 
 def test_a_relaxed_time_axis_is_traced_once(draw_inputs):
     """One graph takes every length, so that a new one is not traced anew."""
-    layer, num_traces = lstm_core.LSTM(UNITS), []
+    layer, num_traces = lstm_core.LSTM(UNITS), list[None]()
     layer.build((None, None, FEATURES))
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, FEATURES))])

@@ -1,6 +1,7 @@
 """The NumPy kernel and the arena, against `equations` in float64 and against their own laws."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
 from lstm_core.spec import ACTIVATIONS, LSTMSpec
 from lstm_core.weights import initialize
 
-TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 # These do not saturate, so a long sequence may grow and float32 lose digits.
 BOUNDED = sorted(ACTIVATIONS - {"exponential", "softplus"})
 
