@@ -20,7 +20,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-gpu parity lint bench bench-training
+.PHONY: help serve test test-gpu parity chaos lint bench bench-training
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ test: $(TEST) ## run every test (PYTEST_ARGS="tests/unit")
 test-gpu: $(TEST) ## run the tests that need a GPU, on a machine that has one
 	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
 
+chaos: $(TEST) ## break replicas, Redis and the network under load, and check every answer (ARGS="--help")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
 lint: $(LINT) ## ruff, mypy, import contracts, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,8 +44,11 @@ lint: $(LINT) ## ruff, mypy, import contracts, hadolint
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 
-bench: $(CORE) ## measure steps a second and latencies (ARGS="--help")
+bench: $(TEST) ## measure steps a second and latencies, in memory and by store
 	$(BIN)/python benchmarks/http_steps.py $(ARGS)
+	$(BIN)/python benchmarks/durable_steps.py $(ARGS)
+	$(BIN)/python benchmarks/stores.py
+	PYTHONPATH=. $(BIN)/python benchmarks/failover.py
 
 bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS="--all --mask")
 	$(BIN)/python benchmarks/training.py $(ARGS)
@@ -59,7 +65,7 @@ $(BIN)/python:
 
 $(CORE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing the service (the first time only)'
-	@$(INSTALL) .
+	@$(INSTALL) '.[redis]'
 	@touch $@
 
 $(TEST): pyproject.toml constraints.txt | $(BIN)/python

@@ -8,71 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import socket
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from bench_model import INPUT_SIZE, write_bench_model
+from bench_model import INPUT_SIZE
 from load import Result, post, run
+from servers import median, server, service_command, share_cores
 
-HERE = Path(__file__).parent
 CLIENTS = (1, 16, 64, 256)
-
-
-@contextmanager
-def server(command: Sequence[str | Path], core: int | None) -> Iterator[int]:
-    """Run a server, `--port` added to its command, and give its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", *command, "--port", str(port)], cwd=HERE)
-    try:
-        if core is not None:
-            os.sched_setaffinity(process.pid, {core})
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def median(results: list[Result]) -> Result:
-    """Return the median of each figure, and all failures."""
-
-    def middle(field: str) -> float:
-        return statistics.median(getattr(result, field) for result in results)
-
-    return Result(
-        rate=middle("rate"),
-        p50_ms=middle("p50_ms"),
-        p99_ms=middle("p99_ms"),
-        generator_cpu=middle("generator_cpu"),
-        num_failed=sum(result.num_failed for result in results),
-    )
-
-
-def service_command(folder: Path) -> list[str | Path]:
-    """Return the command of the service as it ships, over a model written to `folder`."""
-    model = folder / "bench.keras"
-    write_bench_model(model)
-    return ["service", "serve", "--log-level", "warning", "--model", f"bench={model}"]
 
 
 def main() -> None:
@@ -82,10 +27,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
 
-    cores = sorted(os.sched_getaffinity(0))
-    server_core = cores[0] if len(cores) > 1 else None
-    if server_core is not None:
-        os.sched_setaffinity(0, {cores[1]})
+    server_core = share_cores()
     values = np.random.default_rng(0).uniform(-1, 1, INPUT_SIZE).round(6).tolist()
     body = json.dumps({"inputs": values}).encode()
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()},")

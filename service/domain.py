@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,11 @@ TOMBSTONE_S = 7 * 24 * 3600.0
 """How long a session whose time to live is over is told from one that never was."""
 
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN[:-1] + r"\Z")
+
+
+def new_nonce() -> int:
+    """Return a random number below 2**64. It keeps no secret."""
+    return random.getrandbits(64)
 
 
 def is_client_id(text: str) -> bool:
@@ -267,6 +273,8 @@ class Record:
         touched_at: When its last request was applied, in seconds since 1970.
         ttl_s: How long after that it ends, in seconds; None means never.
         replays: The last `REPLAY_WINDOW` requests, oldest first.
+        nonce: A random number for each commit, below 2**64. Should a store ever go back to an
+            earlier record, what comes to the same position by another way is told apart.
     """
 
     fingerprint: str
@@ -277,6 +285,12 @@ class Record:
     touched_at: float = 0.0
     ttl_s: float | None = None
     replays: tuple[Replay | LongReplay, ...] = ()
+    nonce: int = field(default_factory=new_nonce)
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """What distinguishes this record from every other one of the session."""
+        return self.epoch, self.position, self.nonce
 
     @property
     def expires_at(self) -> float:

@@ -32,6 +32,7 @@ from service.domain import (
     ResetRequest,
     SessionKey,
     Signature,
+    new_nonce,
 )
 from service.errors import (
     FingerprintMismatchError,
@@ -256,7 +257,7 @@ def new_life(fresh: Record, request: ResetRequest | ImportRequest) -> Record:
 
 def forked(record: Record, now: float) -> Record:
     """Return the record of a new session with the state, position and time to live of another."""
-    return replace(record, epoch=new_epoch(), touched_at=now, replays=())
+    return replace(record, epoch=new_epoch(), touched_at=now, replays=(), nonce=new_nonce())
 
 
 class HasKey(Protocol):

@@ -42,9 +42,9 @@ Loaded = Stored | Lost | None
 
 
 def is_same(actual: Stored | None, expected: Stored | None) -> bool:
-    """Tell whether two are the same: records by epoch and position, damaged bytes whole."""
+    """Tell whether two are the same: records by their versions, damaged bytes whole."""
     if isinstance(actual, Record) and isinstance(expected, Record):
-        return (actual.epoch, actual.position) == (expected.epoch, expected.position)
+        return actual.version == expected.version
     return actual == expected
 
 
@@ -54,7 +54,7 @@ class Commit:
 
     Attributes:
         key: The session.
-        before: What it is expected to be, records compared by epoch and position, damaged bytes
+        before: What it is expected to be, records compared by their versions, damaged bytes
             whole; None means absent.
         after: What it shall be; None ends it.
     """

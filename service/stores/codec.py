@@ -1,6 +1,6 @@
 """A session's record as bytes: versioned, bound to its session, and checked.
 
-Epoch and position stand at `STAMP`, so that a store can compare them without reading further. The
+What compare-and-set compares stands at `STAMP`, so that a store need not read further. The
 bytes end with a checksum over all before it and the session's key: bytes of another
 session, of another program or of a failing disk are never read as a state. Little-endian
 throughout. Knows no store.
@@ -16,19 +16,19 @@ import numpy as np
 
 from service.domain import AdvanceReply, Float32, LongReplay, Record, Replay, SessionKey
 
-STAMP = slice(8, 24)
-"""Where epoch and position are: records of one session with the same stamp are the same record."""
+STAMP = slice(8, 32)
+"""Where a record's `version` is: records of one session with the same stamp are the same record."""
 
 _MAGIC = b"LSTM"
 _FORMAT = 1
 
-_HEAD = struct.Struct("<4sBBHQQddHHI")
-"""Magic, format, replays, (nothing), epoch, position, touched_at, ttl_s (NaN: none), the lengths
-of fingerprint and flags, and the state's size."""
+_HEAD = struct.Struct("<4sBBHQQQddHHI")
+"""Magic, format, replays, (nothing), epoch, position, nonce, touched_at, ttl_s (NaN: none), the
+lengths of fingerprint and flags, and the state's size."""
 _REPLAY = struct.Struct("<BBHIQ16sQII")
 """Kind, the outputs' dimensions, flags' length, length of what follows, start, digest, the position
 after it, output size, and the length of the row."""
-_STAMP = struct.Struct("<QQ")
+_STAMP = struct.Struct("<QQQ")
 _CHECKSUM = struct.Struct("<I")
 
 _SHORT, _LONG = 0, 1
@@ -38,9 +38,9 @@ class DamagedRecordError(Exception):
     """Bytes are no record of the session. The message says what is wrong with them."""
 
 
-def stamp(epoch: int, position: int) -> bytes:
-    """Return what stands at `STAMP` of a record that has this epoch and position."""
-    return _STAMP.pack(epoch, position)
+def stamp(record: Record) -> bytes:
+    """Return what stands at `STAMP` of a record's bytes."""
+    return _STAMP.pack(*record.version)
 
 
 def encode(key: SessionKey, record: Record) -> bytes:
@@ -52,8 +52,7 @@ def encode(key: SessionKey, record: Record) -> bytes:
             _FORMAT,
             len(record.replays),
             0,
-            record.epoch,
-            record.position,
+            *record.version,
             record.touched_at,
             math.nan if record.ttl_s is None else record.ttl_s,
             len(fingerprint),
@@ -97,6 +96,7 @@ def _decode_body(data: bytes) -> Record:
         _,
         epoch,
         position,
+        nonce,
         touched_at,
         ttl_s,
         fingerprint_length,
@@ -123,6 +123,7 @@ def _decode_body(data: bytes) -> Record:
         touched_at=touched_at,
         ttl_s=None if math.isnan(ttl_s) else ttl_s,
         replays=tuple(replays),
+        nonce=nonce,
     )
 
 

@@ -16,7 +16,6 @@ from time import monotonic
 
 from service.domain import Record, SessionKey, SessionSummary
 from service.errors import StoreUnavailableError, UnavailableError
-from service.stores import codec
 from service.stores.base import Commit, Loaded, Lost, Outcome, SessionStore, Stored, is_same
 
 log = logging.getLogger(__name__)
@@ -243,7 +242,7 @@ class WriteBehindStore:
         """
         for key, stored in zip(keys, await self._store.load_many(keys), strict=True):
             ahead = self._ahead[key]
-            if any(_is_identical(key, stored, attempt) for attempt in ahead.attempted):
+            if any(_is_made(stored, attempt) for attempt in ahead.attempted):
                 assert not isinstance(stored, Lost), "identical to what was sent"
                 ahead.base = stored
             else:
@@ -264,7 +263,5 @@ def _count_steps(commit: Commit) -> int:
     return 1 if after is None else max(1, after.position)
 
 
-def _is_identical(key: SessionKey, loaded: Loaded, attempt: Record | None) -> bool:
-    if isinstance(loaded, Record) and attempt is not None:
-        return codec.encode(key, loaded) == codec.encode(key, attempt)
-    return loaded is None and attempt is None
+def _is_made(loaded: Loaded, attempt: Record | None) -> bool:
+    return not isinstance(loaded, Lost) and is_same(loaded, attempt)

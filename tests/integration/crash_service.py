@@ -44,6 +44,11 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def put(owner, name, method):
+    """Put a method in the place of a class's own."""
+    setattr(owner, name, method)
+
+
 def crash_when_received(fault):
     """Die before the step is queued."""
     submit = Engine.submit
@@ -53,7 +58,7 @@ def crash_when_received(fault):
             fault.visit()
         return submit(engine, request, complete)
 
-    Engine.submit = crashing
+    put(Engine, "submit", crashing)
 
 
 def crash_when_computed(fault):
@@ -65,7 +70,7 @@ def crash_when_computed(fault):
         fault.visit()
         return advanced
 
-    Compute.advance = crashing
+    put(Compute, "advance", crashing)
 
 
 def crash_when_committing(fault):
@@ -79,7 +84,7 @@ def crash_when_committing(fault):
             die()
         return await committing
 
-    WatchedStore.commit_many = crashing
+    put(WatchedStore, "commit_many", crashing)
 
 
 def crash_when_committed(fault):
@@ -91,7 +96,7 @@ def crash_when_committed(fault):
         fault.visit()
         return outcomes
 
-    WatchedStore.commit_many = crashing
+    put(WatchedStore, "commit_many", crashing)
 
 
 def crash_when_answered(fault):
@@ -103,7 +108,7 @@ def crash_when_answered(fault):
         if scope["type"] == "http" and scope["path"].endswith("/step"):
             fault.visit()
 
-    Application.__call__ = crashing
+    put(Application, "__call__", crashing)
 
 
 POINTS = {

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +38,7 @@ PATHS = [
 """Ways to write the path of a step of one session of the default model, `{}` for a number."""
 
 
-def find_tool(name):
+def find_tool(name: str) -> str | None:
     """Return the path of a program, or None; Debian keeps daemons where users do not look."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
 
@@ -163,7 +164,9 @@ def balancer(directory, ports, *, grpc_ports=None):
 
 def run_haproxy(*files):
     """Start HAProxy on configuration files, in the foreground."""
-    command = [find_tool("haproxy"), "-db"]
+    program = find_tool("haproxy")
+    assert program is not None, "the tests that need it are skipped"
+    command = [program, "-db"]
     for file in files:
         command += ["-f", str(file)]
     # The default model is the shipped one's, whatever this shell has set.
@@ -171,7 +174,7 @@ def run_haproxy(*files):
     return subprocess.Popen(command, env=environment)
 
 
-def wait_until(is_so, timeout_s=START_TIMEOUT_S):
+def wait_until(is_so: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
     """Ask until the answer is yes; a server that is not there yet is a no."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,14 +30,17 @@ class LiveServer:
         process: It.
     """
 
-    def __init__(self, *options, program=("-m", "service")):
+    def __init__(
+        self, *options: str, program: Sequence[str] = ("-m", "service"), port: int | None = None
+    ) -> None:
         """Start the process, and wait until it is ready.
 
         Args:
             options: Of `serve`.
             program: What Python is to run.
+            port: Where; None: anywhere.
         """
-        port = free_port()
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, *program, "serve", "--port", str(port)]
         # A store of its own, unless the test names one.

@@ -61,6 +61,8 @@ def test_a_reader_who_has_read_enough_causes_no_noise(action, tmp_path):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root
     ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
         told = process.stderr.read()

@@ -113,6 +113,7 @@ async def test_a_stream_of_a_session_whose_time_is_over_is_closed_with_4410(cloc
             assert "session_expired" == json.loads(await stream.recv())["code"]
             with pytest.raises(ConnectionClosed) as closed:
                 await stream.recv()
+    assert closed.value.rcvd is not None
     assert 4410 == closed.value.rcvd.code
 
 

@@ -42,7 +42,8 @@ def test_bytes_hold_the_record():
 
 def test_the_stamp_is_where_it_is_said_to_be():
     """A store compares epoch and position in the bytes themselves."""
-    assert codec.stamp(9, 6) == codec.encode(KEY, record())[codec.STAMP]
+    committed = record()
+    assert codec.stamp(committed) == codec.encode(KEY, committed)[codec.STAMP]
 
 
 @given(st.data())

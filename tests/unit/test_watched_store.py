@@ -49,7 +49,7 @@ async def until_available(watched):
 async def test_a_store_that_is_down_is_not_asked_and_comes_back():
     """Its first failure closes it to everybody, and its recovery is noticed by itself."""
     sick = SickStore()
-    trips = []
+    trips: list[float] = []
     watched = WatchedStore(sick, trips.append)
     await watched.open()
     await watched.check()

@@ -23,6 +23,7 @@ def record(position, epoch=1):
         position=position,
         row=np.full(2, position, np.float32),
         has_output=np.ones(1, np.bool_),
+        nonce=1,
     )
 
 

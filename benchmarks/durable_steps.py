@@ -1,0 +1,198 @@
+"""What durability costs: steps a second over HTTP by store and mode, beside sessions in memory.
+
+Part of `make bench`. Each server runs alone on one core, the load generator and Redis share
+another. All are warmed up; each figure is the median of several repeats, in turns. Then, with one
+client: what a step in Redis adds to a step in memory, beside the time of a trip to that Redis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvloop
+from bench_model import INPUT_SIZE
+from load import Result, post, run
+from servers import median, server, service_command, share_cores
+
+from service.domain import TOMBSTONE_S
+from service.stores.redis import RedisStore
+
+NUM_PINGS = 5000
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """Run a Redis with an append-only file, ready for sessions, on this process's core."""
+    program = shutil.which("redis-server")
+    assert program is not None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"redis://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                for database in range(2):
+                    asyncio.run(_initialise(f"{url}/{database}"))
+                break
+            except Exception:  # noqa: BLE001 - it starts
+                time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _initialise(url: str) -> None:
+    store = RedisStore(url, timeout_s=1.0, tombstone_s=TOMBSTONE_S)
+    await store.initialise()
+    await store.close()
+
+
+class _Pinger(asyncio.Protocol):
+    """Sends a PING on each PONG, as many as are wanted."""
+
+    def __init__(self, done: asyncio.Future[list[float]]) -> None:
+        self._done = done
+        self._seconds: list[float] = []
+        self._sent = 0.0
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._ping()
+
+    def _ping(self) -> None:
+        self._sent = time.perf_counter()
+        self._transport.write(b"PING\r\n")
+
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - a PONG
+        self._seconds.append(time.perf_counter() - self._sent)
+        if len(self._seconds) < NUM_PINGS:
+            self._ping()
+        else:
+            self._done.set_result(self._seconds)
+
+
+async def _ping(port: int) -> list[float]:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[float]] = loop.create_future()
+    await loop.create_connection(lambda: _Pinger(done), "127.0.0.1", port)
+    return await done
+
+
+def trip_us(url: str, core: int | None) -> float:
+    """Return the median time of a PING from an event loop on the servers' core, in microseconds."""
+    own = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        return statistics.median(uvloop.run(_ping(urlsplit(url).port or 6379))) * 1e6
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+def read_metric(port: int, name: str) -> float:
+    """Return a metric of a service."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    found = re.search(rf"^{re.escape(name)} (\S+)", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def trips_a_tick(port: int, requests: list[bytes], seconds: float) -> float:
+    """Return how often a service asks its store in a tick, under load."""
+    names = ("lstm_store_trip_seconds_count", 'lstm_ticks_total{model="bench"}')
+    before = [read_metric(port, name) for name in names]
+    run(port, requests, 0.5, seconds)
+    trips, ticks = (read_metric(port, name) - b for name, b in zip(names, before, strict=True))
+    return trips / ticks
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--clients", type=int, default=64)
+    options = parser.parse_args()
+
+    core = share_cores()
+    values = np.random.default_rng(0).uniform(-1, 1, INPUT_SIZE).round(6).tolist()
+    body = json.dumps({"inputs": values}).encode()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        command = service_command(folder)
+        kinds = {"memory": ["--store", "memory"]}
+        for mode in ("sync", "async"):
+            store = ["--store", "embedded", "--data-dir", str(folder / mode), "--durability", mode]
+            kinds[f"embedded, {mode}"] = store
+        store = ["--store", "embedded", "--data-dir", str(folder / "fsync"), "--fsync"]
+        kinds["embedded, sync, --fsync"] = store
+        if shutil.which("redis-server") is None:
+            print("no redis-server here: Redis is left out")
+            url = None
+        else:
+            url = stack.enter_context(redis_server(folder))
+            for database, mode in enumerate(("sync", "async")):
+                kinds[f"Redis, {mode}"] = ["--store", f"{url}/{database}", "--durability", mode]
+        ports = {
+            name: stack.enter_context(server([*command, *store], core))
+            for name, store in kinds.items()
+        }
+
+        def measure(num_clients: int) -> dict[str, Result]:
+            requests = [post(f"/v1/sessions/c{i}/step", body) for i in range(num_clients)]
+            results: dict[str, list[Result]] = {name: [] for name in ports}
+            for _ in range(options.repeats):
+                for name, port in ports.items():
+                    results[name].append(run(port, requests, 1.0, options.seconds))
+            return {name: median(each) for name, each in results.items()}
+
+        results: dict[str, Result] = {}
+        for num_clients in (options.clients, 1):
+            print(f"\n| {num_clients} clients | steps/s | p50 ms | p99 ms | failed | of memory |")
+            print("|---|---|---|---|---|---|")
+            results = measure(num_clients)
+            memory = results["memory"]
+            for name, r in results.items():
+                print(
+                    f"| {name} | {r.rate:,.0f} | {r.p50_ms:.3f} | {r.p99_ms:.3f} | {r.num_failed}"
+                    f" | {r.rate / memory.rate:.2f} |",
+                    flush=True,
+                )
+        if url is not None:
+            trip = trip_us(url, core)
+            added = 1000 * (results["Redis, sync"].p50_ms - results["memory"].p50_ms)
+            print(
+                f"\na trip to Redis takes {trip:.0f} us; a warm step in it adds {added:.0f} us at"
+            )
+            print(f"the median, {added / trip:.2f} trips")
+            requests = [post(f"/v1/sessions/c{i}/step", body) for i in range(options.clients)]
+            trips = trips_a_tick(ports["Redis, sync"], requests, options.seconds)
+            print(f"{trips:.3f} trips to Redis a tick at {options.clients} clients")
+
+
+if __name__ == "__main__":
+    main()

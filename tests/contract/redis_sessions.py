@@ -1,0 +1,47 @@
+"""Sessions in a Redis store, as its tests make them and look at them."""
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from service.domain import Record, SessionKey
+from service.stores.base import Commit
+from service.stores.redis import RedisStore
+
+
+def key(client_id="alice"):
+    """Return a client's key."""
+    return SessionKey("default", "m", client_id)
+
+
+def record(position=0, **fields):
+    """Return a session's record."""
+    row = np.full(4, position, np.float32)
+    has_output = np.ones(1, np.bool_)
+    plain = Record(
+        fingerprint="f", epoch=1, position=position, row=row, has_output=has_output, nonce=1
+    )
+    return replace(plain, **fields)
+
+
+async def commit(store, before, after, client_id="alice"):
+    """Commit one change and return its outcome."""
+    [outcome] = await store.commit_many([Commit(key(client_id), before, after)])
+    return outcome
+
+
+async def position(store, client_id="alice"):
+    """Return where a session is, None where there is none."""
+    [loaded] = await store.load_many([key(client_id)])
+    return loaded and loaded.position
+
+
+@asynccontextmanager
+async def opened(url, **settings):
+    """Open a store for as long as the block lasts, set up if it was not."""
+    store = RedisStore(url, **settings)
+    await store.initialise()
+    await store.open()
+    yield store
+    await store.close()

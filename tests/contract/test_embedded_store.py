@@ -1,0 +1,590 @@
+"""What is the embedded store's own: one process, its crashes, its disk, and damage to its file."""
+
+import asyncio
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.domain import Record, SessionKey
+from service.errors import StoreUnavailableError
+from service.stores import embedded_sessions
+from service.stores.base import Commit, Damaged, Outcome
+from service.stores.data_directory import DataDirectoryError
+from service.stores.embedded import EmbeddedStore
+
+TOMBSTONE_S = 600.0
+
+
+class Clock:
+    """Tells the time that it is set to, in seconds since 1970."""
+
+    def __init__(self):
+        self.now = 1_000_000.0
+
+    def __call__(self):
+        """Return the time."""
+        return self.now
+
+
+@asynccontextmanager
+async def opened(directory, **options):
+    """Open a store, and close it."""
+    options = {"max_sessions": 1000, "tombstone_s": TOMBSTONE_S} | options
+    store = EmbeddedStore(directory, **options)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def key(client_id):
+    """Return a client's key."""
+    return SessionKey("default", "m", client_id)
+
+
+def record(position=0, size=100):
+    """Return a session's record, whose every value is its position."""
+    return Record(
+        fingerprint="f",
+        epoch=1,
+        position=position,
+        row=np.full(size, position, np.float32),
+        has_output=np.ones(1, np.bool_),
+        nonce=1,
+    )
+
+
+async def commit(store, before, after, client_id="alice"):
+    """Commit one change and return its outcome."""
+    [outcome] = await store.commit_many([Commit(key(client_id), before, after)])
+    return outcome
+
+
+async def load(store, client_id="alice"):
+    """Return what one session has."""
+    [loaded] = await store.load_many([key(client_id)])
+    return loaded
+
+
+def log_bytes(directory):
+    """Return the length of the write-ahead log."""
+    return (directory / "sessions.sqlite-wal").stat().st_size
+
+
+def execute(directory, statement, *parameters):
+    """Do something to the file behind the store's back, and return what comes of it."""
+    connection = sqlite3.connect(directory / "sessions.sqlite", isolation_level=None)
+    try:
+        return connection.execute(statement, parameters).fetchall()
+    finally:
+        connection.close()
+
+
+def run_second(directory):
+    """Let another process open a store."""
+    script = (
+        "import asyncio, sys; from pathlib import Path;"
+        "from service.stores.embedded import EmbeddedStore;"
+        "asyncio.run(EmbeddedStore(Path(sys.argv[1]), max_sessions=1).open())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, directory], check=False, capture_output=True, text=True
+    )
+
+
+async def test_a_second_process_is_refused(tmp_path):
+    """The error names the directory, who has it, and what to do."""
+    async with opened(tmp_path):
+        second = await asyncio.to_thread(run_second, tmp_path)
+
+    assert second.returncode != 0
+    message = second.stderr.splitlines()[-1]
+    assert message.startswith("service.stores.data_directory.DataDirectoryError")
+    for part in (str(tmp_path), f"process {os.getpid()}", "--data-dir", "redis://"):
+        assert part in message
+
+
+async def test_a_closed_store_lets_the_next_one_in(tmp_path):
+    """What was committed is there after closing and opening again, for this user alone."""
+    directory = tmp_path / "data"
+    async with opened(directory) as store:
+        await store.open()
+        assert Outcome.COMMITTED == await commit(store, None, record(3))
+    assert {"lock", "sessions.sqlite"} == {path.name for path in directory.iterdir()}
+
+    async with opened(directory) as store:
+        assert 3 == (await load(store)).position
+    assert 0o700 == directory.stat().st_mode & 0o777
+    assert 0o600 == (directory / "sessions.sqlite").stat().st_mode & 0o777
+
+
+async def test_a_closed_store_is_not_available(tmp_path):
+    """Before opening and after closing, everything fails in the way that is expected."""
+    async with opened(tmp_path) as store:
+        pass
+
+    for call in (store.check(), commit(store, None, record()), load(store)):
+        with pytest.raises(StoreUnavailableError, match="not open"):
+            await call
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda d: execute(d, "PRAGMA user_version = 2"), "version 2"),
+        (lambda d: execute(d, "PRAGMA application_id = 7"), "no file of this service"),
+        (lambda d: execute(d, "DROP INDEX sessions_by_key"), "damaged"),
+        (lambda d: os.truncate(d / "sessions.sqlite", 0), "no file of this service"),
+        (lambda d: os.truncate(d / "sessions.sqlite", 10_000), r"damaged|cannot be opened"),
+        (lambda d: (d / "sessions.sqlite").write_bytes(b"no" * 5000), r"\.recover"),
+        (lambda d: (d / "sessions.sqlite").rename(d / "sessions.sqlite-wal"), "both back"),
+    ],
+    ids=["newer", "foreign", "schema", "empty", "truncated", "no database", "log alone"],
+)
+async def test_a_file_that_cannot_be_used_is_refused(tmp_path, damage, expected):
+    """The error names the file and says what to do, and the directory is free again."""
+    async with opened(tmp_path) as store:
+        await commit(store, None, record())
+    damage(tmp_path)
+
+    for _ in range(2):
+        with pytest.raises(DataDirectoryError, match=expected) as raised:
+            async with opened(tmp_path):
+                pass
+        assert "sessions.sqlite" in str(raised.value)
+
+
+async def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    """A path that is a file already is told."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(DataDirectoryError, match="choose another"):
+        async with opened(tmp_path / "file"):
+            pass
+
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_embedded_store import NAMES, commit_all, opened
+
+async def main():
+    async with opened(Path(sys.argv[1]), fsync=sys.argv[3] == "1", log_bytes=200_000) as store:
+        await commit_all(store, lambda position: print(position, flush=True))
+
+asyncio.run(main())
+"""
+NAMES = [f"c{i}" for i in range(40)]
+
+
+async def commit_all(store, committed):
+    """Step all sessions at once, for ever, and tell each position that was committed."""
+    befores = await store.load_many([key(name) for name in NAMES])
+    while True:
+        afters = [record(0 if before is None else before.position + 1) for before in befores]
+        changes = zip(NAMES, befores, afters, strict=True)
+        outcomes = await store.commit_many([Commit(key(n), b, a) for n, b, a in changes])
+        assert {Outcome.COMMITTED} == set(outcomes)
+        committed(afters[0].position)
+        befores = afters
+        await asyncio.sleep(0)
+
+
+def run_and_kill(directory, *, fsync):
+    """Let another process commit for a moment, and return the last position that it told."""
+    arguments = [directory, Path(__file__).parent, str(int(fsync))]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    first = child.stdout.readline()
+    time.sleep(random.random() * 0.2)
+    child.send_signal(signal.SIGKILL)
+    told = first + child.communicate()[0]
+    return int(told.split(b"\n")[-2])
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+async def test_a_killed_process_loses_nothing(tmp_path, fsync):
+    """What it told to be committed is there, and each transaction whole or not at all."""
+    last = -1
+    for _ in range(6):
+        acknowledged = await asyncio.to_thread(run_and_kill, tmp_path, fsync=fsync)
+        async with opened(tmp_path) as store:
+            loaded = await store.load_many([key(name) for name in NAMES])
+
+        [position] = {each.position for each in loaded}
+        assert last < acknowledged <= position <= acknowledged + 1
+        assert all((each.row == position).all() for each in loaded)
+        last = position
+
+
+async def test_a_cancelled_commit_does_not_hold_up_the_next(tmp_path):
+    """A synced commit ends without its caller, and only then does the next one begin."""
+    async with opened(tmp_path, fsync=True) as store:
+        task = asyncio.create_task(commit(store, None, record()))
+        await asyncio.sleep(0)
+        task.cancel()
+
+        assert Outcome.COMMITTED == await commit(store, None, record(), "bob")
+        assert 0 == (await load(store)).position
+
+
+async def check_often(store):
+    """Check until a page that is almost full is full."""
+    for _ in range(5):
+        await store.check()
+
+
+async def test_commits_recover_when_the_disk_has_room_again(tmp_path):
+    """On a full disk commits and checks fail without a trace, and reads go on."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    names = [f"c{i}" for i in range(50)]
+    async with opened(tmp_path) as store:
+        await store.commit_many([Commit(key(name), None, record(1)) for name in names])
+        changes = [Commit(key(name), record(1), record(2)) for name in names]
+        ended = [Commit(key("c0"), record(1), None), Commit(key("new"), None, record(1))]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log_bytes(tmp_path) + 5000, limits[1]))
+        try:
+            for commits in (changes, ended + changes[1:]):
+                with pytest.raises(StoreUnavailableError, match=r"sessions\.sqlite"):
+                    await store.commit_many(commits)
+            loaded = await store.load_many([key(name) for name in [*names, "new"]])
+            with pytest.raises(StoreUnavailableError):
+                await check_often(store)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+        assert [1] * 50 == [each.position for each in loaded[:-1]]
+        assert loaded[-1] is None
+        await store.check()
+        assert {Outcome.COMMITTED} == set(await store.commit_many(changes))
+
+
+async def test_a_full_disk_does_not_hinder_a_start(tmp_path):
+    """What is there can be read, and written to as soon as there is room."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with opened(tmp_path) as store:
+        await commit(store, None, record(1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (34_000, limits[1]))
+    try:
+        async with opened(tmp_path) as store:
+            assert 1 == (await load(store)).position
+            changes = [Commit(key(f"c{i}"), None, record(1)) for i in range(200)]
+            with pytest.raises(StoreUnavailableError):
+                await store.commit_many(changes)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            assert {Outcome.COMMITTED} == set(await store.commit_many(changes))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_a_full_disk_gives_room_back_from_the_log(tmp_path):
+    """Where nothing more fits into a long log, it is moved into the file by itself."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with opened(tmp_path) as store:
+        await commit(store, None, record(0))
+        for position in range(400):
+            await commit(store, record(position), record(position + 1))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log_bytes(tmp_path), limits[1]))
+        try:
+            with pytest.raises(StoreUnavailableError):
+                await commit(store, record(400), record(401))
+            await asyncio.sleep(0.5)
+            assert Outcome.COMMITTED == await commit(store, record(400), record(401))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_the_log_is_bounded_while_commits_go_on(tmp_path):
+    """Without a pause between commits it stays within a few times its size, and nothing is lost."""
+    longest = 0
+    async with opened(tmp_path, log_bytes=300_000) as store:
+        names = [f"c{i}" for i in range(64)]
+        await store.commit_many([Commit(key(name), None, record(0)) for name in names])
+        for position in range(300):
+            changes = [Commit(key(n), record(position), record(position + 1)) for n in names]
+            assert {Outcome.COMMITTED} == set(await store.commit_many(changes))
+            longest = max(longest, log_bytes(tmp_path))
+            await asyncio.sleep(0)
+
+        assert [300] * 64 == [s.position for s in await store.load_many(list(map(key, names)))]
+    assert longest < 4 * 300_000 + 64 * 4200 * 2
+
+
+async def test_a_foreign_reader_does_not_stop_commits(tmp_path):
+    """A backup that reads for long makes the log grow, and it is shortened afterwards."""
+    async with opened(tmp_path, log_bytes=100_000) as store:
+        await commit(store, None, record(0))
+        backup = sqlite3.connect(tmp_path / "sessions.sqlite", isolation_level=None)
+        backup.execute("BEGIN")
+        backup.execute("SELECT count(*) FROM sessions").fetchall()
+        for position in range(100):
+            await commit(store, record(position), record(position + 1))
+            await asyncio.sleep(0.002)
+        assert log_bytes(tmp_path) > 100_000
+        backup.close()
+        for position in range(100, 400):
+            await commit(store, record(position), record(position + 1))
+            await asyncio.sleep(0.001)
+
+        assert log_bytes(tmp_path) < 400_000
+
+
+async def test_sessions_are_dropped_when_they_need_not_be_known(tmp_path):
+    """Checks drop what is over, little by little; the others stay."""
+    clock = Clock()
+    async with opened(tmp_path, clock=clock) as store:
+        short = replace(record(), touched_at=clock.now, ttl_s=10.0)
+        long = replace(record(), touched_at=clock.now, ttl_s=5000.0)
+        endless = replace(record(), touched_at=clock.now, ttl_s=1e300)
+        names = [f"c{i}" for i in range(100)]
+        await store.commit_many([Commit(key(name), None, short) for name in names])
+        for name, each in {"long": long, "endless": endless, "never": record()}.items():
+            await commit(store, None, each, name)
+        clock.now += TOMBSTONE_S
+        await store.check()
+        assert 103 == len((await store.list_keys(1000, None))[0])
+
+        clock.now += 400
+        await store.check()
+
+        assert ["endless", "long", "never"] == [
+            each.client_id for each in (await store.list_keys(1000, None))[0]
+        ]
+
+
+async def test_a_step_moves_the_end_of_a_session(tmp_path):
+    """What has a time to live is kept as long as it is stepped, and as its last step says."""
+    clock = Clock()
+    async with opened(tmp_path, clock=clock) as store:
+        before = None
+        for position in range(20):
+            after = replace(record(position), touched_at=clock.now, ttl_s=1000.0)
+            assert Outcome.COMMITTED == await commit(store, before, after)
+            before = after
+            clock.now += 900
+            await store.check()
+
+        assert Outcome.COMMITTED == await commit(store, before, record(20))
+        clock.now += 1e6
+        await store.check()
+        assert 20 == (await load(store)).position
+
+
+async def test_a_full_store_refuses_new_sessions_only(tmp_path):
+    """At the limit the others go on; what need not be known makes room; reopening counts again."""
+    clock = Clock()
+    async with opened(tmp_path, max_sessions=2, clock=clock) as store:
+        over = replace(record(), touched_at=clock.now, ttl_s=10.0)
+        assert Outcome.COMMITTED == await commit(store, None, over, "a")
+        assert Outcome.COMMITTED == await commit(store, None, record(), "b")
+        assert Outcome.FULL == await commit(store, None, record(), "c")
+        assert Outcome.CONFLICT == await commit(store, None, record(), "b")
+        assert Outcome.COMMITTED == await commit(store, record(), record(1), "b")
+        clock.now += TOMBSTONE_S + 400
+        assert Outcome.COMMITTED == await commit(store, None, record(), "c")
+        assert Outcome.FULL == await commit(store, None, record(), "d")
+
+    async with opened(tmp_path, max_sessions=2, clock=clock) as store:
+        assert Outcome.FULL == await commit(store, None, record(), "d")
+        assert Outcome.COMMITTED == await commit(store, record(1), None, "b")
+        assert Outcome.COMMITTED == await commit(store, None, record(), "d")
+
+
+async def test_a_list_passes_over_ended_sessions_a_few_at_a_time(tmp_path):
+    """A page costs no more than so much, however many have ended: then it is short or empty."""
+    clock = Clock()
+    async with opened(tmp_path, max_sessions=3000, clock=clock) as store:
+        over = replace(record(size=4), touched_at=clock.now, ttl_s=10.0)
+        names = [f"c{i:04}" for i in range(2500)]
+        await store.commit_many([Commit(key(name), None, over) for name in names])
+        await commit(store, None, record(), "last")
+        clock.now += 20
+
+        pages: list[list[str]] = []
+        cursor = None
+        while not pages or cursor is not None:
+            page, cursor = await store.list_sessions("default", "m", 10, cursor)
+            pages.append([each.client_id for each in page])
+
+        assert [[], [], ["last"]] == pages
+
+
+async def test_keys_with_the_same_hash_do_not_meet(tmp_path, monkeypatch):
+    """The second one finds no room; it is never taken for the first."""
+    monkeypatch.setattr(embedded_sessions, "_number", lambda _: 5)
+    async with opened(tmp_path) as store:
+        assert Outcome.COMMITTED == await commit(store, None, record(3), "alice")
+
+        assert await load(store, "bob") is None
+        assert Outcome.FULL == await commit(store, None, record(), "bob")
+        assert 3 == (await load(store)).position
+
+
+@pytest.mark.parametrize("after", [record(7), None], ids=["begun anew", "ended"])
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE sessions SET record = x'00'", "UPDATE sessions SET record = CAST(record AS TEXT)"],
+)
+async def test_damaged_bytes_are_kept_aside(tmp_path, damage, after):
+    """They are damaged for their session alone, and kept when a commit takes their place."""
+    async with opened(tmp_path) as store:
+        await commit(store, None, record(3))
+        await commit(store, None, record(4), "bob")
+        execute(tmp_path, damage + " WHERE substr(key, -5) = x'616c696365'")
+
+        damaged, other = await store.load_many([key("alice"), key("bob")])
+
+        assert isinstance(damaged, Damaged)
+        assert 4 == other.position
+        assert ["bob"] == [
+            s.client_id for s in (await store.list_sessions("default", "m", 9, None))[0]
+        ]
+        assert 2 == len((await store.list_keys(9, None))[0])
+        assert Outcome.CONFLICT == await commit(store, Damaged(b"other", ""), after)
+        assert Outcome.CONFLICT == await commit(store, record(3), after)
+        assert Outcome.COMMITTED == await commit(store, damaged, after)
+        [(name, kept)] = execute(tmp_path, "SELECT key, record FROM damaged")
+        assert (b"default\0m\0alice", damaged.data) == (name, kept)
+        assert (None if after is None else 7) == getattr(await load(store), "position", None)
+
+
+async def test_a_hidden_row_is_damaged_and_not_absent(tmp_path):
+    """Where a row cannot be reached, its session does not begin again behind its client's back."""
+    async with opened(tmp_path) as store:
+        await commit(store, None, record(3))
+        execute(tmp_path, "UPDATE sessions SET id = 5")
+
+        hidden = await load(store)
+
+        assert isinstance(hidden, Damaged)
+        with pytest.raises(StoreUnavailableError, match="not in its place"):
+            await commit(store, hidden, record())
+        assert Outcome.COMMITTED == await commit(store, None, record(), "bob")
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    """A file with sessions at position 2, and one at 1 with a log that takes them to 2."""
+    directory = tmp_path_factory.mktemp("whole")
+
+    async def make():
+        async with opened(directory / "made") as store:
+            before = [Commit(key(name), None, record(1, size)) for name, size in FLIPPED.items()]
+            await store.commit_many(before)
+        async with opened(directory / "made") as store:
+            for name, size in FLIPPED.items():
+                await commit(store, record(1), record(2, size), name)
+            shutil.copytree(directory / "made", directory / "with log")
+
+    asyncio.run(make())
+    return directory
+
+
+FLIPPED = {f"client-{i:02}": 5000 if i % 10 == 0 else 40 * (i % 20 + 1) for i in range(60)}
+"""Sessions and the sizes of their states: some on a page with others, some over many."""
+
+
+async def check_damaged_store(directory, positions):
+    """Check that each session of a damaged file is right, damaged, or an error that is known."""
+    told = set()
+    try:
+        async with opened(directory) as store:
+            for name, size in FLIPPED.items():
+                try:
+                    loaded = await load(store, name)
+                    told.add(type(loaded).__name__)
+                    if isinstance(loaded, Record):
+                        assert loaded.position in positions
+                        assert (size,) == loaded.row.shape
+                        assert (loaded.row == loaded.position).all()
+                    else:
+                        assert isinstance(loaded, Damaged)
+                    outcome = await commit(store, loaded, record(9, size), name)
+                    assert Outcome.COMMITTED == outcome
+                    # Where damage has made rows overlap, one is not whole with the other.
+                    after = await load(store, name)
+                    assert isinstance(after, Damaged) or after.position == 9
+                except StoreUnavailableError:
+                    told.add("StoreUnavailableError")
+            try:
+                page, _ = await store.list_sessions("default", "m", 100, None)
+                await store.list_keys(100, None)
+                await store.check()
+                assert {each.position for each in page} <= {9, *positions}
+            except StoreUnavailableError:
+                told.add("StoreUnavailableError")
+    except DataDirectoryError as error:
+        told.add("DataDirectoryError")
+        assert "sessions.sqlite" in str(error)  # noqa: PT017 - the others are fine without
+    return told
+
+
+@pytest.mark.parametrize("kind", ["flips", "cuts"])
+async def test_damage_to_the_file_is_never_a_wrong_state(tmp_path, whole_files, kind):
+    """Wherever bits flip or the file is cut, sessions are right, damaged, or an error says so."""
+    whole = (whole_files / "made" / "sessions.sqlite").read_bytes()
+    rng = random.Random(os.environ.get("SEED", "file"))
+    told = set()
+    for i in range(int(os.environ.get("FLIPS", "60")) if kind == "flips" else 10):
+        directory = tmp_path / str(i)
+        directory.mkdir()
+        data = bytearray(whole)
+        if kind == "flips":
+            # Half of them at the beginning of a page, where they hurt most.
+            at = rng.randrange(len(data))
+            at = at if i % 2 else at // 4096 * 4096 + rng.randrange(64)
+            data[at] ^= 1 << rng.randrange(8)
+        else:
+            del data[rng.randrange(len(data)) :]
+        (directory / "sessions.sqlite").write_bytes(data)
+
+        told |= await check_damaged_store(directory, {2})
+        shutil.rmtree(directory)
+
+    assert {"DataDirectoryError", "Damaged"} & told
+
+
+async def test_damage_to_the_log_is_never_a_wrong_state(tmp_path, whole_files):
+    """Sessions fall back to what they were before the damage in the log, whole, and no further."""
+    rng = random.Random(os.environ.get("SEED", "log"))
+    for i in range(int(os.environ.get("FLIPS", "25"))):
+        directory = tmp_path / str(i)
+        shutil.copytree(whole_files / "with log", directory)
+        (directory / "sessions.sqlite-shm").unlink()
+        log = directory / "sessions.sqlite-wal"
+        data = bytearray(log.read_bytes())
+        at = rng.randrange(len(data)) if i % 4 else rng.randrange(32)
+        data[at] ^= 1 << rng.randrange(8)
+        log.write_bytes(data)
+
+        assert {"Record"} == await check_damaged_store(directory, {1, 2})
+        shutil.rmtree(directory)
+
+
+async def test_damage_under_an_open_store_leaves_the_others_alone(tmp_path, whole_files):
+    """A session on a bad page is damaged; those on other pages go on."""
+    shutil.copytree(whole_files / "made", tmp_path / "d")
+    async with opened(tmp_path / "d") as store:
+        with (tmp_path / "d" / "sessions.sqlite").open("r+b") as file:
+            file.seek(-5 * 4096, os.SEEK_END)
+            file.write(os.urandom(4096))
+        loaded = {name: await load(store, name) for name in FLIPPED}
+
+        good = [name for name, each in loaded.items() if isinstance(each, Record)]
+        assert len(FLIPPED) > len(good) > len(FLIPPED) // 2
+        for name in good:
+            assert Outcome.COMMITTED == await commit(store, record(2), record(3), name)
