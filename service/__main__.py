@@ -14,6 +14,7 @@ from service import __version__
 from service.commands.parser import add_parsers
 from service.models import ModelFileError, bundled_models, read_signature
 from service.settings import Settings, add_options, read_settings
+from service.storage import StoreChoiceError
 
 log = logging.getLogger("service")
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return run(options)
         return _serve(read_settings(options))
-    except (ModelFileError, OSError) as error:
+    except (ModelFileError, StoreChoiceError, OSError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
     except ValidationError as error:
         for problem in error.errors():

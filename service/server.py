@@ -18,8 +18,8 @@ from service.engine import Engine, EngineLimits
 from service.models import bundled_models, load_engines
 from service.opening import Lifetimes
 from service.settings import Settings
+from service.storage import build_store
 from service.stores.base import SessionStore
-from service.stores.build import build_store
 from service.stores.watched import WatchedStore
 from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
@@ -95,7 +95,7 @@ def serve(settings: Settings) -> int:
         ModelFileError: A model cannot be served.
     """
     log.info("settings: %s", settings.model_dump_json())
-    watched = WatchedStore(_build_store(settings))
+    watched = WatchedStore(build_store(settings))
     ahead = None
     if settings.durability == "async":
         ahead = WriteBehindStore(
@@ -135,17 +135,6 @@ def serve(settings: Settings) -> int:
     with suppress(SystemExit):  # of a start that failed, for a reason that is in the log
         server.run()
     return 0 if server.started else 1
-
-
-def _build_store(settings: Settings) -> SessionStore:
-    return build_store(
-        settings.store,
-        data_dir=settings.data_dir,
-        fsync=settings.fsync,
-        timeout_s=settings.store_timeout_ms / 1000,
-        tombstone_s=settings.tombstone_s,
-        max_sessions=settings.max_sessions,
-    )
 
 
 def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:

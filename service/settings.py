@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     store_timeout_ms: int = Field(
         default=1000, ge=1, description="How long a Redis may take to answer; then 503."
     )
+    store_min_replicas: int = Field(
+        default=0,
+        ge=0,
+        description="How many replicas of Redis must have a commit before it counts; else 503.",
+    )
     durability: Literal["sync", "async"] = Field(
         default="sync",
         description="sync: a step is answered once it is in the store. async: before that.",

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from service.commands import exporting, importing, sessions
 from service.errors import ServiceError
 from service.settings import Settings, read_settings
+from service.storage import StoreChoiceError, build_store
 from service.stores.base import SessionStore
-from service.stores.build import build_store
 
 _ACTIONS: dict[str, Callable[[SessionStore, argparse.Namespace], Awaitable[int]]] = {
     "list": sessions.list_sessions,
@@ -22,10 +22,6 @@ _ACTIONS: dict[str, Callable[[SessionStore, argparse.Namespace], Awaitable[int]]
     "export": exporting.export,
     "import": importing.import_,
 }
-
-
-class StoreChoiceError(Exception):
-    """The settings name a store that no command can work on. The message says why."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         # Whoever read has read enough; the interpreter must not fail in its last flush either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ServiceError, StoreChoiceError, ModuleNotFoundError) as error:
+    except (ServiceError, StoreChoiceError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
         return 2
 
@@ -65,17 +61,7 @@ def _build_store(settings: Settings, *, is_importing: bool) -> SessionStore:
     if settings.store == "embedded" and not is_importing and not settings.data_dir.is_dir():
         # It would be made, and found empty.
         raise StoreChoiceError(f"there is no store in {settings.data_dir}; see --data-dir")
-    try:
-        return build_store(
-            settings.store,
-            data_dir=settings.data_dir,
-            fsync=settings.fsync,
-            timeout_s=settings.store_timeout_ms / 1000,
-            tombstone_s=settings.tombstone_s,
-            max_sessions=settings.max_sessions,
-        )
-    except ValueError as error:
-        raise StoreChoiceError(f"--store: {error}") from None
+    return build_store(settings)
 
 
 async def _run(store: SessionStore, options: argparse.Namespace) -> int:
