@@ -85,7 +85,11 @@ def decode(key: SessionKey, data: bytes) -> Record:
     body = memoryview(data)[:end]
     if _CHECKSUM.unpack_from(data, end)[0] != crc32(body, _seed(key)):
         raise DamagedRecordError("the checksum does not fit: damaged, or another session's bytes")
-    return _decode_body(data)
+    try:
+        return _decode_body(data)
+    except (struct.error, ValueError) as error:
+        # Whole, but written by another program, as one of another version that kept the number.
+        raise DamagedRecordError(f"the layout does not fit: {error}") from error
 
 
 def _decode_body(data: bytes) -> Record:

@@ -16,7 +16,7 @@ def test_importing_it_imports_nothing_of_the_server():
     """A client is light."""
     code = "import sys, service.client; print(*sys.modules)"
     modules = run(code).split()
-    assert "service.client.core" in modules
+    assert "service.client.session" in modules
     assert [] == [name for name in SERVER if name in modules]
     assert [] == [
         name

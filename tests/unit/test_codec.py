@@ -1,5 +1,7 @@
 """Records as bytes."""
 
+from zlib import crc32
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,3 +75,11 @@ def test_a_format_of_the_future_is_named():
 
     with pytest.raises(codec.DamagedRecordError, match="format 200 is not known here"):
         codec.decode(KEY, bytes(encoded))
+
+
+def test_a_foreign_layout_is_no_record():
+    """Bytes whose checksum fits but whose lengths do not fail for their session alone."""
+    body = codec.encode(KEY, record())[:-4].replace(b"f" * 64, b"\xff" * 64)
+
+    with pytest.raises(codec.DamagedRecordError, match="the layout does not fit"):
+        codec.decode(KEY, body + crc32(body, crc32(b"default\0m\0alice")).to_bytes(4, "little"))
