@@ -100,9 +100,13 @@ def _backward_in_a_loop(
     sequences = (saved.i, _cells_before(operands, saved), saved.f, saved.o, saved.ci, saved.co, d_h)
     arrays = {name: by_step(s) for name, s in zip(names, sequences, strict=True)}
     cell_gradients = by_step(d_c) if form.returns_every_cell else None
+    w_i, w_f, w_o = tf.unstack(operands.peepholes)
     weights = weight_arguments(operands, form) | {
         "w": recurrent_kernel,
         "x": tf.zeros((batch, 0), dtype),
+        # In a graph the operation takes the memory of the peepholes for their gradients, and clears
+        # it before it reads them: they are added here instead.
+        "use_peephole": False,
     }
 
     def body(steps_left: Tensor, d_z: TensorArray, d_h: Tensor, d_c: Tensor) -> tuple[Any, ...]:
@@ -111,16 +115,24 @@ def _backward_in_a_loop(
         step["h_grad"] += d_h
         if cell_gradients is not None:
             d_c += cell_gradients.read(t)
+        if form.use_peepholes:
+            d_c += step["h_grad"] * step["co"] * step["o"] * (1 - step["o"]) * w_o
         # It reads neither h_prev nor cs.
         gradient = tf.raw_ops.LSTMBlockCellGrad(
             cs_grad=d_c, h_prev=d_c, cs=step["cs_prev"], **step, **weights
         )
         d_h = tf.matmul(gradient.dicfo, transposed)
         d_h.set_shape(shape)
-        gradient.cs_prev_grad.set_shape(shape)
-        return t, d_z.write(t, gradient.dicfo), d_h, gradient.cs_prev_grad
+        d_c = gradient.cs_prev_grad
+        if form.use_peepholes:
+            d_i, _, d_f, _ = tf.split(gradient.dicfo, 4, axis=-1)
+            d_c += d_i * w_i + d_f * w_f
+        d_c.set_shape(shape)
+        return t, d_z.write(steps_left, gradient.dicfo), d_h, d_c
 
-    d_z = tf.TensorArray(dtype, time, element_shape=(shape[0], 4 * units))
+    # Slot 0 is there for no steps at all: an array without elements has no shape to stack.
+    d_z = tf.TensorArray(dtype, time + 1, element_shape=(shape[0], 4 * units))
+    d_z = d_z.write(0, tf.zeros((batch, 4 * units), dtype))
     zeros = tf.zeros_like(operands.h)
     last = zeros if form.returns_every_cell else zeros + tf.reduce_sum(d_c, axis=0)
     _, d_z, d_first_h, d_first_c = tf.while_loop(
@@ -129,7 +141,7 @@ def _backward_in_a_loop(
         (time, d_z, zeros, last),
         maximum_iterations=time,
     )
-    return d_z.stack(), d_first_h, d_first_c
+    return d_z.stack()[1:], d_first_h, d_first_c
 
 
 def _cells_before(operands: Operands, saved: Saved) -> Tensor:

@@ -152,8 +152,7 @@ def plain(operands: Operands, form: Form) -> tuple[Tensor, Tensor]:
     kernel, recurrent_kernel = operands.kernel[:features], operands.kernel[features:]
     w_i, w_f, w_o = tf.unstack(operands.peepholes * float(form.use_peepholes))
 
-    def step(states: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        h, c = states
+    def step(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         z = as_icfo(x + tf.matmul(h, recurrent_kernel), form)
         z_i, z_c, z_f, z_o = tf.split(z, 4, axis=-1)
         i = tf.sigmoid(z_i + w_i * c)
@@ -166,5 +165,29 @@ def plain(operands: Operands, form: Form) -> tuple[Tensor, Tensor]:
         return o * tf.tanh(c_next), c_next
 
     projected = tf.tensordot(operands.inputs, kernel, 1) + operands.bias
-    h, c = tf.scan(step, projected, (operands.h, operands.c))
+    time = tf.shape(projected)[0]
+    steps = tf.TensorArray(projected.dtype, time).unstack(projected)
+    # Slot 0 holds the first state: `tf.scan` has none, and cannot stack the results of no steps
+    # where the batch is not known.
+    arrays = tuple(
+        tf.TensorArray(
+            first.dtype, time + 1, element_shape=first.shape, clear_after_read=False
+        ).write(0, first)
+        for first in (operands.h, operands.c)
+    )
+
+    def body(t: Tensor, arrays: tuple[Any, Any], h: Tensor, c: Tensor) -> tuple[Any, ...]:
+        after = step(steps.read(t), h, c)
+        for state, before in zip(after, (h, c), strict=True):
+            state.set_shape(before.shape)
+        arrays = tuple(a.write(t + 1, state) for a, state in zip(arrays, after, strict=True))
+        return t + 1, arrays, *after
+
+    _, arrays, _, _ = tf.while_loop(
+        lambda t, *_: t < time,
+        body,
+        (tf.constant(0), arrays, operands.h, operands.c),
+        maximum_iterations=time,
+    )
+    h, c = (array.stack()[1:] for array in arrays)
     return h, c if form.returns_every_cell else c[-1:]

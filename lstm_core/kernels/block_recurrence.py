@@ -5,7 +5,7 @@ Owns how forward and backward step become one differentiable operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, TypeAlias
 
@@ -42,6 +42,7 @@ def recur(operands: Operands, form: Form) -> tuple[Tensor, Tensor]:
     def differentiable(*tensors: Tensor) -> _WithGradient:
         operands = _operands(tensors)
         saved = forward(operands, form)
+        saved = saved._make(_constants(saved))
 
         def gradient(d_h: Tensor, d_c: Tensor) -> Gradients:
             return _twice_differentiable_backward(operands, form, saved, d_h, d_c)
@@ -72,9 +73,22 @@ def _twice_differentiable_backward(
                 first = inner.gradient(outputs, tensors, (d_h, d_c), tf.UnconnectedGradients.ZERO)
             return tuple(outer.gradient(first, sources, upstream, tf.UnconnectedGradients.ZERO))
 
-        return backward(_operands(tensors), form, saved, d_h, d_c), gradient
+        first = backward(_operands(tensors), form, saved, d_h, d_c)
+        return _constants(first), gradient
 
-    return tuple(differentiable(d_h, d_c, *_tensors(operands)))
+    # Copies in name only: in a `tf.function` the operands are of its own graph, and the second
+    # gradient is made in another one, which reaches the tensors of this graph only.
+    return tuple(differentiable(*(tf.identity(t) for t in (d_h, d_c, *_tensors(operands)))))
+
+
+def _constants(tensors: Iterable[Tensor]) -> Gradients:
+    """Return tensors through which nothing is differentiated but by the gradients given here.
+
+    A `tf.function` hands what its gradient needs out as further results, and TensorFlow, asked for
+    a second gradient, goes through those to the operations themselves, whose own gradients have
+    none.
+    """
+    return tuple(tf.stop_gradient(tensor) for tensor in tensors)
 
 
 def _tensors(operands: Operands) -> Gradients:

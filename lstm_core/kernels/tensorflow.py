@@ -213,8 +213,8 @@ def _looped(
     if time is None:
         time = tf.shape(projected)[0]
         num_slots = tf.maximum(time, 1)
-    projections = _array(projected, num_slots)
-    live = None if mask is None else _array(mask, num_slots)
+    projections = by_step(projected, num_slots)
+    live = None if mask is None else by_step(mask, num_slots)
     # Slot 0 holds the zeros before the first step: an array without elements has no shape to stack.
     arrays: tuple[Tensor, ...] = ()
     if options.return_sequences:
@@ -241,8 +241,8 @@ def _looped(
     )
 
 
-def _array(steps: Tensor, num_slots: Any) -> Tensor:
-    """Return `(time, ...)` steps as an array, with a slot that is never read where time is 0.
+def by_step(steps: Tensor, num_slots: Any) -> Tensor:
+    """Return `(time, ...)` steps as a `tf.TensorArray`, with a slot never read where time is 0.
 
     An array, since the gradient of a slice in a loop costs the whole sequence every step. The slot,
     since XLA compiles the body of a loop that never runs, and its gradient, and has to find

@@ -5,7 +5,6 @@ Also of the Keras that the layer stands on. Knows shapes and functions, no layer
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -44,45 +43,20 @@ def require_tensorflow_backend() -> None:
         )
 
 
-def checked_units(units: Any) -> int:
-    """Return the number of units.
-
-    Raises:
-        ValueError: It is not a positive integer.
-    """
-    try:
-        number = int(units)
-    except (TypeError, ValueError, OverflowError):
-        number = 0
-    if isinstance(units, bool) or number != units or number < 1:
-        raise ValueError(f"units must be a positive integer, not {units!r}")
-    return number
-
-
-def checked_rate(rate: Any, argument: str) -> float:
-    """Return a fraction to drop, moved into 0 to 1, as every release does.
-
-    Raises:
-        ValueError: It is not a number.
-    """
-    try:
-        number = math.nan if isinstance(rate, str | bytes) else float(rate)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isnan(number):
-        raise ValueError(f"{argument} must be a number from 0 to 1, not {rate!r}")
-    return min(1.0, max(0.0, number))
-
-
 def checked_implementation(implementation: int, recurrent_dropout: float) -> int:
     """Return 1 or 2: 1 wherever there is recurrent dropout, which needs a mask for each gate.
 
+    Args:
+        implementation: 1 or 2; or 0, which stands in files of TensorFlow 1 and has meant 1 since
+            release 1.5.
+        recurrent_dropout: Of the layer.
+
     Raises:
-        ValueError: It is neither.
+        ValueError: It is none of these.
     """
-    if isinstance(implementation, bool) or implementation not in (1, 2):
+    if isinstance(implementation, bool) or implementation not in (0, 1, 2):
         raise ValueError(f"implementation must be 1 or 2, not {implementation!r}")
-    return 1 if recurrent_dropout else implementation
+    return 1 if recurrent_dropout else implementation or 1
 
 
 def activation_name(function: Callable[..., Any], field: str) -> str:
@@ -133,8 +107,13 @@ def check_initial_state_shapes(shapes: Any, expected: Shape, layer_name: str) ->
 def checked_sequences(sequences: Any, dtype: str, layer_name: str) -> Tensor:
     """Return the inputs as a tensor of `dtype`.
 
+    Args:
+        sequences: Of booleans or real numbers.
+        dtype: Of the result.
+        layer_name: For messages.
+
     Raises:
-        ValueError: They are ragged.
+        ValueError: They are ragged, or hold something else.
     """
     if isinstance(sequences, tf.RaggedTensor):
         raise ValueError(  # noqa: TRY004 - what every other misfit of the inputs raises.
@@ -142,7 +121,8 @@ def checked_sequences(sequences: Any, dtype: str, layer_name: str) -> Tensor:
             "say which steps are live with a mask, such as "
             "`tf.sequence_mask(inputs.row_lengths())`"
         )
-    return tf.cast(tf.convert_to_tensor(sequences), dtype)
+    tensor = as_numbers(sequences, f"the inputs of layer {layer_name}", takes_bool=True)
+    return tf.cast(tensor, dtype)
 
 
 def checked_initial_state(
@@ -165,19 +145,19 @@ def checked_initial_state(
     expected = (sequences.shape[1], units)
     subject = f"the initial_state of layer {layer_name}"
     if isinstance(initial_state, list | tuple):
-        tensors = [_as_numbers(state, subject) for state in initial_state]
+        tensors = [as_numbers(state, subject) for state in initial_state]
         # A tensor of unknown rank has its rank and its width checked when it runs.
         tensors = [
             tf.ensure_shape(t, (None, units)) if t.shape.rank is None else t for t in tensors
         ]
         check_initial_state_shapes([tuple(t.shape) for t in tensors], expected, layer_name)
-        return [_with_batch_of(sequences, tf.cast(t, dtype), units) for t in tensors]
-    shape = tuple(_as_numbers(initial_state, subject).shape)
+        return [with_batch_of(sequences, tf.cast(t, dtype), units) for t in tensors]
+    shape = tuple(as_numbers(initial_state, subject).shape)
     check_initial_state_shapes(shape, expected, layer_name)
     raise AssertionError("one shape is never a pair")
 
 
-def _with_batch_of(sequences: Tensor, state: Tensor, units: int) -> Tensor:
+def with_batch_of(sequences: Tensor, state: Tensor, units: int) -> Tensor:
     """Return a state as it is, made to fail when it runs if its batch is another than the inputs'.
 
     Args:
@@ -212,7 +192,7 @@ def checked_mask(mask: Any, sequences: Tensor | None, layer_name: str) -> Tensor
         mask = mask[0]
     if mask is None:
         return None
-    tensor = _as_numbers(mask, f"the mask of layer {layer_name}", takes_bool=True)
+    tensor = as_numbers(mask, f"the mask of layer {layer_name}", takes_bool=True)
     tensor = tf.cast(tensor, tf.bool)
     if tensor.shape.rank == 3 and tensor.shape[-1] == 1:
         tensor = tensor[..., 0]
@@ -266,13 +246,18 @@ def _with_steps_of(sequences: Tensor, mask: Tensor) -> Tensor:
     return tf.concat([no_features, mask[..., tf.newaxis]], -1, name)[..., 0]
 
 
-def _as_numbers(value: Any, subject: str, *, takes_bool: bool = False) -> Tensor:
+def as_numbers(value: Any, subject: str, *, takes_bool: bool = False) -> Tensor:
     """Return a tensor of integers or floating numbers, or with `takes_bool` of booleans.
+
+    Args:
+        value: What came.
+        subject: What it is, for messages.
+        takes_bool: Whether booleans will do.
 
     Raises:
         ValueError: It is none.
     """
-    wanted = "booleans or numbers" if takes_bool else "real numbers"
+    wanted = "booleans or real numbers" if takes_bool else "real numbers"
     try:
         tensor = tf.convert_to_tensor(value)
     except (TypeError, ValueError) as error:

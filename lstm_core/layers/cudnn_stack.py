@@ -14,13 +14,11 @@ import tensorflow as tf
 from lstm_core.dispatch import Dispatch, LayerOptions, dispatch_layer
 from lstm_core.kernels import cudnn_stack as stack_kernel
 from lstm_core.kernels.cudnn_layout import Stack
-from lstm_core.layers.arguments import (
-    check_initial_state_shapes,
-    checked_rate,
-    checked_sequences,
-)
+from lstm_core.layers.arguments import checked_sequences
+from lstm_core.layers.cudnn_stack_states import first_states
 from lstm_core.layers.cudnn_stack_weights import StackWeights
-from lstm_core.layers.rnn_cell_arguments import checked_size
+from lstm_core.layers.initializers_v1 import get_initializer_v1, serialize_initializer_v1
+from lstm_core.layers.quantities import checked_rate, checked_size
 from lstm_core.layers.selection import find_hardware
 from lstm_core.layers.sequence_lengths import check_not_ragged, checked_lengths
 
@@ -92,12 +90,12 @@ class CudnnLSTM(StackWeights, keras.Layer):
         self.num_units = checked_size("num_units", num_units)
         self.input_mode = input_mode
         self.direction = direction
-        self.dropout = checked_rate(dropout, "dropout")
+        self.dropout = checked_rate("dropout", dropout)
         self.seed = seed
-        self.kernel_initializer = keras.initializers.get(
+        self.kernel_initializer = get_initializer_v1(
             kernel_initializer or keras.initializers.GlorotUniform(seed)
         )
-        self.bias_initializer = keras.initializers.get(bias_initializer or "zeros")
+        self.bias_initializer = get_initializer_v1(bias_initializer or "zeros")
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.input_spec = keras.layers.InputSpec(ndim=3)
         # Keras turns XLA on by itself in `compile`, and XLA does not take cuDNN's operation.
@@ -175,7 +173,13 @@ class CudnnLSTM(StackWeights, keras.Layer):
         if not time_major:
             inputs = tf.transpose(inputs, (1, 0, 2))
         inputs = tf.ensure_shape(inputs, (None, None, self.stack.input_size))
-        h, c = self._first_states(inputs, initial_state, time_major=time_major)
+        h, c = first_states(
+            initial_state,
+            inputs,
+            (self.num_layers * self.num_dirs, self.num_units),
+            time_major=time_major,
+            layer_name=self.name,
+        )
         lengths = None
         if sequence_lengths is not None:
             subject = f"sequence_lengths of layer {self.name}"
@@ -205,8 +209,8 @@ class CudnnLSTM(StackWeights, keras.Layer):
             "direction": self.direction,
             "dropout": self.dropout,
             "seed": self.seed,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_initializer": serialize_initializer_v1(self.kernel_initializer),
+            "bias_initializer": serialize_initializer_v1(self.bias_initializer),
         }
 
     def _check_kind(self, inputs: Any) -> None:
@@ -221,63 +225,6 @@ class CudnnLSTM(StackWeights, keras.Layer):
                 f"layer {self.name} takes no mask, but its inputs carry one: give the number of "
                 "live steps of each row as `sequence_lengths`"
             )
-
-    def _first_states(
-        self, inputs: Tensor, initial_state: Any, *, time_major: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return h and c, each `(num_layers * num_dirs, batch, num_units)`.
-
-        Args:
-            inputs: `(time, batch, features)`.
-            initial_state: As `call` takes it.
-            time_major: Of `initial_state`.
-        """
-        num_states, batch = self.num_layers * self.num_dirs, inputs.shape[1]
-        if initial_state is None:
-            zeros = tf.zeros((num_states, tf.shape(inputs)[1], self.num_units), inputs.dtype)
-            return zeros, zeros
-        if not isinstance(initial_state, list | tuple):
-            raise TypeError(
-                f"Invalid initial_state type: {type(initial_state).__name__}, expecting tuple: "
-                f"layer {self.name} takes (h, c)"
-            )
-        states = [self._as_state(state) for state in initial_state]
-        expected = (num_states, batch, self.num_units)
-        if not time_major:
-            expected = (batch, num_states, self.num_units)
-        check_initial_state_shapes([tuple(s.shape) for s in states], expected, self.name)
-        h, c = (tf.cast(state, inputs.dtype) for state in states)
-        if not time_major:
-            h, c = tf.transpose(h, (1, 0, 2)), tf.transpose(c, (1, 0, 2))
-        return self._with_sizes_of(inputs, h), self._with_sizes_of(inputs, c)
-
-    def _as_state(self, state: Any) -> Tensor:
-        """Return a tensor of rank 3 of integers or floating numbers.
-
-        Raises:
-            ValueError: It is none.
-        """
-        subject = f"the initial_state of layer {self.name} must be made of tensors of real numbers"
-        try:
-            tensor = tf.convert_to_tensor(state)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{subject}, but there is a {type(state).__name__}") from error
-        if not (tensor.dtype.is_floating or tensor.dtype.is_integer):
-            raise ValueError(f"{subject}, but its dtype is {tensor.dtype.name}")
-        has_rank = tensor.shape.rank is not None
-        return tensor if has_rank else tf.ensure_shape(tensor, (None, None, None))
-
-    def _with_sizes_of(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """Return a time-major state as it is, made to fail when it runs if it does not fit."""
-        num_states, batch = self.num_layers * self.num_dirs, inputs.shape[1]
-        if state.shape.is_fully_defined() and batch is not None:
-            return state
-        # As in `arguments`: joining no columns compares the rows, also under XLA, and the op's
-        # name stands in the message.
-        name = "initial_state_must_have_the_batch_size_of_the_inputs"
-        no_columns = tf.zeros((num_states, tf.shape(inputs)[1], 0), state.dtype)
-        state = tf.concat([no_columns, state], -1, name)
-        return tf.ensure_shape(state, (num_states, batch, self.num_units))
 
     def _run(
         self, inputs: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None, training: Any

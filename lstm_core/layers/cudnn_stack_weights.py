@@ -129,7 +129,9 @@ def _varying(initializer: Any) -> Any:
 
     One of Keras draws the same numbers for the same shape: all gates would begin alike.
     """
-    if not isinstance(getattr(initializer, "seed", None), int):
+    # Those of TensorFlow 1 vary by themselves, and take no generator.
+    is_keras = isinstance(initializer, keras.initializers.Initializer)
+    if not is_keras or not isinstance(getattr(initializer, "seed", None), int):
         return initializer
     varying = initializer.__class__.from_config(initializer.get_config())
     varying.seed = keras.random.SeedGenerator(initializer.seed)

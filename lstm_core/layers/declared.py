@@ -5,9 +5,15 @@ Owns their meaning. Knows no recurrence.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any, TypeAlias
 
+import numpy as np
+
 Shape: TypeAlias = tuple[int | None, ...]
+
+_INITIAL = "initial_"
+"""Before the position, the name in a file of a weight that a layer has still to begin with."""
 
 
 class DeclaredInputs:
@@ -20,6 +26,7 @@ class DeclaredInputs:
     batch_input_shape: Shape | None = None
     """`(batch, time, features)`, or time-major; None where nothing was declared."""
 
+    built: bool
     set_weights: Any
 
     _initial_weights: Any = None
@@ -76,3 +83,29 @@ class DeclaredInputs:
         if self._initial_weights is not None:
             self.set_weights(self._initial_weights)
             self._initial_weights = None
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Put the weights into `store`; of a layer that is not built those that it begins with.
+
+        Keras copies and pickles a layer, and the models that hold it, by way of a file.
+        """
+        super().save_own_variables(store)  # type: ignore[misc]
+        for position, array in enumerate(self._initial_weights or ()):
+            store[f"{_INITIAL}{position}"] = np.asarray(array)
+
+    def load_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Take out of `store` what `save_own_variables` put there.
+
+        Raises:
+            ValueError: They are the weights of a built layer, and this one is not built.
+        """
+        names = store.keys()  # The stores of files do not iterate by themselves.
+        num_initial = sum(name.startswith(_INITIAL) for name in names)
+        if not num_initial:
+            super().load_own_variables(store)  # type: ignore[misc]
+            return
+        weights = [np.asarray(store[f"{_INITIAL}{position}"]) for position in range(num_initial)]
+        if self.built:
+            self.set_weights(weights)
+        else:
+            self._initial_weights = weights

@@ -12,8 +12,6 @@ import keras
 
 from lstm_core.layers import lstm
 from lstm_core.layers.activations_v1 import get_v1, serialize_v1
-from lstm_core.layers.initializers_v1 import get_initializer_v1, serialize_initializer_v1
-from lstm_core.layers.weights import PARTS
 
 
 class _NoStates(list[None]):
@@ -101,16 +99,14 @@ class LSTM(lstm.LSTM):
                 "Keyword argument not understood: use_cudnn. The layer of TensorFlow 1 never runs "
                 "on cuDNN: use lstm_core.LSTM"
             )
-        if implementation == 0 and not isinstance(implementation, bool):
-            implementation = 1
         super().__init__(
             units,
             activation=get_v1(activation),
             recurrent_activation=get_v1(recurrent_activation),
             use_bias=use_bias,
-            kernel_initializer=get_initializer_v1(kernel_initializer),
-            recurrent_initializer=get_initializer_v1(recurrent_initializer),
-            bias_initializer=get_initializer_v1(bias_initializer),
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
             unit_forget_bias=unit_forget_bias,
             kernel_regularizer=kernel_regularizer,
             recurrent_regularizer=recurrent_regularizer,
@@ -142,12 +138,6 @@ class LSTM(lstm.LSTM):
         del config["use_cudnn"]
         return {
             **config,
-            **{
-                f"{part}_initializer": serialize_initializer_v1(
-                    getattr(self, f"{part}_initializer")
-                )
-                for part in PARTS
-            },
             "activation": serialize_v1(self.activation),
             "recurrent_activation": serialize_v1(self.recurrent_activation),
         }

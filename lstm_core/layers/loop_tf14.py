@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from lstm_core.kernels.tensorflow import by_step
+
 Tensor: TypeAlias = Any
 Step: TypeAlias = Callable[[Tensor, list[Any]], tuple[Tensor, list[Tensor]]]
 """Takes one time step's inputs and the states with the constants behind them; returns the output,
@@ -112,10 +114,12 @@ def _looped(
     mask: Tensor | None,
     go_backwards: bool,
 ) -> Result:
-    time = inputs.shape[0] if inputs.shape[0] is not None else tf.shape(inputs)[0]
-    # Arrays, not slices: the gradient of a slice in a loop costs the whole sequence every step.
-    steps = tf.TensorArray(inputs.dtype, time).unstack(inputs)
-    live = None if mask is None else tf.TensorArray(tf.bool, time).unstack(mask)
+    time = num_slots = inputs.shape[0]
+    if time is None:
+        time = tf.shape(inputs)[0]
+        num_slots = tf.maximum(time, 1)
+    steps = by_step(inputs, num_slots)
+    live = None if mask is None else by_step(mask, num_slots)
     # Slot 0 stands before the first step: an array without elements has no shape to stack.
     array = tf.TensorArray(
         states[0].dtype, time + 1, element_shape=states[0].shape, clear_after_read=False
@@ -132,6 +136,6 @@ def _looped(
         lambda t, *_: t < time,
         body,
         (tf.constant(0), array, states[0], *states),
-        maximum_iterations=time,
+        maximum_iterations=num_slots,
     )
     return Result(outputs=array.stack()[1:], last_output=last_output, states=list(after))

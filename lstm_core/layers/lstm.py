@@ -6,7 +6,6 @@ Owns the arguments, the weights and the state between calls. The recurrence itse
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, TypeAlias
 
 import keras
@@ -17,17 +16,15 @@ from lstm_core.errors import SpecError
 from lstm_core.kernels import tensorflow as recurrence
 from lstm_core.layers.arguments import (
     activation_name,
-    check_initial_state_shapes,
-    check_symbolic_mask,
     checked_implementation,
     checked_mask,
-    checked_rate,
     checked_sequences,
-    checked_units,
     require_tensorflow_backend,
 )
 from lstm_core.layers.declared import DeclaredInputs
 from lstm_core.layers.dropout import DropoutMaskCache
+from lstm_core.layers.output_shapes import OutputShapes
+from lstm_core.layers.quantities import checked_rate, checked_size
 from lstm_core.layers.selection import KernelSelection, find_hardware
 from lstm_core.layers.states import StatefulLayer
 from lstm_core.layers.weights import GateWeights
@@ -41,7 +38,13 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="lstm_core")
 class LSTM(
-    GateWeights, DropoutMaskCache, StatefulLayer, DeclaredInputs, KernelSelection, keras.Layer
+    GateWeights,
+    DropoutMaskCache,
+    StatefulLayer,
+    DeclaredInputs,
+    KernelSelection,
+    OutputShapes,
+    keras.Layer,
 ):
     """Long Short-Term Memory layer.
 
@@ -70,7 +73,7 @@ class LSTM(
         recurrent_dropout: Fraction of the hidden state to drop in training, 0 to 1. Above 0 it
             makes `implementation` 1, as in every release.
         implementation: 1 multiplies gate by gate, with a dropout mask for each; 2 at once, with
-            one mask.
+            one mask. 0 means 1, as in every release from 1.5 on.
         return_sequences: Return the output of every step, not only the last.
         return_state: Return h and c after the output.
         go_backwards: Process the time steps from the last to the first; outputs keep that order.
@@ -88,7 +91,7 @@ class LSTM(
             and `weights` (see `DeclaredInputs`).
 
     Raises:
-        ValueError: `units` is not a positive integer, `implementation` is not 1 or 2, a dropout is
+        ValueError: `units` is not a positive integer, `implementation` is not 0 to 2, a dropout is
             not a number, or `use_cudnn` is True beside an option that cuDNN does not have.
 
     References:
@@ -130,7 +133,7 @@ class LSTM(
         self._take_declared_inputs(kwargs)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self._declare_to_keras()
-        self.units = checked_units(units)
+        self.units = checked_size("units", units)
         self.activation = keras.activations.get(activation)
         self.recurrent_activation = keras.activations.get(recurrent_activation)
         self.use_bias = use_bias
@@ -141,8 +144,8 @@ class LSTM(
             ("bias", bias_initializer, bias_regularizer, bias_constraint),
         ):
             self._keep_weight_arguments(part, initializer, regularizer, constraint)
-        self.dropout = checked_rate(dropout, "dropout")
-        self.recurrent_dropout = checked_rate(recurrent_dropout, "recurrent_dropout")
+        self.dropout = checked_rate("dropout", dropout)
+        self.recurrent_dropout = checked_rate("recurrent_dropout", recurrent_dropout)
         self.implementation = checked_implementation(implementation, self.recurrent_dropout)
         self.return_sequences = return_sequences
         self.return_state = return_state
@@ -204,10 +207,10 @@ class LSTM(
             `return_state` a tuple of that, h and c, each `(batch, units)`. In the compute dtype.
 
         Raises:
-            ValueError: The inputs are ragged, `initial_state` or `mask` does not fit, the batch of
-                a stateful layer has another size than the states, `unroll` meets an unknown number
-                of steps, or `use_cudnn` is True where cuDNN cannot run. What only the data tell
-                raises `tf.errors.InvalidArgumentError` when a graph runs.
+            ValueError: The inputs are ragged or no real numbers, `initial_state` or `mask` does not
+                fit, the batch of a stateful layer has another size than the states, `unroll` meets
+                an unknown number of steps, or `use_cudnn` is True where cuDNN cannot run. What only
+                the data tell raises `tf.errors.InvalidArgumentError` when a graph runs.
         """
         if mask is None:
             # Keras fills this argument in only where no other tensor came with the inputs.
@@ -239,46 +242,6 @@ class LSTM(
         if not self.return_state:
             return output
         return output, tf.cast(result.h, self.compute_dtype), tf.cast(result.c, self.compute_dtype)
-
-    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the symbolic outputs of a call with symbolic inputs.
-
-        Raises:
-            ValueError: The mask or `initial_state` can never fit.
-        """
-        # By name: subclasses have the arguments of `call` in other orders.
-        given = inspect.signature(self.call).bind(*args, **kwargs).arguments
-        check_symbolic_mask(given.get("mask"), next(iter(given.values())), self.name)
-        return super().compute_output_spec(*args, **kwargs)
-
-    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
-        """Return the shape of the output, or a tuple of it and of those of h and c.
-
-        Raises:
-            ValueError: `initial_state_shape` is not two shapes `(batch, units)`.
-        """
-        batch = sequences_shape[1 if self.time_major else 0]
-        check_initial_state_shapes(initial_state_shape, (batch, self.units), self.name)
-        last_shape = (batch, self.units)
-        shape = (*sequences_shape[:2], self.units) if self.return_sequences else last_shape
-        return (shape, last_shape, last_shape) if self.return_state else shape
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """Return the mask of the output, None unless it has a time axis; h and c have none."""
-        if isinstance(mask, list | tuple):
-            mask = mask[0]
-        output_mask = mask if self.return_sequences else None
-        return [output_mask, None, None] if self.return_state else output_mask
-
-    @property
-    def state_size(self) -> list[int]:
-        """The lengths of h and c."""
-        return [self.units, self.units]
-
-    @property
-    def output_size(self) -> int:
-        """The length of one step's output."""
-        return self.units
 
     @property
     def spec(self) -> LSTMSpec:

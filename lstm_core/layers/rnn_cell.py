@@ -23,15 +23,13 @@ from lstm_core.kernels import tensorflow_cell
 from lstm_core.layers.activations_v1 import get_v1
 from lstm_core.layers.arguments import require_tensorflow_backend
 from lstm_core.layers.initializers_v1 import get_initializer_v1
+from lstm_core.layers.quantities import checked_clip, checked_number, checked_size
 from lstm_core.layers.rnn_cell_arguments import (
     LSTMStateTuple,
     check_floating,
-    checked_clip,
     checked_dtype,
     checked_inputs,
-    checked_number,
     checked_reuse,
-    checked_size,
     checked_state,
 )
 from lstm_core.layers.rnn_cell_config import CellConfig

@@ -5,12 +5,13 @@ Knows sizes, dtypes and structures. Knows no layer and no kernel.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from lstm_core.layers.quantities import as_integer
 
 Tensor: TypeAlias = Any
 
@@ -38,18 +39,6 @@ class LSTMStateTuple(NamedTuple):
         return self.c.dtype
 
 
-def checked_size(name: str, size: Any) -> int:
-    """Return a number of units or of projections.
-
-    Raises:
-        ValueError: It is not a positive integer.
-    """
-    number = _as_integer(size)
-    if number is None or number < 1:
-        raise ValueError(f"{name} must be a positive integer, not {size!r}")
-    return number
-
-
 def checked_batch_size(batch_size: Any) -> Any:
     """Return a number of rows as an integer or a scalar tensor.
 
@@ -69,49 +58,9 @@ def checked_batch_size(batch_size: Any) -> Any:
             )
         static = tf.get_static_value(batch_size)
         return tf.reshape(batch_size, ()) if static is None else int(static.item())
-    number = _as_integer(batch_size)
+    number = as_integer(batch_size)
     if number is None or number < 0:
         raise ValueError(f"batch_size must be a whole number, not {batch_size!r}")
-    return number
-
-
-def _as_integer(value: Any) -> int | None:
-    """Return a whole number of any type as an integer; None for what is none."""
-    if isinstance(value, bool | str | bytes):
-        return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number == value else None
-
-
-def checked_number(name: str, value: Any) -> float:
-    """Return a number as a float.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        number = math.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isnan(number):
-        raise ValueError(f"{name} must be a number, not {value!r}")
-    return number
-
-
-def checked_clip(name: str, limit: Any) -> float | None:
-    """Return a limit of absolute values, or None.
-
-    Raises:
-        ValueError: It is not a positive number.
-    """
-    if limit is None:
-        return None
-    number = checked_number(name, limit)
-    if not number > 0:
-        raise ValueError(f"{name} must be positive, or None for no clipping, not {limit!r}")
     return number
 
 

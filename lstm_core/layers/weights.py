@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 
+from lstm_core.layers.initializers_v1 import get_initializer_v1, serialize_initializer_v1
+
 PARTS = ("kernel", "recurrent", "bias")
 """Prefixes of the arguments `..._initializer`, `..._regularizer` and `..._constraint`."""
 
@@ -34,7 +36,7 @@ class GateWeights:
         self, part: str, initializer: Any, regularizer: Any, constraint: Any
     ) -> None:
         """Set the attributes `{part}_initializer`, `{part}_regularizer`, `{part}_constraint`."""
-        setattr(self, f"{part}_initializer", keras.initializers.get(initializer))
+        setattr(self, f"{part}_initializer", get_initializer_v1(initializer))
         setattr(self, f"{part}_regularizer", keras.regularizers.get(regularizer))
         setattr(self, f"{part}_constraint", keras.constraints.get(constraint))
 
@@ -42,12 +44,12 @@ class GateWeights:
         """Return the nine arguments, serialised."""
         config = {}
         for part in PARTS:
-            for kind, module in (
-                ("initializer", keras.initializers),
-                ("regularizer", keras.regularizers),
-                ("constraint", keras.constraints),
+            for kind, serialize in (
+                ("initializer", serialize_initializer_v1),
+                ("regularizer", keras.regularizers.serialize),
+                ("constraint", keras.constraints.serialize),
             ):
-                config[f"{part}_{kind}"] = module.serialize(getattr(self, f"{part}_{kind}"))
+                config[f"{part}_{kind}"] = serialize(getattr(self, f"{part}_{kind}"))
         return config
 
     def _create_weights(self, features: int) -> None:

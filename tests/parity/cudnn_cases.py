@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lstm_core
 from lstm_core.kernels import cudnn
 from tests.parity.cudnn_stand_in import StandIn
 
@@ -43,3 +44,12 @@ def assert_same(actual: Any, expected: Any, **tolerance: Any) -> None:
     """Compare all outputs."""
     for a, e in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
         np.testing.assert_allclose(a, e, **(tolerance or CLOSE))
+
+
+def make_stack(num_layers: int, direction: str = "unidirectional", **options: Any) -> Any:
+    """Build a `CudnnLSTM` whose biases are not zero."""
+    layer = lstm_core.CudnnLSTM(
+        num_layers, UNITS, direction=direction, bias_initializer="random_normal", **options
+    )
+    layer.build((None, None, FEATURES))
+    return layer

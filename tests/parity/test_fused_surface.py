@@ -155,3 +155,38 @@ def test_another_number_of_lengths_in_a_graph_that_knows_none():
     for lengths in ([2], [2, 2], [2, 2, 2, 2], [[2, 2, 2]], 2):
         with pytest.raises(tf.errors.InvalidArgumentError):
             run(x, lengths)
+
+
+@pytest.mark.parametrize("time", [0, 2])
+@pytest.mark.parametrize("has_lengths", [False, True])
+def test_states_of_other_rows_in_a_graph_that_knows_none(time, has_lengths):
+    """It is an error when the graph runs that names the state, without any step to take too."""
+    cell = built(lstm_core.LSTMBlockFusedCell(UNITS))
+    state = tf.TensorSpec((None, UNITS))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, FEATURES)), state, state])
+    def run(x: Any, c: Any, h: Any) -> Any:
+        lengths = tf.zeros(tf.shape(x)[1:2], tf.int32) if has_lengths else None
+        return cell(x, (c, h), sequence_length=lengths)
+
+    assert (3, UNITS) == run(normal(time, 3, FEATURES), *normal(2, 3, UNITS))[1].c.shape
+    for batch, rows in (
+        (3, (1, 1)),
+        (3, (4, 4)),
+        (3, (3, 1)),
+        (3, (4, 3)),
+        (0, (2, 2)),
+        (32, (40, 40)),
+    ):
+        c, h = (normal(num_rows, UNITS) for num_rows in rows)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="initial_state_must_have"):
+            run(normal(time, batch, FEATURES), c, h)
+
+
+@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS.keys())
+@pytest.mark.parametrize("cell_clip", ["1", [1.0], float("nan")])
+def test_a_clip_that_is_no_number_is_refused(make, cell_clip):
+    """The message names the argument; 0 and less mean none, as for the operations."""
+    with pytest.raises(ValueError, match="cell_clip must be a number, not"):
+        make(UNITS, cell_clip=cell_clip)
+    assert [None, None, 1.0] == [make(UNITS, cell_clip=clip).cell_clip for clip in (0, -1.0, 1)]

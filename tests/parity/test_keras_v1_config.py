@@ -158,7 +158,7 @@ OLD_CONFIG = {
 """As model files of TensorFlow 1.4 to 1.13 have it: its initializers had a dtype."""
 
 
-@pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM])
+@pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM, lstm_core.LSTM])
 def test_a_config_from_a_file_of_tensorflow_1_is_read(layer, draw_inputs):
     """Initializers, regularizers and constraints of the time make a layer that runs."""
     made = layer.from_config(OLD_CONFIG)
@@ -173,7 +173,7 @@ def test_a_config_from_a_file_of_tensorflow_1_is_read(layer, draw_inputs):
     assert made.get_config() == layer.from_config(made.get_config()).get_config()
 
 
-@pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM])
+@pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM, lstm_core.LSTM])
 @pytest.mark.parametrize("of", [tf.compat.v1.initializers, tf_keras.initializers])
 def test_initializers_of_tensorflow_1_survive_the_config(of, layer):
     """They come back as those of Keras 3 with the same name and arguments."""
@@ -182,6 +182,28 @@ def test_initializers_of_tensorflow_1_survive_the_config(of, layer):
     assert isinstance(twin.bias_initializer, keras.initializers.Ones)
     assert isinstance(twin.kernel_initializer, keras.initializers.RandomNormal)
     assert 0.5 == twin.kernel_initializer.stddev
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        tf.compat.v1.glorot_uniform_initializer(seed=1), tf.compat.v1.orthogonal_initializer(),
+        tf.compat.v1.variance_scaling_initializer(), tf.compat.v1.truncated_normal_initializer(),
+        tf.compat.v1.zeros_initializer, tf.compat.v1.constant_initializer(0.5),
+        OLD_CONFIG["kernel_initializer"],
+    ],
+    ids=["glorot", "orthogonal", "scaling", "truncated", "class", "constant", "config"],
+)  # fmt: skip
+def test_initializers_that_the_peer_takes(initializer, draw_inputs):
+    """Those of TensorFlow 1, as objects, classes and entries of configs; so do their configs."""
+    x = draw_inputs(BATCH, TIME, FEATURES)
+    for layer in (tf_keras.layers.LSTM, lstm_core.LSTM):
+        made = layer(UNITS, kernel_initializer=initializer)
+        twin = layer.from_config(made.get_config())
+        assert [(BATCH, UNITS)] * 2 == [tuple(lstm(x).shape) for lstm in (made, twin)]
+    stack = lstm_core.CudnnLSTM(1, UNITS, kernel_initializer=initializer)
+    twin = lstm_core.CudnnLSTM.from_config(json.loads(json.dumps(stack.get_config())))
+    assert stack(x)[0].shape == twin(x)[0].shape
 
 
 @pytest.mark.parametrize("layer", [v1.LSTM, tf14.LSTM])

@@ -1,18 +1,24 @@
-"""Constructor arguments of `lstm_core.LSTM` beside the documented ones: older releases', Keras 3's.
+"""Constructor arguments of `lstm_core.LSTM`: what it refuses, older releases', and Keras 3's.
 
-`use_cudnn`, and `batch_input_shape`, `input_shape`, `input_dim`, `input_length`, `batch_size` and
-`weights`, which Keras 3.15 rejects.
+Those are `batch_input_shape`, `input_shape`, `input_dim`, `input_length`, `batch_size`, `weights`,
+which Keras 3.15 rejects; and `use_cudnn`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import warnings
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
+
+import tensorflow as tf
 
 import lstm_core
 
@@ -26,9 +32,9 @@ BATCH, TIME, FEATURES, UNITS = 4, 5, 3, 2
 def test_use_cudnn_survives(given, kept):
     """All five spellings are taken, kept as Keras 3 has them, and come back from a config."""
     layer = lstm_core.LSTM(UNITS, use_cudnn=given)
-    copy = lstm_core.LSTM.from_config(json.loads(json.dumps(layer.get_config())))
-    assert [kept] * 2 == [layer.use_cudnn, copy.use_cudnn]
-    assert kept == keras.layers.LSTM(UNITS, use_cudnn=copy.use_cudnn).use_cudnn
+    twin = lstm_core.LSTM.from_config(json.loads(json.dumps(layer.get_config())))
+    assert [kept] * 2 == [layer.use_cudnn, twin.use_cudnn]
+    assert kept == keras.layers.LSTM(UNITS, use_cudnn=twin.use_cudnn).use_cudnn
 
 
 def test_use_cudnn_of_another_value_is_refused():
@@ -58,12 +64,12 @@ def test_a_declared_shape(options, shape):
     layer = lstm_core.LSTM(UNITS, **options)
     theirs = tf_keras.layers.LSTM(UNITS, **options)
     assert shape == layer.batch_input_shape == theirs._batch_input_shape  # noqa: SLF001
-    copy = lstm_core.LSTM.from_config(json.loads(json.dumps(layer.get_config())))
-    assert shape == copy.batch_input_shape
-    model = keras.Sequential([copy, keras.layers.Dense(1)])
+    twin = lstm_core.LSTM.from_config(json.loads(json.dumps(layer.get_config())))
+    assert shape == twin.batch_input_shape
+    model = keras.Sequential([twin, keras.layers.Dense(1)])
     assert model.built
     assert (None, *shape[1:]) == model.input_shape
-    assert 3 == len(copy.get_weights())
+    assert 3 == len(twin.get_weights())
 
 
 def test_a_declared_batch_size_is_that_of_the_states():
@@ -152,3 +158,94 @@ def test_reset_state_of_any_layer(draw_inputs):
     assert layer.states is not None
     for state in layer.states:
         np.testing.assert_array_equal(np.zeros((BATCH, UNITS)), state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"units": 0}, "units must be a positive integer, not 0"),
+        ({"units": 2.5}, "units must be a positive integer, not 2.5"),
+        ({"units": 2, "implementation": 3}, "implementation must be 1 or 2, not 3"),
+        ({"units": 2, "activation": "nonsense"}, "nonsense"),
+        ({"units": 2, "nonsense": 1}, "nonsense"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(options, message):
+    """The message names the argument and what came."""
+    with pytest.raises(ValueError, match=message):
+        lstm_core.LSTM(**options)
+
+
+def test_inputs_of_another_width_or_rank_are_refused(draw_inputs):
+    """Unknown features cannot be built, others than the built ones are named."""
+    with pytest.raises(ValueError, match="needs to know the number of features"):
+        lstm_core.LSTM(UNITS)(keras.Input((TIME, None)))
+    layer = lstm_core.LSTM(UNITS)
+    layer(draw_inputs(BATCH, TIME, FEATURES))
+    with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 3"):
+        layer(draw_inputs(BATCH, TIME, FEATURES + 1))
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        layer(draw_inputs(BATCH, FEATURES))
+
+
+@pytest.mark.parametrize("make", [lstm_core.LSTM, lambda units: lstm_core.CudnnLSTM(1, units)])
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "str"])
+def test_inputs_that_are_no_real_numbers_are_refused(make, dtype):
+    """Neither an imaginary part is dropped in silence, nor is the error that of a cast."""
+    name = "string" if dtype == "str" else dtype
+    with pytest.raises(ValueError, match=f"inputs of layer .*real numbers.*dtype is {name}"):
+        make(UNITS)(tf.constant(np.ones((BATCH, TIME, FEATURES)).astype(dtype)))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "float64"])
+def test_inputs_that_are_real_numbers_are_cast(dtype, draw_inputs):
+    """Whole numbers and booleans count as numbers."""
+    layer = lstm_core.LSTM(UNITS)
+    x = (draw_inputs(BATCH, TIME, FEATURES) > 0).astype(dtype)
+    np.testing.assert_array_equal(layer(x.astype(np.float32)), layer(x))
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])  # noqa: S301
+def test_a_copy_begins_with_the_weights_that_are_still_to_be_set(way, draw_weights, draw_inputs):
+    """Of a layer that is not built, as in tf_keras; and of one that is."""
+    weights = draw_weights(FEATURES, UNITS)
+    x = draw_inputs(BATCH, TIME, FEATURES)
+    layer = lstm_core.LSTM(UNITS, weights=weights)
+    theirs = pytest.importorskip("tf_keras").layers.LSTM(UNITS, weights=weights)
+    twin, peers_twin = way(layer), copy.deepcopy(theirs)
+    np.testing.assert_allclose(twin(x), peers_twin(x), rtol=0, atol=1e-6)
+    for again in (twin, way(way(layer)), way(twin)):
+        again(x)
+        for expected, actual in zip(weights, again.get_weights(), strict=True):
+            np.testing.assert_array_equal(expected, actual)
+    assert not way(lstm_core.LSTM(UNITS)).built
+
+
+def test_models_keep_the_weights_that_are_still_to_be_set(tmp_path, draw_weights, draw_inputs):
+    """A copy of a model that is not built, and its file, have them too."""
+    weights = draw_weights(FEATURES, UNITS)
+    model = keras.Sequential([lstm_core.LSTM(UNITS, weights=weights)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras: the model is not built.
+        model.save(tmp_path / "model.keras")
+        twins = [copy.deepcopy(model), keras.models.load_model(tmp_path / "model.keras")]
+    x = draw_inputs(BATCH, TIME, FEATURES)
+    for twin in twins:
+        np.testing.assert_array_equal(model(x), twin(x))
+        np.testing.assert_array_equal(weights[0], twin.get_weights()[0])
+
+
+def test_weights_of_a_built_layer_are_not_taken_by_one_that_is_not(draw_weights):
+    """That is an error, as in Keras; weights still to be set go into a built layer, though."""
+    built = lstm_core.LSTM(UNITS)
+    built.build((None, TIME, FEATURES))
+    store: dict[str, Any] = {}
+    built.save_own_variables(store)
+    with pytest.raises(ValueError, match="never built"):
+        lstm_core.LSTM(UNITS).load_own_variables(store)
+    weights = draw_weights(FEATURES, UNITS)
+    store = {}
+    lstm_core.LSTM(UNITS, weights=weights).save_own_variables(store)
+    built.load_own_variables(store)
+    for expected, actual in zip(weights, built.get_weights(), strict=True):
+        np.testing.assert_array_equal(expected, actual)

@@ -243,34 +243,6 @@ def test_symbolic_shapes_are_the_real_ones(return_sequences, time_major):
     assert [tuple(r.shape) for r in layer(keras.Input(batch_shape=shape))] == shapes
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"units": 0}, "units must be a positive integer, not 0"),
-        ({"units": 2.5}, "units must be a positive integer, not 2.5"),
-        ({"units": 2, "implementation": 3}, "implementation must be 1 or 2, not 3"),
-        ({"units": 2, "activation": "nonsense"}, "nonsense"),
-        ({"units": 2, "nonsense": 1}, "nonsense"),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused(options, message):
-    """The message names the argument and what came."""
-    with pytest.raises(ValueError, match=message):
-        lstm_core.LSTM(**options)
-
-
-def test_inputs_of_another_width_or_rank_are_refused(draw_inputs):
-    """Unknown features cannot be built, others than the built ones are named."""
-    with pytest.raises(ValueError, match="needs to know the number of features"):
-        lstm_core.LSTM(UNITS)(keras.Input((TIME, None)))
-    layer = lstm_core.LSTM(UNITS)
-    layer(draw_inputs(BATCH, TIME, FEATURES))
-    with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 3"):
-        layer(draw_inputs(BATCH, TIME, FEATURES + 1))
-    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
-        layer(draw_inputs(BATCH, FEATURES))
-
-
 def test_every_documented_property():
     """What the documentation lists can be read from the layer."""
     layer = lstm_core.LSTM(**EVERY_OPTION)

@@ -267,6 +267,27 @@ def test_xla_takes_it(draw_inputs):
     assert_same(run(x), tf.function(run, jit_compile=True)(x), GRADIENTS)
 
 
+@pytest.mark.parametrize("has_mask", [False, True])
+@pytest.mark.parametrize("time", [0, 3])
+def test_xla_takes_an_unknown_number_of_steps(time, has_mask, draw_inputs):
+    """None among them: outputs and gradients are the same as without it."""
+    layer = tf14.LSTM(UNITS, return_sequences=True, return_state=True)
+    layer.build((BATCH, TIME, FEATURES))
+    signature = [tf.TensorSpec((BATCH, None, FEATURES))]
+
+    def run(x: Any) -> Any:
+        mask = tf.ones(tf.shape(x)[:2], tf.bool) if has_mask else None
+        with tf.GradientTape() as tape:
+            results = layer(x, mask=mask)
+            loss = tf.add_n([tf.reduce_sum(result**2) for result in results])
+        weights = [w.value for w in layer.trainable_weights]
+        return [*results, *tape.gradient(loss, weights, unconnected_gradients="zero")]
+
+    x = draw_inputs(BATCH, time, FEATURES)
+    compiled = tf.function(run, input_signature=signature, jit_compile=True)
+    assert_same(run(x), compiled(x), GRADIENTS)
+
+
 def test_a_model_trains_saves_and_loads(tmp_path, draw_inputs):
     """`fit` lowers the loss, and the loaded file has the same numbers."""
     x = draw_inputs(32, TIME, FEATURES)
