@@ -12,9 +12,7 @@ except ImportError as error:
     ) from error
 
 from service.client.asynchronous import AsyncSession
-from service.client.asynchronous_stream import AsyncStream
-from service.client.blocking import Session
-from service.client.blocking_stream import Stream
+from service.client.blocking import Session, Stream
 from service.client.documents import SequenceReply, StepReply
 from service.client.errors import (
     ClientError,
@@ -30,6 +28,7 @@ from service.client.errors import (
     SessionUnknownError,
     UnavailableError,
 )
+from service.client.stream import AsyncStream
 
 __all__ = [
     "AsyncSession",

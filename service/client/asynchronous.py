@@ -1,35 +1,26 @@
-"""The awaiting face: it carries out what the core asks for in an asyncio event loop."""
+"""The awaiting face, and the network of an asyncio event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from random import SystemRandom
-from typing import Any, Self
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import suppress
+from typing import Self
 
 import httpx
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from service.client.asynchronous_stream import AsyncStream, drive
-from service.client.connection import Address, answered, unanswered
-from service.client.core import SessionCore
-from service.client.documents import Mask, Matrix, SequenceReply, StepReply, Vector
-from service.client.effects import Call, Effect, Operation, Outcome, Pause, T
-from service.client.retry import RetryPolicy
+from service.client.documents import Place, Vector
+from service.client.exchange import Exchange, RetryPolicy
+from service.client.network import Address, Answer, Lost, disconnected, unanswered
+from service.client.session import Numbering, SessionCore
+from service.client.stream import AsyncStream
 
 
-class AsyncSession:
-    """A session of the service, which numbers its steps so that each is applied exactly once.
-
-    It begins at position 0: its first step begins the session, and fails with `ConflictError` where
-    one of this name has come further. To go on with that one, call `resume`; to begin anew,
-    `reset_states`. Calls are sent again until `deadline_s`, over lost connections and replicas that
-    go; after `UnavailableError` the same call again is safe. May be shared between tasks, whose
-    calls take turns.
-
-    Every call may raise `UnavailableError`, `ConflictError` (another writer), `SessionUnknownError`
-    (lost), `SessionExpiredError`, `InvalidRequestError` and other `ClientError`s.
-    """
+class AsyncSession(SessionCore):
+    """A `Session` whose calls are awaited, and which the tasks of one event loop may share."""
 
     def __init__(
         self,
@@ -38,34 +29,20 @@ class AsyncSession:
         model: str | None = None,
         *,
         timeout_s: float = 10.0,
-        deadline_s: float = 60.0,
+        deadline_s: float = 30.0,
         position: int = 0,
         epoch: int | None = None,
         headers: Mapping[str, str] | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        """Nothing is sent yet.
-
-        Args:
-            url: The service's root, such as `http://127.0.0.1:8000`.
-            client_id: The session's name.
-            model: The model's; None for the default one.
-            timeout_s: How long one attempt may take.
-            deadline_s: How long a call may take, all attempts and pauses included.
-            position: Where the session is, if the caller has kept it, with its epoch.
-            epoch: The life that it is in.
-            headers: For every request.
-            http: A client to use, and not to close; by default the session has its own.
-
-        Raises:
-            ValueError: The URL is none, a time is not positive, or a position has no epoch.
-        """
-        policy = RetryPolicy(timeout_s, deadline_s, SystemRandom().uniform)
-        self._address = Address(url, headers or {})
-        self._core = SessionCore(client_id, model, policy, position=position, epoch=epoch)
+        """Nothing is sent yet; the arguments are those of `Session`."""
+        self._address = Address(url, headers)
         self._given_http = http
-        self._http = http or httpx.AsyncClient()
-        self._lock = asyncio.Lock()
+        self._http = http or httpx.AsyncClient(verify=self._address.is_encrypted)
+        policy = RetryPolicy(timeout_s, deadline_s)
+        exchange = Exchange(policy, _Network(self._address, self._http))
+        place = Place(position, epoch)
+        super().__init__(model, Numbering(client_id, model, place, exchange, asyncio.Lock()))
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,121 +50,31 @@ class AsyncSession:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    @property
-    def client_id(self) -> str:
-        """The session's name."""
-        return self._core.client_id
-
-    @property
-    def position(self) -> int:
-        """From where the next step starts: the time steps acknowledged in this life."""
-        return self._core.position
-
-    @property
-    def epoch(self) -> int | None:
-        """The life that the session is in; None before its first answer."""
-        return self._core.epoch
-
-    async def step(self, inputs: Vector, *, return_state: bool = False) -> StepReply:
-        """Take one time step.
-
-        Args:
-            inputs: `[features]`, a list or an array.
-            return_state: Whether the reply has the state after the step.
-        """
-        return await self._drive(self._core.step(inputs, return_state=return_state))
-
-    async def sequence(
-        self,
-        inputs: Matrix,
-        mask: Mask | None = None,
-        *,
-        return_sequences: bool = True,
-        return_state: bool = False,
-    ) -> SequenceReply:
-        """Take many time steps at once.
-
-        Args:
-            inputs: `[time][features]`, lists or an array.
-            mask: `[time]`, false where a step keeps the state and repeats the output.
-            return_sequences: Whether the reply has every step's output, or the last one's only.
-            return_state: Whether the reply has the state after the last step.
-        """
-        return await self._drive(
-            self._core.sequence(
-                inputs, mask, return_sequences=return_sequences, return_state=return_state
-            )
-        )
-
-    async def reset_states(
-        self, states: Sequence[Vector] | None = None, ttl_s: float | None = None
-    ) -> None:
-        """Begin a new life at position 0, whosever session this was if no step was taken yet.
-
-        Args:
-            states: h and c of every layer, in Keras's order; None means zeros.
-            ttl_s: How long after its last request the session ends; None means the service's own.
-        """
-        await self._drive(self._core.reset_states(states, ttl_s))
-
-    async def state(self) -> dict[str, Any]:
-        """Export the session's state: a JSON document, to keep and to give to `load_state`."""
-        return await self._drive(self._core.state())
-
-    async def load_state(self, document: Mapping[str, Any]) -> None:
-        """Put an exported state back, position included: into this session it is a rollback."""
-        await self._drive(self._core.load_state(document))
-
-    async def resume(self, *, missing_ok: bool = False) -> int:
-        """Go on from where the session is, whoever brought it there.
-
-        Args:
-            missing_ok: Whether to begin the session where there is none.
-
-        Returns:
-            The position: how many time steps it has consumed.
-        """
-        return await self._drive(self._core.resume(missing_ok=missing_ok))
-
     async def fork(self, new_client_id: str) -> AsyncSession:
         """Begin a second session from this one's state; to be closed as this one."""
-        place = await self._drive(self._core.fork(new_client_id))
-        policy = self._core.policy
+        place = await self._fork_place(new_client_id)
         return AsyncSession(
             self._address.url,
             new_client_id,
-            self._core.model,
-            timeout_s=policy.timeout_s,
-            deadline_s=policy.deadline_s,
+            self._model,
+            timeout_s=self._exchange.policy.timeout_s,
+            deadline_s=self._exchange.policy.deadline_s,
             position=place.position,
             epoch=place.epoch,
             headers=self._address.headers,
             http=self._given_http,
         )
 
-    async def delete(self) -> None:
-        """End the session; the next step begins another."""
-        await self._drive(self._core.delete())
-
-    def stream(self, **options: Any) -> AsyncStream:  # noqa: ANN401 - they are of another library
-        """Return a stream of the session, for an `async with` block; it alone may step meanwhile.
-
-        Args:
-            **options: For `websockets.asyncio.client.connect`, such as `ssl`.
-        """
-        return AsyncStream(self._core, self._address, options, self._lock)
+    def stream(self) -> AsyncStream:
+        """Return a stream for an `async with` block; it alone may step meanwhile."""
+        return AsyncStream(self._numbering)
 
     async def stream_steps(
-        self,
-        inputs: Iterable[Vector] | AsyncIterable[Vector],
-        max_in_flight: int | None = None,
+        self, inputs: Iterable[Vector] | AsyncIterable[Vector], max_in_flight: int | None = None
     ) -> AsyncIterator[list[float]]:
-        """Stream time steps, and yield the outputs of each, in order.
+        """Stream time steps, and yield the outputs of each, in order. See `Session.stream_steps`.
 
-        Args:
-            inputs: Each `[features]`; taken ahead of the outputs by as many as are in flight.
-            max_in_flight: Most steps in flight; None means as many as the service allows. With 1
-                each output comes before the next input is taken.
+        To leave it early and step on, wrap it in `contextlib.aclosing`: the stream ends with it.
         """
         async with self.stream() as stream:
             most = min(max_in_flight or stream.window, stream.window)
@@ -203,27 +90,62 @@ class AsyncSession:
         if self._given_http is None:
             await self._http.aclose()
 
-    async def _drive(self, operation: Operation[T]) -> T:
-        async with self._lock:
-            return await drive(operation, self._perform)
 
-    async def _perform(self, effect: Effect) -> Outcome:
-        if isinstance(effect, Pause):
-            await asyncio.sleep(effect.seconds)
-            return None
-        assert isinstance(effect, Call)
-        started = time.monotonic()
+class _Network:
+    def __init__(self, address: Address, http: httpx.AsyncClient) -> None:
+        self._address = address
+        self._http = http
+        self._socket: ClientConnection | None = None
+
+    async def request(
+        self, method: str, path: str, body: bytes | None, timeout_s: float
+    ) -> Answer | Lost:
+        ends_at = time.monotonic() + timeout_s
+        content = bytearray()
         try:
-            response = await self._http.request(
-                effect.method,
-                self._address.http(effect.path),
-                content=effect.body,
-                headers=self._address.http_headers(effect.body),
-                timeout=effect.timeout_s,
-            )
+            async with self._http.stream(
+                method, **self._address.request(path, body), timeout=timeout_s
+            ) as response:
+                async for part in response.aiter_bytes():
+                    content += part
+                    if time.monotonic() > ends_at:
+                        return Lost("no whole answer in time")
         except httpx.RequestError as error:
-            return unanswered(error, time.monotonic() - started)
-        return answered(response, time.monotonic() - started)
+            return unanswered(error)
+        return Answer(response.status_code, response.headers, bytes(content))
+
+    async def connect(self, path: str, timeout_s: float) -> Lost | None:
+        await self.disconnect()
+        try:
+            self._socket = await connect(**self._address.stream(path, timeout_s))
+        except (OSError, EOFError, WebSocketException) as error:
+            return disconnected(error)
+        return None
+
+    async def send(self, text: str) -> None:
+        if self._socket is not None:
+            with suppress(ConnectionClosed, OSError):
+                await self._socket.send(text)
+
+    async def receive(self, timeout_s: float) -> str | Lost:
+        if self._socket is None:
+            return Lost("not connected")
+        try:
+            async with asyncio.timeout(timeout_s):
+                frame = await self._socket.recv()
+        except TimeoutError:
+            return Lost("no answer in time")
+        except (ConnectionClosed, OSError) as error:
+            return disconnected(error)
+        return frame if isinstance(frame, str) else frame.decode(errors="replace")
+
+    async def disconnect(self) -> None:
+        if self._socket is not None:
+            socket, self._socket = self._socket, None
+            await socket.close()
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 async def _each(inputs: Iterable[Vector]) -> AsyncIterator[Vector]:

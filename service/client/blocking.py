@@ -1,30 +1,70 @@
-"""The blocking face: it carries out what the core asks for, one call after another."""
+"""The blocking face, and the network that blocks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from random import SystemRandom
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import ExitStack, nullcontext, suppress
+from functools import wraps
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import httpx
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection, connect
 
-from service.client.blocking_stream import Stream, drive
-from service.client.connection import Address, answered, unanswered
-from service.client.core import SessionCore
-from service.client.documents import Mask, Matrix, SequenceReply, StepReply, Vector
-from service.client.effects import Call, Effect, Operation, Outcome, Pause, T
-from service.client.retry import RetryPolicy
+from service.client.documents import Place, Vector
+from service.client.exchange import Exchange, RetryPolicy
+from service.client.network import Address, Answer, Lost, disconnected, unanswered
+from service.client.session import Numbering, SessionCore
+from service.client.stream import AsyncStream
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CoreT = TypeVar("CoreT")
 
 
-class Session:
+class _Face(Generic[CoreT]):
+    """What drives a core whose network blocks; the lock is for threads."""
+
+    def __init__(self, core: CoreT, lock: Lock) -> None:
+        self._core = core
+        self._lock = lock
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run what never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("a blocking network has suspended its caller")
+
+
+def _blocking(
+    method: Callable[Concatenate[CoreT, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[_Face[CoreT], P], T]:
+    """Return a method of the core as one that blocks, with its signature and documentation."""
+
+    @wraps(method)
+    def call(self: _Face[CoreT], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._lock:
+            return _run(method(self._core, *args, **kwargs))
+
+    return call
+
+
+class Session(_Face[SessionCore]):
     """A session of the service, which numbers its steps so that each is applied exactly once.
 
     It begins at position 0: its first step begins the session, and fails with `ConflictError` where
     one of this name has come further. To go on with that one, call `resume`; to begin anew,
-    `reset_states`. Calls are sent again until `deadline_s`, over lost connections and replicas that
-    go; after `UnavailableError` the same call again is safe. May be shared between threads, whose
+    `reset_states`.
+
+    Calls are sent again until `deadline_s`, over lost connections and replicas that go. After
+    `UnavailableError`, or where a call was interrupted, nobody knows whether it was applied: the
+    same call again is safe, and gets the first one's answer. May be shared between threads, whose
     calls take turns.
 
     Every call may raise `UnavailableError`, `ConflictError` (another writer), `SessionUnknownError`
@@ -38,7 +78,7 @@ class Session:
         model: str | None = None,
         *,
         timeout_s: float = 10.0,
-        deadline_s: float = 60.0,
+        deadline_s: float = 30.0,
         position: int = 0,
         epoch: int | None = None,
         headers: Mapping[str, str] | None = None,
@@ -54,18 +94,22 @@ class Session:
             deadline_s: How long a call may take, all attempts and pauses included.
             position: Where the session is, if the caller has kept it, with its epoch.
             epoch: The life that it is in.
-            headers: For every request.
-            http: A client to use, and not to close; by default the session has its own.
+            headers: For every request and stream.
+            http: A client to share between sessions, and not to close.
 
         Raises:
             ValueError: The URL is none, a time is not positive, or a position has no epoch.
         """
-        policy = RetryPolicy(timeout_s, deadline_s, SystemRandom().uniform)
-        self._address = Address(url, headers or {})
-        self._core = SessionCore(client_id, model, policy, position=position, epoch=epoch)
+        self._address = Address(url, headers)
+        self._model = model
+        self._policy = RetryPolicy(timeout_s, deadline_s)
         self._given_http = http
-        self._http = http or httpx.Client()
-        self._lock = Lock()
+        self._http = http or httpx.Client(verify=self._address.is_encrypted)
+        exchange = Exchange(self._policy, _Network(self._address, self._http))
+        # The turns are those of the face: its core is driven by one thread at a time.
+        place = Place(position, epoch)
+        self._numbering = Numbering(client_id, model, place, exchange, nullcontext())
+        super().__init__(SessionCore(model, self._numbering), Lock())
 
     def __enter__(self) -> Self:
         return self
@@ -88,94 +132,33 @@ class Session:
         """The life that the session is in; None before its first answer."""
         return self._core.epoch
 
-    def step(self, inputs: Vector, *, return_state: bool = False) -> StepReply:
-        """Take one time step.
-
-        Args:
-            inputs: `[features]`, a list or an array.
-            return_state: Whether the reply has the state after the step.
-        """
-        return self._drive(self._core.step(inputs, return_state=return_state))
-
-    def sequence(
-        self,
-        inputs: Matrix,
-        mask: Mask | None = None,
-        *,
-        return_sequences: bool = True,
-        return_state: bool = False,
-    ) -> SequenceReply:
-        """Take many time steps at once.
-
-        Args:
-            inputs: `[time][features]`, lists or an array.
-            mask: `[time]`, false where a step keeps the state and repeats the output.
-            return_sequences: Whether the reply has every step's output, or the last one's only.
-            return_state: Whether the reply has the state after the last step.
-        """
-        return self._drive(
-            self._core.sequence(
-                inputs, mask, return_sequences=return_sequences, return_state=return_state
-            )
-        )
-
-    def reset_states(
-        self, states: Sequence[Vector] | None = None, ttl_s: float | None = None
-    ) -> None:
-        """Begin a new life at position 0, whosever session this was if no step was taken yet.
-
-        Args:
-            states: h and c of every layer, in Keras's order; None means zeros.
-            ttl_s: How long after its last request the session ends; None means the service's own.
-        """
-        self._drive(self._core.reset_states(states, ttl_s))
-
-    def state(self) -> dict[str, Any]:
-        """Export the session's state: a JSON document, to keep and to give to `load_state`."""
-        return self._drive(self._core.state())
-
-    def load_state(self, document: Mapping[str, Any]) -> None:
-        """Put an exported state back, position included: into this session it is a rollback."""
-        self._drive(self._core.load_state(document))
-
-    def resume(self, *, missing_ok: bool = False) -> int:
-        """Go on from where the session is, whoever brought it there.
-
-        Args:
-            missing_ok: Whether to begin the session where there is none.
-
-        Returns:
-            The position: how many time steps it has consumed.
-        """
-        return self._drive(self._core.resume(missing_ok=missing_ok))
+    step = _blocking(SessionCore.step)
+    sequence = _blocking(SessionCore.sequence)
+    reset_states = _blocking(SessionCore.reset_states)
+    state = _blocking(SessionCore.state)
+    load_state = _blocking(SessionCore.load_state)
+    resume = _blocking(SessionCore.resume)
+    delete = _blocking(SessionCore.delete)
+    _fork_place = _blocking(SessionCore._fork_place)  # noqa: SLF001
 
     def fork(self, new_client_id: str) -> Session:
         """Begin a second session from this one's state; to be closed as this one."""
-        place = self._drive(self._core.fork(new_client_id))
-        policy = self._core.policy
+        place = self._fork_place(new_client_id)
         return Session(
             self._address.url,
             new_client_id,
-            self._core.model,
-            timeout_s=policy.timeout_s,
-            deadline_s=policy.deadline_s,
+            self._model,
+            timeout_s=self._policy.timeout_s,
+            deadline_s=self._policy.deadline_s,
             position=place.position,
             epoch=place.epoch,
             headers=self._address.headers,
             http=self._given_http,
         )
 
-    def delete(self) -> None:
-        """End the session; the next step begins another."""
-        self._drive(self._core.delete())
-
-    def stream(self, **options: Any) -> Stream:  # noqa: ANN401 - they are of another library
-        """Return a stream of the session, for a `with` block; it alone may step meanwhile.
-
-        Args:
-            **options: For `websockets.sync.client.connect`, such as `ssl`.
-        """
-        return Stream(self._core, self._address, options, self._lock)
+    def stream(self) -> Stream:
+        """Return a stream for a `with` block; it alone may step meanwhile."""
+        return Stream(AsyncStream(self._numbering), self._lock)
 
     def stream_steps(
         self, inputs: Iterable[Vector], max_in_flight: int | None = None
@@ -201,24 +184,90 @@ class Session:
         if self._given_http is None:
             self._http.close()
 
-    def _drive(self, operation: Operation[T]) -> T:
-        with self._lock:
-            return drive(operation, self._perform)
 
-    def _perform(self, effect: Effect) -> Outcome:
-        if isinstance(effect, Pause):
-            time.sleep(effect.seconds)
-            return None
-        assert isinstance(effect, Call)
-        started = time.monotonic()
+class Stream(_Face[AsyncStream]):
+    """Time steps of a session over a WebSocket, several in flight, replies in order.
+
+    It connects again and sends again what was not acknowledged. A block that ends waits for the
+    replies to everything that was sent. One that ends with an error does not: the same steps from
+    `position` on may be sent again, by another stream, or `resume` tells where the session is.
+    """
+
+    send = _blocking(AsyncStream.send)
+    receive = _blocking(AsyncStream.receive)
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            _run(self._core.__aenter__())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._lock:
+            _run(self._core.__aexit__(kind))
+
+    @property
+    def window(self) -> int:
+        """Most steps in flight, as the service allows."""
+        return self._core.window
+
+    @property
+    def num_pending(self) -> int:
+        """How many steps were sent whose replies were not received."""
+        return self._core.num_pending
+
+
+class _Network:
+    def __init__(self, address: Address, http: httpx.Client) -> None:
+        self._address = address
+        self._http = http
+        self._closing = ExitStack()
+        self._socket: ClientConnection | None = None
+
+    async def request(
+        self, method: str, path: str, body: bytes | None, timeout_s: float
+    ) -> Answer | Lost:
+        ends_at = time.monotonic() + timeout_s
+        content = bytearray()
         try:
-            response = self._http.request(
-                effect.method,
-                self._address.http(effect.path),
-                content=effect.body,
-                headers=self._address.http_headers(effect.body),
-                timeout=effect.timeout_s,
-            )
+            with self._http.stream(
+                method, **self._address.request(path, body), timeout=timeout_s
+            ) as response:
+                for part in response.iter_bytes():
+                    content += part
+                    if time.monotonic() > ends_at:
+                        return Lost("no whole answer in time")
         except httpx.RequestError as error:
-            return unanswered(error, time.monotonic() - started)
-        return answered(response, time.monotonic() - started)
+            return unanswered(error)
+        return Answer(response.status_code, response.headers, bytes(content))
+
+    async def connect(self, path: str, timeout_s: float) -> Lost | None:
+        await self.disconnect()
+        try:
+            opened = connect(**self._address.stream(path, timeout_s))
+            self._socket = self._closing.enter_context(opened)
+        except (OSError, EOFError, WebSocketException) as error:
+            return disconnected(error)
+        return None
+
+    async def send(self, text: str) -> None:
+        if self._socket is not None:
+            with suppress(ConnectionClosed, OSError):
+                self._socket.send(text)
+
+    async def receive(self, timeout_s: float) -> str | Lost:
+        if self._socket is None:
+            return Lost("not connected")
+        try:
+            frame = self._socket.recv(timeout_s)
+        except TimeoutError:
+            return Lost("no answer in time")
+        except (ConnectionClosed, OSError) as error:
+            return disconnected(error)
+        return frame if isinstance(frame, str) else frame.decode(errors="replace")
+
+    async def disconnect(self) -> None:
+        self._socket = None
+        self._closing.close()
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no loop

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from service.client.errors import ProtocolError
@@ -48,15 +49,7 @@ class StepReply:
 
 @dataclass(frozen=True, slots=True)
 class SequenceReply:
-    """What many time steps gave.
-
-    Attributes:
-        outputs: `[time][features]`, or `[features]` without `return_sequences`.
-        position: Where the session is behind them.
-        epoch: The life that it is in.
-        replayed: Whether this is the stored answer of an earlier attempt.
-        states: h and c of every layer, in Keras's order, if they were asked for.
-    """
+    """As a `StepReply`, but `outputs` is `[time][features]` unless only the last was wanted."""
 
     outputs: list[Any]
     position: int
@@ -67,27 +60,28 @@ class SequenceReply:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a session is."""
+    """Where a session is.
+
+    Attributes:
+        position: From where its next step starts.
+        epoch: The life that it is in; None where there is none yet.
+    """
 
     position: int
-    epoch: int
+    epoch: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A stream's first frame.
-
-    Attributes:
-        position: Where the session is.
-        epoch: The life that it is in; None where there is no session.
-        output_size: Numbers in an answer.
-        replay_window: Most steps in flight.
-    """
+    """A stream's first frame; `replay_window` is how many steps may be in flight."""
 
     position: int
     epoch: int | None
     output_size: int
     replay_window: int
+
+
+DocumentT = TypeVar("DocumentT", StepReply, SequenceReply, Place, Hello)
 
 
 def session_path(model: str | None, client_id: str) -> str:
@@ -120,54 +114,28 @@ def decode(text: str | bytes) -> dict[str, Any]:
     return document
 
 
-def read_step(document: dict[str, Any]) -> StepReply:
-    """Read the answer to a step.
+def read(kind: type[DocumentT], document: dict[str, Any]) -> DocumentT:
+    """Take a document's fields out of a JSON object, which may have more.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It lacks some.
     """
-    return StepReply(**_fields(document, ("outputs", "position", "epoch", "replayed"), "states"))
+    names = [field.name for field in fields(kind)]
+    try:
+        return kind(**{name: document[name] for name in names if name in document})
+    except TypeError:
+        missing = ", ".join(name for name in names if name not in document and name != "states")
+        raise ProtocolError(f"the service's answer lacks {missing}: {document!r:.100}") from None
 
 
-def read_sequence(document: dict[str, Any]) -> SequenceReply:
-    """Read the answer to a sequence.
-
-    Raises:
-        ProtocolError: It is none.
-    """
-    fields = _fields(document, ("outputs", "position", "epoch", "replayed"), "states")
-    return SequenceReply(**fields)
-
-
-def read_place(document: dict[str, Any]) -> Place:
-    """Read where a session is from any document that tells it.
-
-    Raises:
-        ProtocolError: It does not.
-    """
-    return Place(**_fields(document, ("position", "epoch")))
-
-
-def read_hello(document: dict[str, Any]) -> Hello:
-    """Read a stream's first frame.
-
-    Raises:
-        ProtocolError: It is none.
-    """
-    names = ("position", "epoch", "output_size", "replay_window")
-    return Hello(**_fields(document, names))
-
-
-def _fields(
-    document: dict[str, Any], names: tuple[str, ...], optional: str | None = None
-) -> dict[str, Any]:
-    missing = [name for name in names if name not in document]
-    if missing:
-        raise ProtocolError(f"the service's answer lacks {', '.join(missing)}: {document!r:.100}")
-    fields = {name: document[name] for name in names}
-    if optional is not None and optional in document:
-        fields[optional] = document[optional]
-    return fields
+def is_same_state(asked: Sequence[Vector] | None, actual: list[list[float]]) -> bool:
+    """Tell whether a state is the one that was asked for, as float32; None means zeros."""
+    if asked is None:
+        return not any(map(any, actual))
+    vectors = json.loads(encode(asked))
+    return [struct.pack(f"{len(v)}f", *v) for v in vectors] == [
+        struct.pack(f"{len(v)}f", *v) for v in actual
+    ]
 
 
 def _plain(value: object) -> object:

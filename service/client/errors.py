@@ -91,7 +91,7 @@ class ProtocolError(ClientError):
     """An answer that is none of this service's."""
 
 
-_BY_CODE: dict[str, type[ClientError]] = {
+_BY_CODE: dict[str | None, type[ClientError]] = {
     "fingerprint_mismatch": FingerprintMismatchError,
     "invalid_request": InvalidRequestError,
     "lost_update": LostUpdateError,
@@ -101,41 +101,37 @@ _BY_CODE: dict[str, type[ClientError]] = {
     "session_expired": SessionExpiredError,
     "session_unknown": SessionUnknownError,
 }
-_RETRIED_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
-_FATAL_CLOSE_CODES = frozenset((1002, 1003, 1007, 1008, 1009, 1010))
+_PASSING_STATUSES = frozenset(
+    # of HTTP, a broken connection, and the close codes of a stream
+    (408, 429, 500, 502, 503, 504, None, 1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014)
+)
 
 
-def is_retried_status(status: int, code: object) -> bool:
-    """Tell whether the same request may be answered otherwise in a while.
-
-    Args:
-        status: Of an answer over HTTP, or of a handshake that was refused.
-        code: The service's own, if it is the service that answered.
-    """
-    return status in _RETRIED_STATUSES and code not in _BY_CODE
-
-
-def is_fatal_close(close_code: int | None) -> bool:
-    """Tell whether a stream that closed so would only close so again; None is a broken one."""
-    return close_code is not None and (close_code >= 4000 or close_code in _FATAL_CLOSE_CODES)
-
-
-def error_of(document: Mapping[str, Any], status: int, request_id: str | None) -> ClientError:
+def error_of(
+    document: Mapping[str, Any], status: int | None, request_id: str | None = None
+) -> ClientError:
     """Return the exception for a problem document or an error frame.
 
     Args:
         document: With `code`, `detail` or `message`, and perhaps `position` and `epoch`; empty
             where the answer came from something in between.
-        status: The HTTP status or the close code.
+        status: The HTTP status or the close code; None where the connection broke.
         request_id: From the headers, for answers that do not repeat it.
     """
     code = document.get("code")
     message = document.get("detail", document.get("message"))
-    return _BY_CODE.get(str(code), RequestError)(
+    code = None if code is None else str(code)
+    return _BY_CODE.get(code, RequestError)(
         str(message or f"the service answered with status {status}"),
-        code=None if code is None else str(code),
+        code=code,
         status=status,
         position=document.get("position"),
         epoch=document.get("epoch"),
         request_id=document.get("request_id", request_id),
     )
+
+
+def is_passing(error: ClientError) -> bool:
+    """Tell whether the same request may be answered otherwise in a while."""
+    # What the service says in its own words is more than the status, which others may set too.
+    return error.status in _PASSING_STATUSES and error.code not in _BY_CODE

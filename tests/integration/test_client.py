@@ -4,8 +4,10 @@ import asyncio
 import itertools
 import random
 import signal
+import socket
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
@@ -184,6 +186,55 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(proxy, client_i
     with Session(proxy.url, client_id, timeout_s=0.3) as session:
         outputs = [session.step(step).outputs for step in STEPS[:4]]
     assert_close(expected[:4], outputs)
+
+
+@pytest.fixture
+def trickle():
+    """The URL of something that answers with a byte now and then, and never all."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with suppress(OSError), connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+                    for _ in range(1000):
+                        connection.sendall(b" ")
+                        time.sleep(0.02)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+async def test_a_deadline_ends_an_answer_that_never_ends(trickle):
+    """A byte in time is no answer in time."""
+    started = time.monotonic()
+    blocking = Session(trickle, "alice", timeout_s=0.2, deadline_s=0.5)
+    with blocking, pytest.raises(UnavailableError, match="no whole answer in time"):
+        blocking.step(STEPS[0])
+    async with AsyncSession(trickle, "alice", timeout_s=0.2, deadline_s=0.5) as session:
+        with pytest.raises(UnavailableError, match="no whole answer in time"):
+            await session.step(STEPS[0])
+    assert time.monotonic() - started < 3
+
+
+async def test_a_step_that_is_cancelled_may_come_again(proxy, client_id, expected):
+    """Wherever it was: it is applied once, and answered with what it gave."""
+    generator = random.Random(3)
+    async with AsyncSession(proxy.url, client_id) as session:
+        outputs: list[list[float]] = []
+        while len(outputs) < 40:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(generator.choice([0.001, 0.002, 0.003, 1])):
+                    outputs.append((await session.step(STEPS[len(outputs)])).outputs)
+        assert 40 == session.position
+    assert_close(expected[:40], outputs)
 
 
 def test_a_deadline_ends_the_attempts_and_the_same_step_may_come_again(proxy, client_id, expected):

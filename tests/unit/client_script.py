@@ -1,25 +1,90 @@
 """The client's core without a network: scripted outcomes, and a service that keeps the contract."""
 
 import json
+import types
 from collections import deque
+from contextlib import nullcontext
+from dataclasses import dataclass
 
-from service.client.core import SessionCore
-from service.client.effects import Answer, Call, Frame, Lost, Open, Pause, Receive, Send
-from service.client.retry import RetryPolicy
+from service.client.documents import Place
+from service.client.exchange import Exchange, RetryPolicy
+from service.client.network import Answer, Lost
+from service.client.session import Numbering, SessionCore
+from service.client.stream import AsyncStream
 
 EPOCH = 7
 WINDOW = 4
 
 
-def make_core(**options):
+@dataclass
+class Clock:
+    """Stands still but for what takes time."""
+
+    now: float = 0.0
+
+    def __call__(self):
+        """Return the time."""
+        return self.now
+
+
+class Relay:
+    """A network that hands everything to the one of whoever runs the operation."""
+
+    network = None
+
+    def __getattr__(self, name):
+        """Return the other's method."""
+        return getattr(self.network, name)
+
+
+CLOCK = Clock()
+RELAY = Relay()
+
+
+def make_core(position=0, epoch=None, client_id="alice", model=None, lock=None):
     """Return a session whose pauses are as long as they can be."""
-    policy = RetryPolicy(timeout_s=1.0, deadline_s=10.0, uniform=lambda _low, high: high)
-    return SessionCore("alice", None, policy, **options)
+    policy = RetryPolicy(1.0, 10.0, uniform=lambda _low, high: high, clock=CLOCK)
+    place = Place(position, epoch)
+    numbering = Numbering(client_id, model, place, Exchange(policy, RELAY), lock or nullcontext())
+    return SessionCore(model, numbering)
 
 
-def answer(status=200, took_s=0.0, headers=None, **document):
+def fork(core, client_id):
+    """Return the operation of a fork."""
+    return core._fork_place(client_id)  # noqa: SLF001 - as its faces do
+
+
+def path_of(core):
+    """Return a session's path."""
+    return core._numbering.path  # noqa: SLF001 - nobody else asks
+
+
+def make_stream(core):
+    """Return a stream of a session."""
+    return AsyncStream(core._numbering)  # noqa: SLF001 - as its faces do
+
+
+def run_with(network, operation):
+    """Return the result of an operation of a session."""
+    RELAY.network = network
+    try:
+        operation.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("suspended")
+
+
+def answer(status=200, headers=None, **document):
     """Return an answer of the service."""
-    return Answer(status, headers or {}, json.dumps(document).encode(), took_s)
+    return Answer(status, headers or {}, json.dumps(document).encode())
+
+
+@dataclass
+class Late:
+    """An outcome that takes time."""
+
+    took_s: float
+    outcome: object
 
 
 def stepped(position, epoch=EPOCH, *, replayed=False):
@@ -36,46 +101,79 @@ UNKNOWN = answer(404, code="session_unknown", detail="there is no session")
 EXPIRED = answer(410, code="session_expired", detail="it has ended")
 
 
+INTERRUPT = object()
+"""An outcome that does not come: the operation stays suspended."""
+
+
+@types.coroutine
+def _suspend():
+    yield
+
+
 class Script:
-    """Carries out an operation with the outcomes given, in their order.
+    """A network with the outcomes given, in their order.
 
     Attributes:
-        effects: What was asked for.
+        requests: Method, path and body of each.
+        pauses: In seconds.
+        frames: The text of each.
+        waits: What was waited for: `"connect"` or `"receive"`, and how long at most.
     """
 
     def __init__(self, *outcomes):
         self._outcomes = deque(outcomes)
-        self.effects = []
+        self.requests, self.pauses, self.frames, self.waits = [], [], [], []
 
     def run(self, operation):
         """Return the operation's result."""
-        outcome = None
-        while True:
-            try:
-                effect = operation.send(outcome)
-            except StopIteration as end:
-                return end.value
-            self.effects.append(effect)
-            outcome = None if isinstance(effect, Pause | Send) else self._outcomes.popleft()
+        return run_with(self, operation)
+
+    async def _next(self):
+        outcome = self._outcomes.popleft()
+        if outcome is INTERRUPT:
+            await _suspend()
+        if isinstance(outcome, Late):
+            CLOCK.now += outcome.took_s
+            return outcome.outcome
+        return outcome
+
+    async def request(self, method, path, body, timeout_s):
+        """Take a request."""
+        self.requests.append((method, path, body))
+        self.waits.append(("request", timeout_s))
+        return await self._next()
+
+    async def connect(self, _path, timeout_s):
+        """Take a connection."""
+        self.waits.append(("connect", timeout_s))
+        return await self._next()
+
+    async def receive(self, timeout_s):
+        """Take who waits for a frame."""
+        self.waits.append(("receive", timeout_s))
+        return await self._next()
+
+    async def send(self, text):
+        """Take a frame."""
+        self.frames.append(text)
+
+    async def disconnect(self):
+        """Take the end."""
+
+    async def pause(self, seconds):
+        """Let the time pass."""
+        self.pauses.append(seconds)
+        CLOCK.now += seconds
 
     @property
     def calls(self):
         """The requests: method, path and document."""
-        return [
-            (effect.method, effect.path, effect.body and json.loads(effect.body))
-            for effect in self.effects
-            if isinstance(effect, Call)
-        ]
-
-    @property
-    def pauses(self):
-        """The pauses, in seconds."""
-        return [effect.seconds for effect in self.effects if isinstance(effect, Pause)]
+        return [(method, path, body and json.loads(body)) for method, path, body in self.requests]
 
     @property
     def sent(self):
         """The documents of the frames."""
-        return [json.loads(effect.text) for effect in self.effects if isinstance(effect, Send)]
+        return [json.loads(text) for text in self.frames]
 
 
 class Service:
@@ -94,24 +192,15 @@ class Service:
 
     def run(self, operation):
         """Carry out an operation and return its result."""
-        outcome = None
-        while True:
-            try:
-                effect = operation.send(outcome)
-            except StopIteration as end:
-                return end.value
-            outcome = self._perform(effect)
+        return run_with(self, operation)
 
-    def _perform(self, effect):
-        if isinstance(effect, Call):
-            return self._call(effect.body and json.loads(effect.body))
-        if isinstance(effect, Open):
-            return self._open()
-        if isinstance(effect, Send):
-            self._send(json.loads(effect.text))
-        if isinstance(effect, Receive):
-            return self._receive()
-        return None
+    async def pause(self, seconds):
+        """Let the time pass."""
+        CLOCK.now += seconds
+
+    async def disconnect(self):
+        """Forget the connection."""
+        self._frames = None
 
     def _apply(self, document):
         """Return the answer to a step, as fields, or None for a conflict."""
@@ -126,7 +215,9 @@ class Service:
         replayed = self._answers.get(start) == inputs
         return stepped(start + 1, replayed=True) if replayed else None
 
-    def _call(self, document):
+    async def request(self, _method, _path, body, _timeout_s):
+        """Answer a request, perhaps."""
+        document = body and json.loads(body)
         fault = self._draw()
         if fault == 1:
             return Lost("never arrived")
@@ -139,7 +230,8 @@ class Service:
             return Lost("applied")
         return conflict(len(self.applied), EPOCH) if fields is None else answer(**fields)
 
-    def _open(self):
+    async def connect(self, _path, _timeout_s):
+        """Say hello, perhaps."""
         if self._draw() == 1:
             self._frames = None
             return Lost("refused")
@@ -148,7 +240,9 @@ class Service:
         self._frames = deque([hello | {"output_size": 1, "replay_window": WINDOW}])
         return None
 
-    def _send(self, document):
+    async def send(self, text):
+        """Take a frame, perhaps."""
+        document = json.loads(text)
         if self._frames is None:
             return
         fault = self._draw()
@@ -161,8 +255,9 @@ class Service:
             return
         self._frames.append(fields or {"type": "error", "code": "position_conflict"})
 
-    def _receive(self):
+    async def receive(self, _timeout_s):
+        """Answer the next frame, perhaps."""
         if not self._frames or self._draw() == 3:
             self._frames = None
             return Lost("cut")
-        return Frame(json.dumps(self._frames.popleft()))
+        return json.dumps(self._frames.popleft())

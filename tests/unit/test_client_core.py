@@ -11,21 +11,26 @@ from hypothesis import strategies as st
 from service.client import (
     ConflictError,
     LostUpdateError,
+    ProtocolError,
     SessionExistsError,
     SessionExpiredError,
     SessionUnknownError,
     UnavailableError,
 )
-from service.client.effects import Lost
+from service.client.network import Answer, Lost
 from tests.unit.client_script import (
     EPOCH,
     EXPIRED,
+    INTERRUPT,
     UNKNOWN,
+    Late,
     Script,
     Service,
     answer,
     conflict,
+    fork,
     make_core,
+    path_of,
     stepped,
 )
 
@@ -37,7 +42,7 @@ HAS_ENDED = {"position": 3, "epoch": EPOCH}
 
 def step(core, inputs=(1.0,)):
     """Return the operation of a step."""
-    return core.step(list(inputs), return_state=False)
+    return core.step(list(inputs))
 
 
 def known():
@@ -97,22 +102,17 @@ def test_arrays_are_taken_as_lists():
     """Whole, or scalars and rows inside of a list; anything else is told."""
     core = make_core()
     script = Script(answer(**stepped(1)), answer(**stepped(2)))
-    script.run(core.step(np.array([1.5, 2.5], np.float32), return_state=False))
-    script.run(core.step([np.float32(1.5), np.int64(2)], return_state=False))
+    script.run(core.step(np.array([1.5, 2.5], np.float32)))
+    script.run(core.step([np.float32(1.5), np.int64(2)]))
     assert [[1.5, 2.5], [1.5, 2]] == [document["inputs"] for _, _, document in script.calls]
     with pytest.raises(TypeError, match="got set"):
-        Script().run(core.step([{1}], return_state=False))
+        Script().run(core.step([{1}]))
 
 
 def test_names_are_quoted():
     """Whatever a path could make of them."""
-    assert "/v1/sessions/a%40b%2Fc" == make_core_named("a@b/c").path
-    assert "/v1/models/m%20n/sessions/a" == make_core_named("a", "m n").path
-
-
-def make_core_named(client_id, model=None):
-    """Return a session of a name."""
-    return type(make_core())(client_id, model, make_core().policy)
+    assert "/v1/sessions/a%40b%2Fc" == path_of(make_core(client_id="a@b/c"))
+    assert "/v1/models/m%20n/sessions/a" == path_of(make_core(client_id="a", model="m n"))
 
 
 def test_a_position_needs_its_epoch():
@@ -166,7 +166,8 @@ def test_a_step_that_was_interrupted_may_come_again():
     """As one whose answer was lost."""
     core = make_core()
     interrupted = step(core)
-    next(interrupted)
+    with pytest.raises(AssertionError, match="suspended"):
+        Script(INTERRUPT).run(interrupted)
     interrupted.close()
     look = answer(position=1, epoch=EPOCH)
     assert Script(answer(**stepped(1, replayed=True)), look).run(step(core)).replayed
@@ -207,31 +208,54 @@ def test_a_reset_of_a_session_that_was_not_seen_looks_first(look, expected):
     """Whosever it is."""
     core = make_core()
     script = Script(look, answer(position=0, epoch=8))
-    script.run(core.reset_states(None, None))
+    script.run(core.reset_states())
     assert [("GET", PATH, None), ("POST", f"{PATH}/reset_states", expected)] == script.calls
 
 
-@pytest.mark.parametrize(
-    ("look", "is_reset"), [(UNKNOWN, True), (answer(position=2, epoch=5), False)]
-)
-def test_a_lost_session_is_reset_unless_somebody_has_begun_it_anew(look, is_reset):
+@pytest.mark.parametrize("is_known_to_be_lost", [True, False])
+def test_a_lost_session_is_reset(is_known_to_be_lost):
+    """Also where the reset is what finds out, or a stream has."""
+    core = known()
+    if is_known_to_be_lost:
+        with pytest.raises(SessionUnknownError):
+            Script(UNKNOWN).run(step(core))
+    script = Script(UNKNOWN, answer(position=0, epoch=8))
+    script.run(core.reset_states())
+    assert [HAS_ENDED, {"position": 0}] == [document for _, _, document in script.calls]
+    assert (0, 8) == (core.position, core.epoch)
+
+
+@pytest.mark.parametrize("outcomes", [[conflict(2, 5)], [UNKNOWN, conflict(2, 5)]])
+def test_a_lost_session_is_not_reset_where_somebody_has_begun_it_anew(outcomes):
     """What is theirs stays theirs."""
     core = known()
     with pytest.raises(SessionUnknownError):
         Script(UNKNOWN).run(step(core))
-    if is_reset:
-        Script(look, answer(position=0, epoch=8)).run(core.reset_states(None, None))
+    with pytest.raises(ConflictError):
+        Script(*outcomes).run(core.reset_states())
+
+
+@pytest.mark.parametrize(
+    ("asked", "actual", "is_ours"),
+    [
+        (None, [[0.0]], True),
+        ([np.array([0.1])], [[0.10000000149011612]], True),
+        (None, [[0.5]], False),
+        ([[0.5]], [[0.0]], False),
+    ],
+)
+def test_a_reset_in_doubt_does_not_take_another_life_for_its_own(asked, actual, is_ours):
+    """A retry meets the life that the first attempt began, or somebody else's of another state."""
+    core = known()
+    state = answer(position=0, epoch=8, states=actual)
+    script = Script(CUT, conflict(0, 8), state)
+    if is_ours:
+        script.run(core.reset_states(asked))
         assert (0, 8) == (core.position, core.epoch)
     else:
-        with pytest.raises(ConflictError, match="begun it anew"):
-            Script(look).run(core.reset_states(None, None))
-
-
-def test_a_reset_that_was_applied_is_not_a_conflict_with_itself():
-    """A retry meets the life that the first attempt began."""
-    core = known()
-    Script(CUT, conflict(0, 8)).run(core.reset_states(None, None))
-    assert (0, 8) == (core.position, core.epoch)
+        with pytest.raises(ConflictError):
+            script.run(core.reset_states(asked))
+        assert (3, EPOCH) == (core.position, core.epoch)
 
 
 @pytest.mark.parametrize(
@@ -241,12 +265,16 @@ def test_a_reset_meets_another_writer(outcomes):
     """One that was never sent before, or that has come further since."""
     core = known()
     with pytest.raises(ConflictError):
-        Script(*outcomes).run(core.reset_states(None, None))
+        Script(*outcomes).run(core.reset_states())
     assert (3, EPOCH) == (core.position, core.epoch)
 
 
 @pytest.mark.parametrize(
-    "outcomes", [[answer(position=1, epoch=8)], [CUT, conflict(1, 8)], [CUT, CUT, conflict(1, 8)]]
+    "outcomes",
+    [
+        [answer(position=1, epoch=8)],
+        [CUT, CUT, conflict(1, 8), answer(**STATE | {"position": 1, "epoch": 8})],
+    ],
 )
 def test_a_state_is_loaded_once(outcomes):
     """With the session's place as preconditions in the query, and the document as it is."""
@@ -254,7 +282,7 @@ def test_a_state_is_loaded_once(outcomes):
     script = Script(*outcomes)
     script.run(core.load_state(STATE | {"position": 1}))
     path = f"{PATH}/state?position=3&epoch={EPOCH}"
-    assert ("PUT", path, STATE | {"position": 1}) == script.calls[-1]
+    assert ("PUT", path, STATE | {"position": 1}) == script.calls[0]
     assert (1, 8) == (core.position, core.epoch)
 
 
@@ -271,7 +299,7 @@ def test_a_session_is_ended_once(outcomes):
 def test_a_session_that_is_not_there_cannot_be_ended():
     """It is unknown, unless an earlier attempt has ended it."""
     with pytest.raises(SessionUnknownError):
-        Script(UNKNOWN).run(make_core().delete())
+        Script(UNKNOWN, UNKNOWN).run(make_core().delete())
     with pytest.raises(SessionUnknownError):
         Script(UNKNOWN).run(known().delete())
 
@@ -280,7 +308,7 @@ def test_a_fork_is_where_its_origin_is():
     """And is a session of its own."""
     core = known()
     script = Script(answer(201, client_id="copy", position=3, epoch=8))
-    place = script.run(core.fork("copy"))
+    place = script.run(fork(core, "copy"))
     assert [("POST", f"{PATH}/fork", {"client_id": "copy"})] == script.calls
     assert (3, 8) == (place.position, place.epoch)
     assert (3, EPOCH) == (core.position, core.epoch)
@@ -292,7 +320,7 @@ EXISTS = answer(409, code="session_exists", detail="there is one")
 def test_a_fork_that_was_made_before_is_known_by_its_state():
     """A retry finds its target there."""
     script = Script(CUT, EXISTS, answer(**STATE), answer(**STATE | {"epoch": 8}))
-    assert 8 == script.run(known().fork("copy")).epoch
+    assert 8 == script.run(fork(known(), "copy")).epoch
     assert ("GET", "/v1/sessions/copy/state", None) == script.calls[-1]
 
 
@@ -303,16 +331,34 @@ def test_a_fork_that_was_made_before_is_known_by_its_state():
 def test_a_fork_does_not_take_another_session_for_its_own(outcomes):
     """One that was there before, or that has another state."""
     with pytest.raises(SessionExistsError):
-        Script(*outcomes).run(known().fork("copy"))
+        Script(*outcomes).run(fork(known(), "copy"))
+
+
+def test_a_fork_in_doubt_is_in_doubt_under_its_name_only():
+    """A session of another name, with the same state, is somebody else's."""
+    core = known()
+    with pytest.raises(UnavailableError):
+        Script(Late(11.0, CUT)).run(fork(core, "copy"))
+    with pytest.raises(SessionExistsError):
+        Script(EXISTS, answer(**STATE), answer(**STATE)).run(fork(core, "other"))
+
+
+def test_an_answer_that_cannot_be_read_leaves_the_first_step_in_doubt():
+    """Something in between has replaced it: the step was applied, and comes again."""
+    core = make_core()
+    with pytest.raises(ProtocolError):
+        Script(Answer(200, {}, b"<html>")).run(step(core))
+    look = answer(position=1, epoch=EPOCH)
+    assert Script(answer(**stepped(1, replayed=True)), look).run(step(core)).replayed
 
 
 def test_a_session_is_gone_on_with_by_resume():
     """Whoever brought it there, also after a conflict."""
     core = make_core()
-    assert 57 == Script(answer(position=57, epoch=5)).run(core.resume(missing_ok=False))
+    assert 57 == Script(answer(position=57, epoch=5)).run(core.resume())
     assert (57, 5) == (core.position, core.epoch)
     with pytest.raises(SessionUnknownError):
-        Script(UNKNOWN).run(core.resume(missing_ok=False))
+        Script(UNKNOWN).run(core.resume())
     assert 0 == Script(UNKNOWN).run(core.resume(missing_ok=True))
     assert (0, None) == (core.position, core.epoch)
 

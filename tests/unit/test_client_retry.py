@@ -16,14 +16,17 @@ from service.client import (
     SessionUnknownError,
     UnavailableError,
 )
-from service.client.effects import Answer, Lost
-from service.client.retry import Backoff, RetryPolicy, retry_after_s
-from tests.unit.client_script import Script, answer, make_core, stepped
+from service.client.exchange import Backoff, RetryPolicy, retry_after_s
+from service.client.network import Answer, Lost
+from tests.unit.client_script import Clock, Late, Script, answer, make_core, stepped
 
 
 def step(core):
     """Return the operation of a step."""
-    return core.step([1.0], return_state=False)
+    return core.step([1.0])
+
+
+PROBLEM = ClientError("cut")
 
 
 def test_pauses_grow_with_full_jitter():
@@ -34,29 +37,53 @@ def test_pauses_grow_with_full_jitter():
         drawn.append((low, high))
         return 0.0
 
-    backoff = Backoff(RetryPolicy(1.0, 60.0, uniform))
+    backoff = Backoff(RetryPolicy(1.0, 60.0, uniform, Clock()))
     for _ in range(8):
-        assert 0.0 == backoff.pause_after(0.0)
+        backoff.start()
+        assert 0.0 == backoff.fail(PROBLEM, may_be_applied=True)
     ceilings = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
     assert [(0.0, ceiling) for ceiling in ceilings] == drawn
 
 
+def test_pauses_stay_numbers_however_often_it_fails():
+    """A power of two that nobody can hold is never taken."""
+    backoff = Backoff(RetryPolicy(1.0, float("inf"), lambda _low, high: high, Clock()))
+    for _ in range(5000):
+        backoff.start()
+        assert backoff.fail(PROBLEM, may_be_applied=True) <= 2.0
+
+
 def test_a_deadline_counts_attempts_and_pauses():
     """No pause begins that would end behind it, and no attempt may last longer."""
-    backoff = Backoff(RetryPolicy(3.0, 10.0, lambda _low, _high: 0.5))
-    assert 3.0 == backoff.timeout_s
-    assert 0.5 == backoff.pause_after(7.5)
-    assert 2.0 == backoff.timeout_s
-    assert backoff.pause_after(0.5, retry_after_s=1.0) is None
+    clock = Clock()
+    backoff = Backoff(RetryPolicy(3.0, 10.0, lambda _low, _high: 0.5, clock))
+    assert 3.0 == backoff.start()
+    clock.now = 7.5
+    assert 0.5 == backoff.fail(PROBLEM, may_be_applied=True)
+    clock.now = 8.0
+    assert 2.0 == backoff.start()
+    clock.now = 8.5
+    with pytest.raises(UnavailableError):
+        backoff.fail(PROBLEM, may_be_applied=True, retry_after_s=1.0)
 
 
 def test_an_attempt_that_needs_all_its_time_gives_the_next_one_twice_as_much():
     """So a long sequence comes through, and a refused connection changes nothing."""
-    backoff = Backoff(RetryPolicy(1.0, 60.0, lambda _low, _high: 0.0))
-    backoff.pause_after(0.1)
-    assert 1.0 == backoff.timeout_s
-    backoff.pause_after(1.0)
-    assert 2.0 == backoff.timeout_s
+    clock = Clock()
+    backoff = Backoff(RetryPolicy(1.0, 60.0, lambda _low, _high: 0.0, clock))
+    for took_s, next_s in ((0.1, 1.0), (1.0, 2.0)):
+        backoff.start()
+        clock.now += took_s
+        backoff.fail(PROBLEM, may_be_applied=True)
+        assert next_s == backoff.start()
+
+
+def test_the_log_tells_once_what_a_call_waits_for(caplog):
+    """Soon, and not only when its deadline is over."""
+    script = Script(*[Lost("refused", is_sent=False)] * 8, answer(**stepped(1)))
+    script.run(step(make_core()))
+    assert 1 == len(caplog.messages)
+    assert caplog.messages[0].startswith("no usable answer yet: refused; trying for")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +124,7 @@ def test_a_time_to_wait_is_added_to_the_pause():
 def test_a_deadline_ends_with_the_last_reason():
     """And with whether the step may have been applied."""
     core = make_core()
-    refused = answer(503, took_s=6.0, code="draining", detail="going down", request_id="r1")
+    refused = Late(6.0, answer(503, code="draining", detail="going down", request_id="r1"))
     with pytest.raises(UnavailableError, match="2 attempts, the last: going down; whether") as end:
         Script(refused, refused).run(step(core))
     assert ("draining", 503, "r1") == (end.value.code, end.value.status, end.value.request_id)
@@ -107,7 +134,7 @@ def test_a_deadline_ends_with_the_last_reason():
 def test_a_request_that_was_never_sent_is_not_in_doubt():
     """The error says that nothing was applied."""
     with pytest.raises(UnavailableError, match="nothing was applied"):
-        Script(Lost("refused", 11.0, is_sent=False)).run(step(make_core()))
+        Script(Late(11.0, Lost("refused", is_sent=False))).run(step(make_core()))
 
 
 @pytest.mark.parametrize(

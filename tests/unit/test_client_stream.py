@@ -1,5 +1,6 @@
 """How a stream's steps are numbered, and sent again."""
 
+import asyncio
 import json
 import random
 from contextlib import suppress
@@ -13,19 +14,30 @@ from service.client import (
     InvalidRequestError,
     ProtocolError,
     RequestError,
+    SessionDamagedError,
     SessionUnknownError,
     UnavailableError,
 )
-from service.client.effects import Frame, Lost, Open, Receive
-from service.client.stream_core import StreamCore
-from tests.unit.client_script import EPOCH, Script, Service, make_core, stepped
+from service.client.network import Lost
+from tests.unit.client_script import (
+    EPOCH,
+    INTERRUPT,
+    Late,
+    Script,
+    Service,
+    answer,
+    fork,
+    make_core,
+    make_stream,
+    stepped,
+)
 
 CUT = Lost("cut")
 
 
 def frame(**document):
     """Return a frame of the service."""
-    return Frame(json.dumps(document))
+    return json.dumps(document)
 
 
 def hello(position=0, epoch=None, window=4, output_size=1):
@@ -41,8 +53,8 @@ def reply(position, **options):
 
 def opened(core, **options):
     """Return a stream that has received its first frame."""
-    stream = StreamCore(core)
-    Script(None, hello(core.position, core.epoch, **options)).run(stream.open())
+    stream = make_stream(core)
+    Script(None, hello(core.position, core.epoch, **options)).run(stream.__aenter__())
     return stream
 
 
@@ -68,8 +80,8 @@ def test_every_step_of_a_stream_is_applied_once_whatever_is_lost(seed, num_steps
     core = make_core()
     generator = random.Random(seed)
     service = Service(lambda: generator.choice([0, 0, 0, 1, 2, 3]))
-    stream = StreamCore(core)
-    again(lambda: service.run(stream.open()))
+    stream = make_stream(core)
+    again(lambda: service.run(stream.__aenter__()))
     pending = []
     for index in range(num_steps):
         pending.append([float(index // 2)])
@@ -120,7 +132,7 @@ def test_no_more_than_the_window_is_in_flight():
     send(stream, 1.0, 2.0)
     script = Script(reply(1))
     script.run(stream.send([3.0]))
-    assert [Receive(1.0)] == script.effects[:1]
+    assert [("receive", 1.0)] == script.waits
     assert 3 == stream.num_pending
     assert 1 == Script().run(stream.receive()).position
 
@@ -136,7 +148,7 @@ def test_ends_that_pass_are_connected_again(code):
     """With a pause that grows until a step is acknowledged."""
     stream = opened(make_core())
     send(stream, 1.0)
-    end = Lost("closed", close_code=code)
+    end = Lost("closed", status=code)
     script = Script(end, Lost("refused"), None, end, None, hello(), reply(1))
     script.run(stream.receive())
     assert [0.05, 0.1, 0.2] == script.pauses
@@ -163,28 +175,28 @@ def test_ends_that_do_not_pass_are_raised_behind_the_replies(code, name, kind):
     Script(reply(1)).run(stream.send([3.0]))
     error = frame(type="error", code=name, message="said so", position=1, epoch=EPOCH)
     assert 1 == Script().run(stream.receive()).position
-    script = Script(error, Lost("closed", close_code=code))
+    script = Script(error, Lost("closed", status=code))
     for run in (lambda: script.run(stream.receive()), lambda: Script().run(stream.send([4.0]))):
         with pytest.raises(kind, match="said so") as ended:
             run()
         assert (name, code, 1) == (ended.value.code, ended.value.status, ended.value.position)
     with pytest.raises(kind):
         Script().run(stream.receive())
-    Script().run(stream.drain())
+    Script().run(stream.__aexit__(None))
     assert 1 == core.position
 
 
 @pytest.mark.parametrize(("status", "is_final"), [(403, True), (404, True), (502, False)])
 def test_a_handshake_that_is_refused_for_good_is_told(status, is_final):
     """And tried again where something in between is not ready."""
-    stream = StreamCore(make_core())
+    stream = make_stream(make_core())
     refused = Lost("refused", status=status)
     if is_final:
         with pytest.raises(RequestError) as ended:
-            Script(refused).run(stream.open())
+            Script(refused).run(stream.__aenter__())
         assert status == ended.value.status
     else:
-        Script(refused, None, hello()).run(stream.open())
+        Script(refused, None, hello()).run(stream.__aenter__())
 
 
 @pytest.mark.parametrize(
@@ -199,13 +211,13 @@ def test_a_handshake_that_is_refused_for_good_is_told(status, is_final):
 def test_a_session_that_is_elsewhere_is_not_gone_on_with(first, kind):
     """Before anything is sent."""
     with pytest.raises(kind):
-        Script(None, first).run(StreamCore(make_core(position=3, epoch=EPOCH)).open())
+        Script(None, first).run(make_stream(make_core(position=3, epoch=EPOCH)).__aenter__())
 
 
 def test_a_session_that_somebody_has_begun_is_not_gone_on_with():
     """A stream without one begins it."""
     with pytest.raises(ConflictError):
-        Script(None, hello(1, 8)).run(StreamCore(make_core()).open())
+        Script(None, hello(1, 8)).run(make_stream(make_core()).__aenter__())
 
 
 def test_a_session_that_has_come_further_than_what_was_sent_is_anothers():
@@ -243,7 +255,7 @@ def test_a_deadline_ends_the_attempts_and_the_next_call_tries_again():
     stream = opened(make_core())
     send(stream, 1.0)
     with pytest.raises(UnavailableError, match="not known"):
-        Script(Lost("no answer in time", took_s=11.0)).run(stream.receive())
+        Script(Late(11.0, Lost("no answer in time"))).run(stream.receive())
     script = Script(None, hello(), reply(1))
     assert 1 == script.run(stream.receive()).position
     assert 1 == len(script.sent)
@@ -254,9 +266,8 @@ def test_a_connection_that_was_left_half_made_is_made_anew():
     stream = opened(make_core())
     send(stream, 1.0)
     interrupted = stream.receive()
-    next(interrupted)
-    interrupted.send(CUT)
-    assert Open(1.0) == interrupted.send(None)
+    with pytest.raises(AssertionError, match="suspended"):
+        Script(CUT, None, INTERRUPT).run(interrupted)
     interrupted.close()
     script = Script(None, hello(), reply(1))
     assert 1 == script.run(stream.receive()).position
@@ -265,13 +276,84 @@ def test_a_connection_that_was_left_half_made_is_made_anew():
 def test_a_session_does_not_step_beside_its_stream():
     """Its position is the stream's."""
     core = make_core()
-    core.begin_stream()
+    opened(core)
     for operation in (
-        core.step([1.0], return_state=False),
-        core.reset_states(None, None),
+        core.step([1.0]),
+        core.reset_states(),
         core.load_state({"position": 0}),
-        core.fork("copy"),
+        core.resume(),
+        core.state(),
+        fork(core, "copy"),
         core.delete(),
     ):
         with pytest.raises(RuntimeError, match="a stream of session 'alice' is open"):
             Script().run(operation)
+
+
+def test_what_an_earlier_stream_left_in_doubt_may_be_sent_again():
+    """By another stream: it is replayed, and no other writer's."""
+    core = make_core(position=3, epoch=EPOCH)
+    stream = opened(core)
+    send(stream, 1.0, 2.0)
+    with pytest.raises(UnavailableError):
+        Script(Late(11.0, CUT)).run(stream.receive())
+    Script().run(stream.__aexit__(UnavailableError))
+    other = make_stream(core)
+    script = Script(None, hello(5, EPOCH), reply(4, replayed=True), reply(5, replayed=True))
+    script.run(other.__aenter__())
+    send(other, 1.0, 2.0)
+    assert [4, 5] == [script.run(other.receive()).position for _ in range(2)]
+
+
+def test_no_more_than_the_window_is_in_doubt():
+    """Further than its own steps can have come it is another writer's."""
+    core = make_core(position=3, epoch=EPOCH)
+    stream = opened(core)
+    send(stream, 1.0)
+    Script().run(stream.__aexit__(KeyboardInterrupt))
+    with pytest.raises(ConflictError):
+        Script(None, hello(3 + 5, EPOCH)).run(make_stream(core).__aenter__())
+
+
+def test_a_damaged_session_is_told_at_once():
+    """Its close code is one that passes, and its error does not."""
+    stream = opened(make_core())
+    send(stream, 1.0)
+    damaged = frame(type="error", code="session_damaged", message="said so")
+    with pytest.raises(SessionDamagedError, match="said so"):
+        Script(damaged, Lost("closed", status=1011)).run(stream.receive())
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_a_stream_is_used_inside_of_its_block(is_left):
+    """Neither before, nor behind: it would number the steps of others."""
+    core = make_core()
+    stream = opened(core) if is_left else make_stream(core)
+    if is_left:
+        Script().run(stream.__aexit__(None))
+    for operation in (stream.send([1.0]), stream.receive()):
+        with pytest.raises(RuntimeError, match="not open"):
+            Script().run(operation)
+
+
+def test_a_deadline_counts_connections_that_are_made_and_break():
+    """Also what their openings and first frames took."""
+    stream = opened(make_core())
+    send(stream, 1.0)
+    rounds = [CUT, Late(3.0, None), Late(3.0, hello()), CUT, Late(3.0, None), Late(3.0, hello())]
+    with pytest.raises(UnavailableError):
+        Script(*rounds, CUT, None, hello(), CUT).run(stream.receive())
+
+
+async def test_a_block_whose_end_is_cancelled_leaves_the_session_to_others():
+    """Also while it waits for its turn."""
+    lock = asyncio.Lock()
+    core = make_core(lock=lock)
+    stream = opened(core)
+    async with lock:
+        end = asyncio.create_task(stream.__aexit__(None))
+        await asyncio.sleep(0)
+        end.cancel()
+        with suppress(asyncio.CancelledError):
+            await end
+    assert 1 == Script(answer(**stepped(1))).run(core.step([1.0])).position

@@ -5,15 +5,15 @@ import inspect
 import pytest
 
 from service.client import AsyncSession, AsyncStream, Session, Stream
-from service.client.connection import Address
+from service.client.network import Address
 
 
 def surface(face):
     """Return the public names of a class, with the names of their parameters."""
     return {
         name: list(inspect.signature(member).parameters) if callable(member) else None
-        for name, member in vars(face).items()
-        if not name.startswith("_") or name == "__init__"
+        for name, member in inspect.getmembers(face)
+        if not name.startswith("_")
     }
 
 
@@ -21,6 +21,12 @@ def surface(face):
 def test_both_faces_show_the_same(blocking, awaiting):
     """Whoever knows one knows the other."""
     assert surface(blocking) == surface(awaiting)
+
+
+def test_both_faces_are_made_with_the_same():
+    """Whoever moves from one to the other changes the name."""
+    blocking, awaiting = (inspect.signature(face).parameters for face in (Session, AsyncSession))
+    assert list(blocking) == list(awaiting)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +39,13 @@ def test_both_faces_show_the_same(blocking, awaiting):
 )
 def test_a_stream_has_the_address_of_the_service(url, stream):
     """With its path and its encryption."""
-    assert stream == Address(url, {}).stream("/v1/x")
+    assert stream == Address(url, None).stream("/v1/x", 1.0)["uri"]
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ws://h", ""])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ws://h", "", "http://", "http:///x", "http://h:port", "http://h?x=1"]
+)
 def test_a_url_that_is_none_is_told_at_once(url):
     """And not after a minute of attempts."""
-    with pytest.raises(ValueError, match="begins with http://"):
+    with pytest.raises(ValueError, match="URL"):
         Session(url, "alice")

@@ -1,0 +1,250 @@
+"""A stream as its client sees it: what is in flight, and what is sent again on a new connection.
+
+No socket, as in `session`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from service.client.documents import Hello, Place, StepReply, Vector, decode, encode, read
+from service.client.errors import (
+    ClientError,
+    ProtocolError,
+    SessionUnknownError,
+    error_of,
+    is_passing,
+)
+from service.client.exchange import Backoff
+from service.client.network import Lost
+from service.client.session import STEP, Numbering
+
+MAX_STORED_ANSWER_BYTES = 16 * 1024
+"""A service keeps longer answers for the last step only, so that no more may be in doubt."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """A step that is not answered yet.
+
+    Attributes:
+        position: From where it starts.
+        inputs: As JSON, the same each time.
+        num_sent: How often it was sent.
+    """
+
+    position: int
+    inputs: str
+    num_sent: int = 0
+
+
+def _in_turn(
+    method: Callable[Concatenate[AsyncStream, P], Awaitable[T]],
+) -> Callable[Concatenate[AsyncStream, P], Coroutine[Any, Any, T]]:
+    """Let calls of several tasks take turns, and refuse them outside of the block."""
+
+    @wraps(method)
+    async def call(self: AsyncStream, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async with self._numbering.lock:
+            if not self._is_open:
+                raise RuntimeError("the stream is not open: use it inside of its with block")
+            return await method(self, *args, **kwargs)
+
+    return call
+
+
+class AsyncStream:
+    """A `Stream` whose calls are awaited."""
+
+    # Every step names its position, so that one that is sent again is replayed and never applied
+    # twice. A connection that breaks is noticed by what is received, and by nothing else: so all
+    # answers that have come are read before anything is sent again.
+
+    def __init__(self, numbering: Numbering) -> None:
+        """Nothing is opened yet; `stream` of a session makes one for a `with` block."""
+        self._numbering = numbering
+        self._is_open = False
+        self._exchange = numbering.exchange
+        self._network = numbering.exchange.network
+        self._window = 1
+        # Steps before it may have been applied by an earlier call whose answer was lost.
+        self._doubted_until: int | None = None
+        self._in_flight: deque[_InFlight] = deque()
+        self._replies: deque[StepReply] = deque()
+        self._is_connected = False
+        self._error_frame: dict[str, Any] = {}
+        self._error: ClientError | None = None
+
+    async def __aenter__(self) -> Self:
+        async with self._numbering.lock:
+            self._numbering.check_idle()
+            self._is_open = self._numbering.is_streaming = True
+            try:
+                await self._connect(Backoff(self._exchange.policy))
+            except BaseException:
+                await self._close()
+                raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            # A generator that is left early is no error: what it has sent was meant.
+            if kind in (None, GeneratorExit):
+                async with self._numbering.lock:
+                    while self._in_flight:
+                        self._replies.append(await self._next_reply())
+        finally:
+            await self._close()
+
+    @property
+    def window(self) -> int:
+        """Most steps in flight, as the service allows."""
+        return self._window
+
+    @property
+    def num_pending(self) -> int:
+        """How many steps were sent whose replies were not received."""
+        return len(self._in_flight) + len(self._replies)
+
+    @_in_turn
+    async def send(self, inputs: Vector) -> None:
+        """Send one time step, `[features]`; more than the window may be sent before receiving.
+
+        A call that fails while it waits for room has not taken the step: `num_pending` tells.
+        """
+        if self._error is not None:
+            raise self._error
+        text = encode(inputs).decode()
+        while len(self._in_flight) >= self._window:
+            self._replies.append(await self._next_reply())
+        step = _InFlight(self._numbering.place.position + len(self._in_flight), text)
+        self._in_flight.append(step)
+        if self._is_connected:
+            await self._transmit(step)
+
+    @_in_turn
+    async def receive(self) -> StepReply:
+        """Return the next reply, in the order of the steps.
+
+        Raises:
+            RuntimeError: No step waits for one.
+        """
+        if self._replies:
+            return self._replies.popleft()
+        if not self._in_flight:
+            raise self._error or RuntimeError("no step is in flight: send one first")
+        return await self._next_reply()
+
+    async def _close(self) -> None:
+        self._is_open = self._numbering.is_streaming = False
+        await self._network.disconnect()
+
+    async def _transmit(self, step: _InFlight) -> None:
+        epoch = (
+            "" if self._numbering.place.epoch is None else f',"epoch":{self._numbering.place.epoch}'
+        )
+        step.num_sent += 1
+        # If the stream is left before the answer, the session goes on in doubt.
+        self._exchange.doubts.add(STEP)
+        await self._network.send(f'{{"inputs":{step.inputs},"position":{step.position}{epoch}}}')
+
+    async def _next_reply(self) -> StepReply:
+        backoff = Backoff(self._exchange.policy)
+        while True:
+            if not self._is_connected:
+                await self._connect(backoff)
+            document = await self._read(backoff)
+            if not isinstance(document, Lost):
+                return self._acknowledge(read(StepReply, document))
+            await self._fail(document, backoff)
+
+    async def _read(self, backoff: Backoff) -> dict[str, Any] | Lost:
+        """Return the next document, or how the connection ended, an error frame being kept."""
+        while True:
+            outcome = await self._network.receive(backoff.start())
+            if isinstance(outcome, Lost):
+                return outcome
+            document = decode(outcome)
+            if document.get("type") != "error":
+                return document
+            self._error_frame = document
+
+    def _acknowledge(self, reply: StepReply) -> StepReply:
+        step = self._in_flight[0]
+        place = Place(reply.position, reply.epoch)
+        if reply.position != step.position + 1:
+            problem = f"the answer to the step from position {step.position} says {reply.position}"
+            raise self._end(ProtocolError(problem))
+        if reply.replayed and step.num_sent == 1 and step.position >= (self._doubted_until or 0):
+            # Nothing between the two ends of a stream could have sent it before.
+            raise self._end(
+                self._numbering.conflict("another writer has sent the same step", place)
+            )
+        self._in_flight.popleft()
+        self._numbering.adopt(place)
+        if self._in_flight:
+            self._exchange.doubts.add(STEP)
+        return reply
+
+    async def _connect(self, backoff: Backoff) -> None:
+        """Connect until it succeeds, and send again what is not acknowledged."""
+        while True:
+            self._is_connected = False
+            self._error_frame = {}
+            lost = await self._network.connect(f"{self._numbering.path}/stream", backoff.start())
+            first = lost or await self._read(backoff)
+            if not isinstance(first, Lost):
+                break
+            await self._fail(first, backoff)
+        self._greet(read(Hello, first))
+        for step in self._in_flight:
+            await self._transmit(step)
+        self._is_connected = True
+
+    async def _fail(self, lost: Lost, backoff: Backoff) -> None:
+        """Wait before the next connection.
+
+        Raises:
+            UnavailableError: The deadline is over; the next call tries again.
+            ClientError: The service ended the stream for a reason that will not pass.
+        """
+        self._is_connected = False
+        error = error_of(self._error_frame or {"message": lost.reason}, lost.status)
+        if not is_passing(error):
+            raise self._end(error)
+        pause_s = backoff.fail(error, may_be_applied=bool(self._in_flight))
+        await self._network.pause(pause_s)
+
+    def _greet(self, hello: Hello) -> None:
+        """See that nobody else has moved the session.
+
+        Raises:
+            SessionUnknownError: It is gone.
+            ConflictError: It is in another life, or further than our own steps could bring it.
+        """
+        position, epoch = self._numbering.place.position, self._numbering.place.epoch
+        if epoch is not None and hello.epoch is None:
+            problem = f"session {self._numbering.client_id!r} exists no more"
+            raise self._end(SessionUnknownError(problem, code="session_unknown"))
+        if self._doubted_until is None:
+            is_doubted = STEP in self._exchange.doubts
+            self._doubted_until = position + (hello.replay_window if is_doubted else 0)
+        ends = max(self._doubted_until, position + len(self._in_flight))
+        if epoch not in (None, hello.epoch) or not position <= hello.position <= ends:
+            expected = f"expected position {position} of epoch {epoch}"
+            raise self._end(self._numbering.conflict(expected, Place(hello.position, hello.epoch)))
+        fits = 4 * hello.output_size <= MAX_STORED_ANSWER_BYTES
+        self._window = max(1, hello.replay_window) if fits else 1
+
+    def _end(self, error: ClientError) -> ClientError:
+        """End the stream: what is in flight will have no reply."""
+        self._error = error
+        self._in_flight.clear()
+        return error
