@@ -88,8 +88,17 @@ class Arena:
             IndexError: Every session at hand is busy. The engine's limits rule that out.
         """
         if not self._runtime.num_free:
-            self.forget(next(key for key in self._sessions if not self._is_busy(key)))
+            self._make_room()
         return self._runtime.allocate()
+
+    def _make_room(self) -> None:
+        for _ in range(len(self._sessions)):
+            key = next(iter(self._sessions))
+            if not self._is_busy(key):
+                self.forget(key)
+                return
+            # It is about to be used, and so that the next search need not pass it again.
+            self._sessions.move_to_end(key)
 
     def slot_with(self, row: Float32, has_output: Bool) -> int:
         """Take a slot and write a row `(state_size,)` and its flags into it."""

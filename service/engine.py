@@ -311,11 +311,15 @@ class Engine:
 
     async def _give_turns(self) -> None:
         jobs = list(self._turns.take(self._limits.max_batch_rows))
+        for job in jobs:
+            job.is_away = False
         await self._ticker.tick(jobs)
         for job in jobs:
+            if job.is_away:
+                continue  # its turn ends in `_hand_over`, or has ended there before this tick did
             if job.is_done:
                 self._turns.done(job.key)
-            elif not job.is_away:
+            else:
                 self._turns.again(job.key)
         self._note_idle()
 
@@ -327,7 +331,6 @@ class Engine:
         """
 
         def take_back(result: Reply | ServiceError) -> None:
-            job.is_away = False
             if isinstance(result, FingerprintMismatchError):
                 # The session is not that version's any more: another replica was here.
                 self._turns.again(job.key)

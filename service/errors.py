@@ -7,13 +7,20 @@ where there is something to do, what.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ServiceError(Exception):
     """Root of the errors of this package."""
 
     code: ClassVar[str]
+
+    def again(self) -> Self:
+        """Return the same error for another caller, without the frames that this one has passed."""
+        # An instance that several raise would hold the frames of all of them.
+        other = type(self).__new__(type(self), *self.args)
+        vars(other).update(vars(self))
+        return other
 
 
 @dataclass(frozen=True, slots=True)

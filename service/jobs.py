@@ -66,7 +66,7 @@ class Job:
         complete: Called once with the answer or the error, unless the job was cancelled.
         is_cancelled: Nobody waits for the answer any more.
         is_done: It is answered, or nobody waited.
-        is_away: Another engine runs it.
+        is_away: Another engine has taken it over in this turn, and will end the turn or has.
         run: How its time steps go, once they have begun.
     """
 

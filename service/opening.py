@@ -119,6 +119,11 @@ class Opener:
         """Open a job with what is at hand; None where only the store can tell."""
         if isinstance(job.request, ForkRequest):
             return None  # the second session is not at hand
+        if (
+            isinstance(live.stored, Record)
+            and sessions.known(live.stored, job.request, now, self._lifetimes.tombstone_s) is None
+        ):
+            return None  # the store may have dropped it, and another may have begun in its place
         opening = self._open(job, live, None, now)
         if self._is_alone or isinstance(opening, Change):
             return opening
@@ -135,7 +140,7 @@ class Opener:
         try:
             loaded = await self._store.load_many(list(keys))
         except ServiceError as error:
-            return {job.key: error for job in jobs}
+            return {job.key: error.again() for job in jobs}
         stored = dict(zip(keys, loaded, strict=True))
         return {
             job.key: self._open(job, self._take(job.key, stored[job.key], now), stored, now)

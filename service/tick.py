@@ -247,7 +247,7 @@ class Ticker:
             # Whether they were made is not known. What the store says before the next job of each
             # session will settle it.
             for change in changes.values():
-                self._fail(change.job, error)
+                self._fail(change.job, error.again())
                 self._forget(change)
             return
         for change, outcome in zip(changes.values(), outcomes, strict=True):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from service.domain import TOMBSTONE_S, Record, SessionKey, SessionSummary
 from service.stores.base import Commit, Loaded, Outcome, is_same
+
+_BARREN_S = 1.0
+"""A full store in which nothing had ended is not searched again for so long: that takes a while."""
 
 
 class MemoryStore:
@@ -34,6 +38,7 @@ class MemoryStore:
         self._tombstone_s = tombstone_s
         self._clock = clock
         self._num_sessions = 0
+        self._barren_at = -math.inf
         self._records: defaultdict[tuple[str, str], dict[str, Record]] = defaultdict(dict)
 
     async def open(self) -> None:
@@ -73,13 +78,18 @@ class MemoryStore:
 
     def _bury(self) -> int:
         """Drop the sessions that are not to be known any more, and return how many they were."""
-        buried_before = self._clock() - self._tombstone_s
+        now = self._clock()
+        if self._barren_at <= now < self._barren_at + _BARREN_S:
+            return 0
+        buried_before = now - self._tombstone_s
         num_buried = 0
         for records in self._records.values():
             for client_id in [i for i, r in records.items() if r.expires_at < buried_before]:
                 del records[client_id]
                 num_buried += 1
         self._num_sessions -= num_buried
+        if not num_buried:
+            self._barren_at = now
         return num_buried
 
     async def list_sessions(

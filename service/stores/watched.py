@@ -38,7 +38,7 @@ class WatchedStore:
     def __init__(
         self, store: SessionStore, observe_trip: Callable[[float], None] = lambda _: None
     ) -> None:
-        """Watch over `store`; it counts as unavailable until it is open."""
+        """Watch over `store` from `open` on."""
         self.error: UnavailableError | None = None
         self.num_errors = 0
         self.observe_trip = observe_trip
@@ -59,6 +59,8 @@ class WatchedStore:
         """Close the store."""
         if self._watching is not None:
             self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
         await self._store.close()
 
     async def check(self) -> None:
@@ -68,7 +70,7 @@ class WatchedStore:
             UnavailableError: The store is not available.
         """
         if self.error is not None:
-            raise self.error.with_traceback(None)
+            raise self.error.again()
 
     async def load_many(self, keys: Sequence[SessionKey]) -> list[Loaded]:
         """Return what each key has, None where there is nothing."""
@@ -93,7 +95,7 @@ class WatchedStore:
     async def _trip(self, call: Callable[[], Awaitable[T]]) -> T:
         if self.error is not None:
             self.num_errors += 1
-            raise self.error.with_traceback(None)
+            raise self.error.again()
         began = perf_counter()
         try:
             result = await call()
@@ -107,7 +109,7 @@ class WatchedStore:
     def _note(self, error: UnavailableError) -> None:
         if self.error is None:
             log.error("the session store is not available: %s", error)
-        self.error = error
+        self.error = error.again()
         self._failed.set()
 
     async def _watch(self) -> None:
@@ -129,8 +131,10 @@ class WatchedStore:
             if self.error is None:
                 self._failed.clear()
                 retry_s = _FIRST_RETRY_S
+                # Not wait_for(), which may lose the cancellation by `close`.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._failed.wait(), _CHECK_EVERY_S)
+                    async with asyncio.timeout(_CHECK_EVERY_S):
+                        await self._failed.wait()
             else:
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)

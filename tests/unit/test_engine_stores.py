@@ -12,6 +12,7 @@ from service.domain import (
     ForkRequest,
     ImportRequest,
     LookRequest,
+    Record,
     ResetRequest,
 )
 from service.errors import (
@@ -25,8 +26,9 @@ from service.errors import (
     StoreUnavailableError,
 )
 from service.opening import Lifetimes
-from service.stores.base import Damaged, Lost
+from service.stores.base import Commit, Damaged, Lost
 from service.stores.memory import MemoryStore
+from service.stores.write_behind import WriteBehindStore
 from tests.unit.engines import (
     TOLERANCE,
     inputs,
@@ -197,6 +199,23 @@ async def test_an_unknown_outcome_is_settled_by_the_store(is_made):
     await engine.drain()
 
 
+async def test_each_caller_gets_an_error_of_its_own():
+    """What one of them raises does not hold the frames of the others."""
+    store = FailingStore()
+    store.is_broken = True
+    engine = make_engine(store=store)
+    await engine.start()
+
+    errors = await asyncio.gather(
+        *(engine.ask(step(inputs(1)[0], str(i))) for i in range(5)), return_exceptions=True
+    )
+
+    assert {StoreUnavailableError} == {type(error) for error in errors}
+    assert 5 == len({id(error) for error in errors})
+    assert 1 == len({str(error) for error in errors})
+    await engine.drain()
+
+
 async def test_a_store_that_cannot_be_read_fails_cold_sessions():
     """A session that is not at hand gets a 503, and nothing is begun in its place."""
 
@@ -325,6 +344,29 @@ async def test_a_session_ends_by_its_time_to_live():
     await engine.drain()
 
 
+async def test_a_session_that_the_store_has_forgotten_begins_anew_from_nothing():
+    """Not from what is still at hand: an answer before the commit would be lost."""
+    clock = Clock()
+    behind = MemoryStore(max_sessions=1)
+    store = WriteBehindStore(behind, max_steps=100, max_ms=1000)
+    lifetimes = Lifetimes(ttl_s=10.0, tombstone_s=0.0)
+    engine = make_engine(store=store, lifetimes=lifetimes, clock=clock)
+    await store.open()
+    await engine.start()
+    await engine.ask(step(inputs(1)[0]))
+    await engine.list_sessions(10, None)  # which waits until it is in the store
+    clock.now += 11
+    [record] = await behind.load_many([key()])
+    assert isinstance(record, Record)
+    await behind.commit_many([Commit(key(), record, None)])
+
+    assert 1 == (await engine.ask(step(inputs(1)[0], position=0))).position
+    await engine.list_sessions(10, None)
+    assert 0 == store.num_lost
+    await engine.drain()
+    await store.close()
+
+
 async def test_idle_sessions_leave_the_arena_and_come_back():
     """What nobody asks for leaves its row to others, and its client sees no difference."""
     clock = Clock()
@@ -433,6 +475,58 @@ async def test_queued_steps_of_an_earlier_version_keep_their_order(versions):
     )
 
     assert list(range(2, 11)) == [reply.position for reply in replies]
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["answered", "sent-back"])
+async def test_an_earlier_version_may_be_done_before_the_tick_is(is_moved):
+    """A turn that another version has ended is not ended once more with the tick."""
+    store = GatedStore()
+    before = make_engine(store=store)
+    earlier = make_engine(store=store, is_alone=False)
+    current = make_engine(network(seed=5), store=store, earlier=[earlier])
+    for engine in (before, current):
+        await engine.start()
+    values = inputs(3)
+    await before.ask(step(values[0], position=0))
+    if is_moved:
+        await current.ask(step(values[1], position=1))  # at hand of the earlier version here
+        [record] = await store.load_many([key()])
+        store.record_at_commit = replace(record, fingerprint=current.signature.fingerprint, nonce=0)
+    store.held = key("bob")
+
+    asked = step(values[2]) if is_moved else step(values[1], position=1)
+    slow = asyncio.create_task(current.ask(step(values[0], "bob")))
+    quick = asyncio.create_task(current.ask(asked))
+    queued = asyncio.create_task(current.ask(step(values[2])))
+    await asyncio.sleep(0.05)
+    store.gate.set()
+
+    async with asyncio.timeout(1):
+        replies = [await slow, await quick, await queued]
+    assert [1, 3 if is_moved else 2, 4 if is_moved else 3] == [r.position for r in replies]
+    assert 0 == current.num_pending
+    for engine in (before, current):
+        await engine.drain()
+
+
+class GatedStore(SharedStore):
+    """A store in which one session's commits wait, and another's may meet another writer."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.held = None
+        self.record_at_commit = None
+
+    async def commit_many(self, commits):
+        """Commit, late or too late."""
+        if any(commit.key == self.held for commit in commits):
+            await self.gate.wait()
+        elif self.record_at_commit is not None:
+            [commit] = commits
+            theirs, self.record_at_commit = self.record_at_commit, None
+            await super().commit_many([replace(commit, after=theirs)])
+        return await super().commit_many(commits)
 
 
 async def test_a_session_that_changes_its_version_meanwhile_is_found(versions):

@@ -85,3 +85,20 @@ async def test_a_store_that_is_down_at_the_start_is_waited_for():
 
     assert [None] == await watched.load_many([KEY])
     await watched.close()
+
+
+async def test_a_store_that_fails_as_it_is_closed_is_not_opened_again():
+    """The failure does not make the watcher miss that it is to end."""
+    store = SickStore()
+    watched = WatchedStore(store)
+    await watched.open()
+    await asyncio.sleep(0.01)
+    store.is_down = True
+    with pytest.raises(StoreUnavailableError):
+        await watched.load_many([KEY])
+
+    await watched.close()
+    num_calls = store.num_calls
+    await asyncio.sleep(0.05)
+
+    assert num_calls == store.num_calls
