@@ -181,10 +181,13 @@ class Engine:
             QueueFullError: Too many requests wait.
             NotStreamableError: The model has no sessions.
         """
-        self._admit()
         if self.signature.streaming_obstacles:
             raise NotStreamableError(self.signature.model, list(self.signature.streaming_obstacles))
-        job = Job(request, complete)
+        return self.take(Job(request, complete))
+
+    def take(self, job: Job) -> Job:
+        """Take a job into its session's turn; see `submit`."""
+        self._admit()
         self._turns.add(job)
         self._idle.clear()
         self._wake.set()
@@ -340,4 +343,6 @@ class Engine:
                 self._note_idle()
             self._wake.set()
 
-        self._versions[fingerprint].submit(job.request, take_back)
+        deputy = Job(job.request, take_back, is_cancelled=job.is_cancelled, is_deputy=True)
+        self._versions[fingerprint].take(deputy)
+        job.deputy = deputy

@@ -67,6 +67,8 @@ class Job:
         is_cancelled: Nobody waits for the answer any more.
         is_done: It is answered, or nobody waited.
         is_away: Another engine has taken it over in this turn, and will end the turn or has.
+        deputy: The job that the other engine has for it.
+        is_deputy: This is one: it is completed even where it is cancelled, to end the other's turn.
         run: How its time steps go, once they have begun.
     """
 
@@ -75,6 +77,8 @@ class Job:
     is_cancelled: bool = False
     is_done: bool = False
     is_away: bool = False
+    deputy: Job | None = None
+    is_deputy: bool = False
     run: Run | None = None
 
     @property
@@ -85,6 +89,8 @@ class Job:
     def cancel(self) -> None:
         """Say that nobody waits any more: what has not gone to the store will not be applied."""
         self.is_cancelled = True
+        if self.deputy is not None:
+            self.deputy.cancel()
 
 
 @dataclass(slots=True, eq=False)

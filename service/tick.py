@@ -22,13 +22,14 @@ from service.errors import (
     InternalError,
     PositionConflictError,
     ServiceError,
+    SessionDamagedError,
     StateNotFiniteError,
     TooManySessionsError,
     UnavailableError,
 )
 from service.jobs import Change, Job, Run
 from service.opening import Elsewhere, Opener, Opening
-from service.stores.base import Commit, Outcome, SessionStore
+from service.stores.base import Commit, Damaged, Outcome, SessionStore
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +120,15 @@ class Ticker:
         await self._commit()
 
     def _skip_cancelled(self, job: Job) -> bool:
-        if job.is_cancelled:
-            self.stats.num_cancelled += 1
-            self._drop_run(job)
-            job.is_done = True
-        return job.is_cancelled
+        if not job.is_cancelled:
+            return False
+        self.stats.num_cancelled += 1
+        self._drop_run(job)
+        job.is_done = True
+        if job.is_deputy:
+            # Who handed it over does not wait for the answer, but for the end of the turn.
+            job.complete(InternalError())
+        return True
 
     def _begin(self, job: Job, opening: Opening) -> None:
         if isinstance(opening, Run):
@@ -257,6 +262,8 @@ class Ticker:
                     self.answer(change.job, change.reply)
                 case Outcome.FULL:
                     self._fail(change.job, TooManySessionsError())
+                case Outcome.DAMAGED:
+                    self._fail(change.job, _damaged(change))
                 case Outcome.CONFLICT:
                     self.stats.num_conflicts += 1
                     # Another writer was here. The job starts anew from what the store says now.
@@ -307,6 +314,11 @@ class Ticker:
         run, job.run = job.run, None
         if run is not None and run.slot != run.live.slot:
             self._arena.free(run.slot)
+
+
+def _damaged(change: Change) -> SessionDamagedError:
+    reason = change.before.reason if isinstance(change.before, Damaged) else "it cannot be replaced"
+    return SessionDamagedError(change.key.client_id, reason)
 
 
 def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32, Bool | None]:

@@ -21,6 +21,7 @@ _MAX_BATCH_BYTES = 16 * 1024 * 1024
 
 _REFUSALS = {
     Outcome.CONFLICT: "was changed meanwhile by a running server",
+    Outcome.DAMAGED: "takes the place of a record that cannot be replaced",
     Outcome.FULL: "there are as many sessions as may be, see LSTM_MAX_SESSIONS",
 }
 

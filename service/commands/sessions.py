@@ -85,6 +85,10 @@ async def _delete(store: SessionStore, keys: list[SessionKey]) -> int:
         if not commits:
             return num_refused
         outcomes = await store.commit_many(commits)
+        for commit, outcome in zip(commits, outcomes, strict=True):
+            if outcome is Outcome.DAMAGED:
+                num_refused += 1
+                print(f"{commit.key.client_id!r} is where the file is damaged", file=sys.stderr)
         # A running server has stepped it in between: once more.
         keys = [c.key for c, o in zip(commits, outcomes, strict=True) if o is Outcome.CONFLICT]
         if not keys:

@@ -18,6 +18,8 @@ class Outcome(Enum):
     """The session was not as expected; nothing was changed."""
     FULL = auto()
     """There is no room for another session; nothing was changed."""
+    DAMAGED = auto()
+    """What is there can be neither read nor replaced; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)

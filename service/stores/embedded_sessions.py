@@ -197,7 +197,7 @@ class SessionWriter:
         outcome = self._change(_IF_BYTES, number, before.data, commit)
         if outcome is Outcome.CONFLICT and not before.data:
             # It was not read, and will not be on another attempt.
-            raise sqlite3.DatabaseError(before.reason)
+            return Outcome.DAMAGED
         return outcome
 
     def _begin(self, name: bytes, number: int, commit: Commit) -> Outcome:

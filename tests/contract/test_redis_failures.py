@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -292,6 +292,15 @@ async def test_many_calls_share_few_connections(server):
         assert server.admin.info()["connected_clients"] <= 1 + 16
 
 
+async def recovered(store):
+    """Wait until a store takes commits again."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(StoreUnavailableError):
+                return await store.check()
+            await asyncio.sleep(0.05)
+
+
 async def test_replicas_are_waited_for(tmp_path):
     """With `min_replicas` a commit counts when they have it, and only then is it told."""
     directories = [tmp_path / name for name in ("master", "replica")]
@@ -302,6 +311,8 @@ async def test_replicas_are_waited_for(tmp_path):
         master.admin.config_set("repl-diskless-sync-delay", "0")
         with redis_server(directories[1], following) as follower:
             wait_for(lambda: is_followed(master), "the replica did not join")
+            master.admin.set("written", "")
+            wait_for(lambda: master.admin.wait(1, 1000) == 1, "the replica did not catch up")
             async with opened(master.url, min_replicas=1) as store:
                 assert Outcome.COMMITTED == await commit(store, None, record())
                 assert 0 == await position(store)
@@ -313,5 +324,5 @@ async def test_replicas_are_waited_for(tmp_path):
                     ):
                         with pytest.raises(StoreUnavailableError, match="0 replicas acknowledge"):
                             await call
-                await store.check()
+                await recovered(store)
                 assert 1 == await position(store)

@@ -539,3 +539,18 @@ async def test_a_session_that_changes_its_version_meanwhile_is_found(versions):
 
     assert 1 == (await current.ask(step(value))).position
     assert current.signature.fingerprint == (await look(current)).fingerprint
+
+
+async def test_a_cancelled_step_of_an_earlier_version_is_not_applied(versions):
+    """Nobody waits for it, so it leaves its session as it was, and ends its turn."""
+    before, current = versions
+    await before.ask(step(inputs(1)[0], position=0))
+
+    running = asyncio.create_task(current.ask(sequence(inputs(3000), position=1)))
+    while not current.earlier[0].num_pending:
+        await asyncio.sleep(0)
+    running.cancel()
+
+    assert 1 == (await look(current)).position
+    assert 2 == (await current.ask(step(inputs(1)[0], position=1))).position
+    assert 0 == current.num_pending
