@@ -26,6 +26,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import redis.asyncio
 import uvloop
 from bench_model import INPUT_SIZE
 from load import Result, post, run
@@ -101,15 +102,30 @@ async def _ping(port: int) -> list[float]:
     return await done
 
 
-def trip_us(url: str, core: int | None) -> float:
-    """Return the median time of a PING from an event loop on the servers' core, in microseconds."""
+async def _ping_by_library(port: int) -> list[float]:
+    seconds = []
+    async with redis.asyncio.Redis(port=port) as client:
+        for _ in range(NUM_PINGS):
+            began = time.perf_counter()
+            await client.ping()
+            seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def trips_us(url: str, core: int | None) -> tuple[float, float]:
+    """Return the median time of a PING from an event loop on the servers' core, in microseconds.
+
+    First as bare as can be, then by the library's own client.
+    """
     own = os.sched_getaffinity(0)
     if core is not None:
         os.sched_setaffinity(0, {core})
+    port = urlsplit(url).port or 6379
     try:
-        return statistics.median(uvloop.run(_ping(urlsplit(url).port or 6379))) * 1e6
+        bare, by_library = (uvloop.run(ping(port)) for ping in (_ping, _ping_by_library))
     finally:
         os.sched_setaffinity(0, own)
+    return statistics.median(bare) * 1e6, statistics.median(by_library) * 1e6
 
 
 def read_metric(port: int, name: str) -> float:
@@ -183,12 +199,13 @@ def main() -> None:
                     flush=True,
                 )
         if url is not None:
-            trip = trip_us(url, core)
+            bare, by_library = trips_us(url, core)
             added = 1000 * (results["Redis, sync"].p50_ms - results["memory"].p50_ms)
+            print(f"\na warm step in Redis adds {added:.0f} us at the median: {added / bare:.2f}")
             print(
-                f"\na trip to Redis takes {trip:.0f} us; a warm step in it adds {added:.0f} us at"
+                f"times a bare PING ({bare:.0f} us), {added / by_library:.2f} times one by redis-py"
             )
-            print(f"the median, {added / trip:.2f} trips")
+            print(f"({by_library:.0f} us)")
             requests = [post(f"/v1/sessions/c{i}/step", body) for i in range(options.clients)]
             trips = trips_a_tick(ports["Redis, sync"], requests, options.seconds)
             print(f"{trips:.3f} trips to Redis a tick at {options.clients} clients")
