@@ -146,6 +146,32 @@ def trips_a_tick(port: int, requests: list[bytes], seconds: float) -> float:
     return trips / ticks
 
 
+def store_options(folder: Path, url: str | None) -> dict[str, list[str]]:
+    """Return the options of each store and mode by what it is called, Redis where there is one."""
+    kinds = {"memory": ["--store", "memory"]}
+    for mode in ("sync", "async"):
+        store = ["--store", "embedded", "--data-dir", str(folder / mode), "--durability", mode]
+        kinds[f"embedded, {mode}"] = store
+    store = ["--store", "embedded", "--data-dir", str(folder / "fsync"), "--fsync"]
+    kinds["embedded, sync, --fsync"] = store
+    if url is not None:
+        for database, mode in enumerate(("sync", "async")):
+            kinds[f"Redis, {mode}"] = ["--store", f"{url}/{database}", "--durability", mode]
+    return kinds
+
+
+def print_results(num_clients: int, results: dict[str, Result]) -> None:
+    """Print a table of what each store gave."""
+    print(f"\n| {num_clients} clients | steps/s | p50 ms | p99 ms | failed | of memory |")
+    print("|---|---|---|---|---|---|")
+    for name, r in results.items():
+        print(
+            f"| {name} | {r.rate:,.0f} | {r.p50_ms:.3f} | {r.p99_ms:.3f} | {r.num_failed}"
+            f" | {r.rate / results['memory'].rate:.2f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,56 +183,36 @@ def main() -> None:
     core = share_cores()
     values = np.random.default_rng(0).uniform(-1, 1, INPUT_SIZE).round(6).tolist()
     body = json.dumps({"inputs": values}).encode()
+    requests = [post(f"/v1/sessions/c{i}/step", body) for i in range(options.clients)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         command = service_command(folder)
-        kinds = {"memory": ["--store", "memory"]}
-        for mode in ("sync", "async"):
-            store = ["--store", "embedded", "--data-dir", str(folder / mode), "--durability", mode]
-            kinds[f"embedded, {mode}"] = store
-        store = ["--store", "embedded", "--data-dir", str(folder / "fsync"), "--fsync"]
-        kinds["embedded, sync, --fsync"] = store
+        url = None
         if shutil.which("redis-server") is None:
             print("no redis-server here: Redis is left out")
-            url = None
         else:
             url = stack.enter_context(redis_server(folder))
-            for database, mode in enumerate(("sync", "async")):
-                kinds[f"Redis, {mode}"] = ["--store", f"{url}/{database}", "--durability", mode]
         ports = {
             name: stack.enter_context(server([*command, *store], core))
-            for name, store in kinds.items()
+            for name, store in store_options(folder, url).items()
         }
 
         def measure(num_clients: int) -> dict[str, Result]:
-            requests = [post(f"/v1/sessions/c{i}/step", body) for i in range(num_clients)]
             results: dict[str, list[Result]] = {name: [] for name in ports}
             for _ in range(options.repeats):
                 for name, port in ports.items():
-                    results[name].append(run(port, requests, 1.0, options.seconds))
+                    results[name].append(run(port, requests[:num_clients], 1.0, options.seconds))
             return {name: median(each) for name, each in results.items()}
 
-        results: dict[str, Result] = {}
-        for num_clients in (options.clients, 1):
-            print(f"\n| {num_clients} clients | steps/s | p50 ms | p99 ms | failed | of memory |")
-            print("|---|---|---|---|---|---|")
-            results = measure(num_clients)
-            memory = results["memory"]
-            for name, r in results.items():
-                print(
-                    f"| {name} | {r.rate:,.0f} | {r.p50_ms:.3f} | {r.p99_ms:.3f} | {r.num_failed}"
-                    f" | {r.rate / memory.rate:.2f} |",
-                    flush=True,
-                )
+        print_results(options.clients, measure(options.clients))
+        alone = measure(1)
+        print_results(1, alone)
         if url is not None:
             bare, by_library = trips_us(url, core)
-            added = 1000 * (results["Redis, sync"].p50_ms - results["memory"].p50_ms)
+            added = 1000 * (alone["Redis, sync"].p50_ms - alone["memory"].p50_ms)
             print(f"\na warm step in Redis adds {added:.0f} us at the median: {added / bare:.2f}")
-            print(
-                f"times a bare PING ({bare:.0f} us), {added / by_library:.2f} times one by redis-py"
-            )
-            print(f"({by_library:.0f} us)")
-            requests = [post(f"/v1/sessions/c{i}/step", body) for i in range(options.clients)]
+            print(f"times a bare PING ({bare:.0f} us), {added / by_library:.2f} times one by")
+            print(f"redis-py ({by_library:.0f} us)")
             trips = trips_a_tick(ports["Redis, sync"], requests, options.seconds)
             print(f"{trips:.3f} trips to Redis a tick at {options.clients} clients")
 

@@ -1,5 +1,6 @@
 """A small engine, and what it is asked in tests."""
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -62,3 +63,25 @@ def step(value, client="alice", **options):
 async def look(engine, client="alice"):
     """Return a session as it is."""
     return await engine.ask(LookRequest(key=key(client)))
+
+
+class SharedStore(MemoryStore):
+    """A store that other processes write to; counts its trips."""
+
+    is_shared = True
+
+    def __init__(self):
+        super().__init__(max_sessions=1000)
+        self.num_trips = 0
+
+    async def load_many(self, keys):
+        """Load, with a pause in which others get their turn."""
+        self.num_trips += 1
+        await asyncio.sleep(0)
+        return await super().load_many(keys)
+
+    async def commit_many(self, commits):
+        """Commit, with a pause in which others get their turn."""
+        self.num_trips += 1
+        await asyncio.sleep(0)
+        return await super().commit_many(commits)
