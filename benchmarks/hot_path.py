@@ -87,6 +87,7 @@ def main() -> None:
     print(f"\nMedians of {setting.repeats} runs of {setting.duration_s} s;", end=" ")
     print(f"all in {(time.monotonic() - began) / 60:.1f} minutes.")
     if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(_document(figures), indent=1) + "\n")
 
 
