@@ -6,7 +6,8 @@
  * Each client keeps DEPTH messages in flight on a connection of its own and sends the next one on an
  * answer. Client i sends the messages i, i + CLIENTS, i + 2 CLIENTS, ... and begins again at the
  * end. A latency is from just before the write of a message to just after the read that brought the
- * last byte of its answer; every one in the measured time is kept.
+ * last byte of its answer; every one in the measured time is kept. The warm-up begins when every
+ * client has had an answer.
  *
  * FRAME_BYTES 0 means HTTP: an answer is a response with a Content-Length, good if its status is
  * 200. Otherwise the first CLIENTS messages are the opening handshakes of WebSockets, the others are
@@ -37,6 +38,10 @@
 
 enum { MAX_DEPTH = 64, BUFFER_BYTES = 1 << 16, MAX_EVENTS = 256, GIVE_UP_S = 60 };
 
+/* A server may accept one connection in a turn of its loop, so that those of a busy one would join
+ * the load over seconds. While it is idle, this is time enough for all. */
+enum { ACCEPT_US = 50000 };
+
 enum phase { OPENING, GREETING, ANSWERING };
 
 /* One connection. `sent_ns` is a ring of when its messages in flight were sent, oldest at `oldest`;
@@ -44,7 +49,7 @@ enum phase { OPENING, GREETING, ANSWERING };
 struct client {
     int socket;
     enum phase phase;
-    uint32_t next_message, num_in_flight, oldest, num_unsent;
+    uint32_t next_message, num_in_flight, oldest, num_unsent, num_answers;
     uint64_t sent_ns[MAX_DEPTH];
     struct iovec unsent[MAX_DEPTH];
     size_t num_received, body_left;
@@ -147,6 +152,7 @@ static void note_answer(struct client *client, uint64_t received_ns, int is_good
     }
     client->oldest = (client->oldest + 1) % MAX_DEPTH;
     client->num_in_flight--;
+    client->num_answers++;
     num_in_flight--;
     num_answers++;
     num_failed += !is_good;
@@ -246,9 +252,9 @@ static void open_connection(struct client *client, uint16_t port) {
     epoll_ctl(poller, EPOLL_CTL_ADD, client->socket, &event);
 }
 
-static int are_all_answering(void) {
+static int have_all_been_answered(void) {
     for (uint32_t i = 0; i < num_clients; i++)
-        if (clients[i].phase != ANSWERING) return 0;
+        if (!clients[i].num_answers) return 0;
     return 1;
 }
 
@@ -275,11 +281,12 @@ int main(int count, char **arguments) {
     clients = calloc(num_clients, sizeof *clients);
     if (!clients) fail("no memory for the clients");
     uint64_t give_up_ns = now_ns() + GIVE_UP_S * 1000000000ull;
-    for (uint32_t i = 0; i < num_clients; i++) {
+    for (uint32_t i = 0; i < num_clients; i++)
         open_connection(&clients[i], (uint16_t)atoi(arguments[1]));
+    usleep(ACCEPT_US);
+    for (uint32_t i = 0; i < num_clients; i++)
         if (clients[i].phase == ANSWERING) send_more(&clients[i], now_ns());
-    }
-    while (!are_all_answering() && now_ns() < give_up_ns) turn();
+    while (!have_all_been_answered() && now_ns() < give_up_ns) turn();
 
     begin_ns = now_ns() + (uint64_t)(atof(arguments[4]) * 1e9);
     end_ns = begin_ns + (uint64_t)(atof(arguments[5]) * 1e9);
