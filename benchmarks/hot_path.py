@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from bench_model import write_bench_model
 from figures import http, million, mixed, sequence, start, steps, stores, websocket
-from report import Figure, machine, targets_table
+from report import Figure, busy_s, machine, own_s, targets_table
 from servers import share_cores
 from setting import Setting
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     options = parser.parse_args()
 
-    began = time.monotonic()
+    began, others_s = time.monotonic(), busy_s() - own_s()
     core = share_cores()
     print(f"{machine()};")
     print(f"server and load generator on a core each: {'no' if core is None else 'yes'}.")
@@ -85,7 +85,9 @@ def main() -> None:
     print("## What is wanted\n")
     print(targets_table(target for figure in figures.values() for target in figure.targets))
     print(f"\nMedians of {setting.repeats} runs of {setting.duration_s} s;", end=" ")
-    print(f"all in {(time.monotonic() - began) / 60:.1f} minutes.")
+    took_s, others_s = time.monotonic() - began, busy_s() - own_s() - others_s
+    print(f"all in {took_s / 60:.1f} minutes. Meanwhile other programs, and the kernel in nobody's")
+    print(f"name, used {others_s / took_s:.0%} of a core: figures are good only if that is little.")
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(_document(figures), indent=1) + "\n")

@@ -105,6 +105,20 @@ def result_cells(result: Result, steps_an_answer: int = 1) -> list[str]:
     ]
 
 
+def busy_s() -> float:
+    """Return the CPU time that all programs together have had since the machine started."""
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, fields[:8])
+    ticks = user + nice + system + interrupts + soft_interrupts + stolen
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def own_s() -> float:
+    """Return the CPU time that this process has had, with those of its children that ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def machine() -> str:
     """Return the processor, its cores and the Python in a line."""
     found = [
