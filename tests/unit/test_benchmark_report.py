@@ -1,12 +1,13 @@
 """The statistics of the benchmarks, and what they say of a target."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from bench_model import expected_outputs, write_bench_model
 from load import Result, median
-from report import at_least, at_most, not_measured, targets_table
+from report import at_least, at_most, not_measured, result_cells, targets_table
 from setting import as_numbers, random_inputs
 
 from lstm_core.formats.keras import read_keras
@@ -55,6 +56,14 @@ def test_margin_says_how_many_times_better_than_wanted(target, margin, is_missed
     """Below 1 the target is missed, whichever way it points."""
     assert margin == target.margin
     assert is_missed == ("**missed**" in targets_table([target]))
+
+
+def test_a_generator_that_is_too_busy_is_pointed_out():
+    """A figure that may be the generator's own says so."""
+    free, busy = result(100), replace(result(100), generator_cpu=0.97)
+
+    assert "**" not in " ".join(result_cells(free))
+    assert "97% **too busy**" in result_cells(busy)
 
 
 def test_expected_outputs_are_those_of_the_served_file(tmp_path):
