@@ -62,7 +62,7 @@ def parse_sequence(
     if num_steps > max_steps:
         raise wrong(("inputs",), f"expected at most {max_steps} time steps, got {num_steps}")
     if document.return_sequences:
-        _check_num_outputs(f"{num_steps} time steps", num_steps, signature)
+        check_num_outputs(f"{num_steps} time steps", num_steps, signature)
     inputs = _sequence(document.inputs, signature, ("inputs",))
     return AdvanceRequest(
         key=key,
@@ -105,9 +105,9 @@ def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Fl
             raise wrong(("inputs", index), f"{expected}; pad it and mask the padding")
     if signature.returns_sequences:
         what = f"{len(sequences)} sequences of {num_steps} time steps"
-        _check_num_outputs(what, num_all_steps, signature)
+        check_num_outputs(what, num_all_steps, signature)
     else:
-        _check_num_outputs(f"{len(sequences)} sequences", len(sequences), signature)
+        check_num_outputs(f"{len(sequences)} sequences", len(sequences), signature)
     if document.mask is None:
         return np.stack(sequences), None
     if len(document.mask) != len(sequences):
@@ -176,12 +176,23 @@ def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Loca
     return np.frombuffer(packed, np.float32).reshape(len(rows), size)
 
 
-def _check_num_outputs(what: str, num_vectors: int, signature: Signature) -> None:
+def check_num_outputs(
+    what: str,
+    num_vectors: int,
+    signature: Signature,
+    where: Location = ("inputs",),
+    remedy: str = "send it in pieces",
+) -> None:
+    """Look whether so many vectors of outputs may be asked for.
+
+    Raises:
+        InvalidRequestError: They are more than `MAX_OUTPUT_VALUES`.
+    """
     num_values = num_vectors * signature.output_size
     if num_values > MAX_OUTPUT_VALUES:
         answer = f"{what} with {signature.output_size} outputs each give {num_values}"
         text = f"expected an answer of at most {MAX_OUTPUT_VALUES} values, but {answer}"
-        raise wrong(("inputs",), f"{text}; send it in pieces")
+        raise wrong(where, f"{text}; {remedy}")
 
 
 def _check_tokens(values: Sequence[float], vocabulary: int, where: Location) -> None:

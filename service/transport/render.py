@@ -12,6 +12,7 @@ import orjson
 from service.domain import (
     AdvanceReply,
     Float32,
+    ForecastReply,
     SessionReply,
     SessionSummary,
     Signature,
@@ -35,6 +36,11 @@ def render_advance(reply: AdvanceReply, signature: Signature) -> bytes:
 def render_predict(outputs: Float32) -> bytes:
     """Write a `PredictReply`."""
     return dump({"outputs": outputs})
+
+
+def render_forecast(reply: ForecastReply) -> bytes:
+    """Write a `ForecastReply`."""
+    return dump({"outputs": reply.outputs, "position": reply.position, "epoch": reply.epoch})
 
 
 def render_steps(results: Sequence[AdvanceReply | ServiceError]) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 from service import errors
 from service.engine import Engine
 from service.transport import replies, schema
+from service.transport.http_forecast import ForecastHandler
 from service.transport.http_models import ModelHandlers, RenderMetrics
 from service.transport.http_sessions import SessionHandlers
 from service.transport.http_states import StateHandlers
@@ -27,13 +28,14 @@ def build_routes(
     )
     sessions = SessionHandlers(engines, max_sequence_steps=max_sequence_steps)
     states = StateHandlers(engines)
+    forecasts = ForecastHandler(engines, max_steps=max_sequence_steps)
     return RouteTable(
         [
             *_process_routes(models),
             *_model_routes(models, sessions, "/v1/models/{model}", ""),
-            *session_routes(sessions, states, "/v1/models/{model}/sessions", ""),
+            *session_routes(sessions, states, forecasts, "/v1/models/{model}/sessions", ""),
             *_model_routes(models, sessions, "/v1", "_default"),
-            *session_routes(sessions, states, "/v1/sessions", "_default"),
+            *session_routes(sessions, states, forecasts, "/v1/sessions", "_default"),
         ]
     )
 
