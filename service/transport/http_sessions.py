@@ -25,8 +25,8 @@ from service.errors import (
     NotStreamableError,
     ServiceError,
 )
-from service.transport import render
-from service.transport.calls import Call, ClientGoneError
+from service.transport import binary_steps, render
+from service.transport.calls import Call, ClientGoneError, check_plain
 from service.transport.explain import shorten
 from service.transport.parse import parse_sequence, parse_step
 from service.transport.parse_steps import Row, client_id_error, parse_steps
@@ -92,6 +92,12 @@ class SessionHandlers:
     async def steps(self, call: Call) -> Answer:
         """Take one time step of many sessions."""
         engine = find_engine(self._engines, call.parameters)
+        if binary_steps.is_binary_steps(call.headers):
+            body = await call.read_body(check_plain)
+            rows = binary_steps.parse_binary_steps(body, engine.signature)
+            results = await _ask_all(call, engine, rows)
+            answer = binary_steps.render_binary_steps(results, engine.signature.output_size)
+            return Answer(200, answer, binary_steps.MEDIA_TYPE.encode())
         rows = parse_steps(await call.read_body(), engine.signature)
         return Answer(200, render.render_steps(await _ask_all(call, engine, rows)))
 

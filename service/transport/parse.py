@@ -171,8 +171,13 @@ def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Loca
             raise wrong((*where, index), count("numbers", size, len(row)))
         if signature.vocabulary is not None:
             _check_tokens(row, signature.vocabulary, (*where, index))
-    pack = _packer(size).pack
-    packed = b"".join([pack(*row) for row in rows])
+    return pack(rows, size)
+
+
+def pack(rows: Sequence[Sequence[float]], size: int) -> Float32:
+    """Return rows of `size` numbers each as `(rows, size)` float32, read-only."""
+    pack_row = _packer(size).pack
+    packed = b"".join([pack_row(*row) for row in rows])
     return np.frombuffer(packed, np.float32).reshape(len(rows), size)
 
 

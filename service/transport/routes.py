@@ -7,7 +7,7 @@ from typing import Any
 
 from service import errors
 from service.engine import Engine
-from service.transport import replies, schema
+from service.transport import binary_steps, replies, schema
 from service.transport.http_forecast import ForecastHandler
 from service.transport.http_models import ModelHandlers, RenderMetrics
 from service.transport.http_sessions import SessionHandlers
@@ -124,7 +124,9 @@ def _model_routes(
             description="Status 200 even where rows failed: each has its error in `errors`.",
             tag="sessions",
             bodies=(schema.StepsBody, schema.TokenStepsBody),
+            binary_bodies={binary_steps.MEDIA_TYPE: binary_steps.BODY},
             reply=replies.StepsReply,
+            binary_replies={binary_steps.MEDIA_TYPE: binary_steps.REPLY},
             errors=(
                 errors.ModelUnknownError,
                 errors.NotStreamableError,
