@@ -25,7 +25,7 @@ from service.errors import (
     NotStreamableError,
     ServiceError,
 )
-from service.transport import binary_steps, render
+from service.transport import binary_steps, render, slices
 from service.transport.calls import Call, ClientGoneError, check_plain
 from service.transport.explain import shorten
 from service.transport.parse import parse_sequence, parse_step
@@ -75,6 +75,7 @@ class SessionHandlers:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
         self._max_sequence_steps = max_sequence_steps
+        self._turns = slices.Turns()
 
     async def step(self, call: Call) -> Answer:
         """Take one time step."""
@@ -86,8 +87,19 @@ class SessionHandlers:
         """Take many time steps."""
         engine, key = find_session(self._engines, call.parameters)
         body = await call.read_body()
-        request = parse_sequence(body, engine.signature, key, self._max_sequence_steps)
-        return await _advance(call, engine, request)
+        if len(body) <= slices.LARGE_BODY_BYTES:
+            request = parse_sequence(body, engine.signature, key, self._max_sequence_steps)
+        else:
+            request = await self._turns.run(
+                slices.parse_sequence_in_slices(
+                    body, engine.signature, key, self._max_sequence_steps
+                )
+            )
+        reply = cast(AdvanceReply, await call.ask(engine, request))
+        if reply.outputs.size <= slices.LARGE_ANSWER_VALUES:
+            return Answer(200, render.render_advance(reply, engine.signature))
+        rendering = slices.render_advance_in_slices(reply, engine.signature)
+        return Answer(200, await self._turns.run(rendering))
 
     async def steps(self, call: Call) -> Answer:
         """Take one time step of many sessions."""

@@ -56,14 +56,32 @@ def parse_sequence(
     """
     is_real = signature.vocabulary is None
     body_class = schema.SequenceBody if is_real else schema.TokenSequenceBody
-    # An array a time step; the few others are within what the limit lets through.
-    document = read(body_class, body, PartsLimit(max_steps, f"at most {max_steps} time steps"))
+    document = read(body_class, body, sequence_limit(max_steps))
     num_steps = len(document.inputs)
-    if num_steps > max_steps:
-        raise wrong(("inputs",), f"expected at most {max_steps} time steps, got {num_steps}")
-    if document.return_sequences:
-        check_num_outputs(f"{num_steps} time steps", num_steps, signature)
+    _check_num_steps(document, num_steps, signature, max_steps)
     inputs = _sequence(document.inputs, signature, ("inputs",))
+    return sequence_request(document, inputs, signature, key, max_steps)
+
+
+def sequence_limit(max_steps: int) -> PartsLimit:
+    """Return what a `SequenceBody` of so many time steps may hold."""
+    # An array a time step; the few others are within what the limit lets through.
+    return PartsLimit(max_steps, f"at most {max_steps} time steps")
+
+
+def sequence_request(
+    document: schema.SequenceBody,
+    inputs: Float32,
+    signature: Signature,
+    key: SessionKey,
+    max_steps: int,
+) -> AdvanceRequest:
+    """Return the request of a document whose inputs are `(time, input_size)` float32, and good.
+
+    Raises:
+        InvalidRequestError: It has too many time steps, or its mask is none of theirs.
+    """
+    _check_num_steps(document, len(inputs), signature, max_steps)
     return AdvanceRequest(
         key=key,
         inputs=inputs,
@@ -73,6 +91,15 @@ def parse_sequence(
         position=document.position,
         epoch=document.epoch,
     )
+
+
+def _check_num_steps(
+    document: schema.SequenceBody, num_steps: int, signature: Signature, max_steps: int
+) -> None:
+    if num_steps > max_steps:
+        raise wrong(("inputs",), f"expected at most {max_steps} time steps, got {num_steps}")
+    if document.return_sequences:
+        check_num_outputs(f"{num_steps} time steps", num_steps, signature)
 
 
 def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Float32, Bool | None]:
