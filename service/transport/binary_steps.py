@@ -16,8 +16,8 @@ import numpy.typing as npt
 from service.domain import AdvanceReply, Signature
 from service.errors import ServiceError
 from service.transport import schema
-from service.transport.calls import Headers
 from service.transport.explain import wrong
+from service.transport.headers import Headers
 from service.transport.parse_steps import Row, are_tokens, good_rows, loose_rows
 from service.transport.render import dump, error_document
 from service.transport.status import status_of

@@ -12,6 +12,7 @@ from service.transport.http_forecast import ForecastHandler
 from service.transport.http_models import ModelHandlers, RenderMetrics
 from service.transport.http_sessions import SessionHandlers
 from service.transport.http_states import StateHandlers
+from service.transport.operations import SessionOperations
 from service.transport.routes_sessions import session_routes
 from service.transport.routing import Route, RouteTable
 
@@ -26,16 +27,18 @@ def build_routes(
     models = ModelHandlers(
         engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
-    sessions = SessionHandlers(engines, max_sequence_steps=max_sequence_steps)
+    operations = SessionOperations(engines, max_sequence_steps=max_sequence_steps)
+    sessions = SessionHandlers(engines)
     states = StateHandlers(engines)
     forecasts = ForecastHandler(engines, max_steps=max_sequence_steps)
+    handlers = operations, sessions, states, forecasts
     return RouteTable(
         [
             *_process_routes(models),
-            *_model_routes(models, sessions, "/v1/models/{model}", ""),
-            *session_routes(sessions, states, forecasts, "/v1/models/{model}/sessions", ""),
-            *_model_routes(models, sessions, "/v1", "_default"),
-            *session_routes(sessions, states, forecasts, "/v1/sessions", "_default"),
+            *_model_routes(models, operations, "/v1/models/{model}", ""),
+            *session_routes(*handlers, "/v1/models/{model}/sessions", ""),
+            *_model_routes(models, operations, "/v1", "_default"),
+            *session_routes(*handlers, "/v1/sessions", "_default"),
         ]
     )
 
@@ -96,7 +99,7 @@ def _process_routes(models: ModelHandlers) -> list[Route]:
 
 
 def _model_routes(
-    models: ModelHandlers, sessions: SessionHandlers, prefix: str, suffix: str
+    models: ModelHandlers, operations: SessionOperations, prefix: str, suffix: str
 ) -> list[Route]:
     return [
         Route(
@@ -119,7 +122,7 @@ def _model_routes(
             method="POST",
             template=f"{prefix}/steps",
             name=f"steps{suffix}",
-            handler=sessions.steps,
+            operation=operations.steps,
             summary="One step of many sessions",
             description="Status 200 even where rows failed: each has its error in `errors`.",
             tag="sessions",

@@ -98,6 +98,11 @@ def parse_sequence_in_slices(
     return sequence_request(*found, signature, key, max_steps)
 
 
+def is_long(reply: AdvanceReply) -> bool:
+    """Tell whether an answer is better written in slices."""
+    return reply.outputs.size > LARGE_ANSWER_VALUES
+
+
 def render_advance_in_slices(reply: AdvanceReply, signature: Signature) -> Slices[bytes]:
     """Do as `render_advance`, to the byte."""
     outputs = reply.outputs

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.transport.slices import LARGE_ANSWER_VALUES, LARGE_BODY_BYTES
-from tests.integration.small_service import make_app, serving
+from tests.integration.small_service import make_app, make_engines, serving
 
 NUM_STEPS = 6000
 URL = "/v1/sessions/{}/sequence"
@@ -63,3 +63,22 @@ async def test_long_sequences_at_once_do_not_mix(client, inputs):
     )
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(one["outputs"], other.json()["outputs"], rtol=1e-5, atol=1e-6)
+
+
+async def test_a_caller_who_leaves_a_long_sequence_ends_it_wherever_it_is(inputs):
+    """While its body is read, and while it is in the engine: nothing is applied."""
+    engines = make_engines()
+    engine = engines["net"]
+    async with serving(make_app(engines)) as client:
+        body = json.dumps({"inputs": inputs.tolist()}).encode()
+        for wait_until in (lambda: True, lambda: engine.num_pending):
+            task = asyncio.create_task(client.post(URL.format("a"), content=body))
+            await asyncio.sleep(0)
+            while not wait_until():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            while engine.num_pending:
+                await asyncio.sleep(0)
+            assert 404 == (await client.get("/v1/sessions/a")).status_code
