@@ -140,9 +140,13 @@ class LookRequest:
 
     Attributes:
         key: The session.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
     """
 
     key: SessionKey
+    position: int | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +223,44 @@ class SessionReply:
     row: Float32
     has_output: Bool
     ttl_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ForecastRequest:
+    """Run a session's state on, each step's outputs the next one's inputs. The session stays.
+
+    Attributes:
+        key: The session.
+        num_steps: How many steps, at least 1.
+        first_input: `(input_size,)` float32, finite, of the first step; None means what the
+            session's last output feeds.
+        feedback: `(input_size,)` int, for each input the index of the output that feeds it; -1
+            where it keeps its value of `first_input`.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
+    """
+
+    key: SessionKey
+    num_steps: int
+    first_input: Float32 | None
+    feedback: npt.NDArray[np.intp]
+    position: int | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ForecastReply:
+    """What a forecast gave.
+
+    Attributes:
+        outputs: `(num_steps, output_size)` float32.
+        position: Where the session is, from which it was made.
+        epoch: The life that it is in.
+    """
+
+    outputs: Float32
+    position: int
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
