@@ -85,8 +85,7 @@ class AdvanceRequest:
     def digest(self) -> bytes:
         """Return 16 bytes that tell this request from others, but for position and epoch."""
         flags = self.return_sequences + 2 * self.return_state + 4 * (self.mask is not None)
-        inputs = np.ascontiguousarray(self.inputs)
-        digest = hashlib.blake2b(inputs.data, digest_size=16, salt=_SALTS[flags])
+        digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16, salt=_SALTS[flags])
         if self.mask is not None:
             digest.update(self.mask.tobytes())
         return digest.digest()

@@ -85,6 +85,7 @@ class Engine:
 
     Attributes:
         signature: What the model takes and gives.
+        stats: What the engine has done.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Engine:
         self._versions = {engine.signature.fingerprint: engine for engine in earlier}
         self._arena = Arena(runtime, self._turns.is_out)
         self._answers = Answers(self._arena)
+        self.stats: EngineStats = self._answers.stats
         self._ticker = Ticker(
             Opener(
                 signature,
@@ -154,11 +156,6 @@ class Engine:
     def earlier(self) -> tuple[Engine, ...]:
         """The engines of earlier versions of the model."""
         return self._earlier
-
-    @property
-    def stats(self) -> EngineStats:
-        """What the engine has done."""
-        return self._answers.stats
 
     @property
     def is_ready(self) -> bool:
