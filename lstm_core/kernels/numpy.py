@@ -95,7 +95,7 @@ class NumpyLSTM:
         """
         weights.check(spec)
         rows = [weights.kernel, weights.recurrent_kernel]
-        bias = _bias_with_forget_bias(spec, weights)
+        bias = weights.with_forget_bias(spec.forget_bias).bias
         if bias is not None:
             rows.append(bias[None])
         packed = reorder_gates(np.concatenate(rows), "ifco", _PACKED_ORDER)
@@ -274,15 +274,6 @@ class NumpyLSTM:
                 projected=self._projected[:n],
             )
         return views
-
-
-def _bias_with_forget_bias(spec: LSTMSpec, weights: LSTMWeights) -> Float32 | None:
-    """Return the bias `(4 * units,)` in `spec.GATE_ORDER` with the forget bias in it, or None."""
-    if spec.forget_bias == 0:
-        return weights.bias
-    bias = np.zeros(4 * spec.units, np.float32) if weights.bias is None else weights.bias.copy()
-    bias[spec.units : 2 * spec.units] += spec.forget_bias
-    return bias
 
 
 def _extensions(spec: LSTMSpec, weights: LSTMWeights) -> _Extensions | None:

@@ -4,6 +4,7 @@
  * activations. Rows are shared out evenly over the tiles, and how does not show in the bits.
  */
 
+/* Unrolled, so that what they index stays in registers. */
 #define EACH(i, end) (int i = 0; i < (end); i++)
 
 /* sums += x @ weights, over `depth` lines of `num_columns` vectors each. */
@@ -40,33 +41,38 @@ start(const int num_rows, const int num_columns, lanes sums[][NUM_GATES], const 
     }
 }
 
+/* Make one row's new state, from the four gates' sums side by side. */
 INLINE void
-finish_row(const lanes *gates, const float *c, float *c_next, float *h_next, size_t count)
+finish_row(const float *gates, const float *c, float *c_next, float *h_next, size_t count)
 {
     bool is_whole = count == LANES;
     lanes old = is_whole ? lanes_load(c) : lanes_load_some(c, count);
-    lanes kept = lanes_mul(sigmoid(gates[0]), tanh_(gates[2]));
-    lanes new = lanes_fma(sigmoid(gates[1]), old, kept);
-    lanes output = lanes_mul(sigmoid(gates[3]), tanh_(new));
+    lanes input = sigmoid(lanes_load(gates));
+    lanes forget = sigmoid(lanes_load(gates + LANES));
+    lanes candidate = tanh_(lanes_load(gates + 2 * LANES));
+    lanes output = sigmoid(lanes_load(gates + 3 * LANES));
+    lanes cell = lanes_fma(forget, old, lanes_mul(input, candidate));
+    lanes hidden = lanes_mul(output, tanh_(cell));
     if (is_whole) {
-        lanes_store(c_next, new);
-        lanes_store(h_next, output);
+        lanes_store(c_next, cell);
+        lanes_store(h_next, hidden);
     } else {
-        lanes_store_some(c_next, new, count);
-        lanes_store_some(h_next, output, count);
+        lanes_store_some(c_next, cell, count);
+        lanes_store_some(h_next, hidden, count);
     }
 }
 
+/* Write the sums of bias and x, or those that are made already, and of h. */
 INLINE void
-step_tile(const int num_rows, const Layer *layer, const StepRows *rows, size_t first, size_t block)
+sum_tile(const int num_rows, const Layer *layer, const StepRows *rows, size_t first, size_t block,
+         float *gates)
 {
     const float *weights = layer->packed + block * layer->block_size;
     lanes sums[MAX_TILE_ROWS][NUM_GATES];
     if (rows->sums) {
         for EACH(r, num_rows) {
             for EACH(g, NUM_GATES) {
-                sums[r][g] =
-                    lanes_load(rows->sums[first + r] + (block * NUM_GATES + g) * LANES);
+                sums[r][g] = lanes_load(rows->sums[first + r] + (block * NUM_GATES + g) * LANES);
             }
         }
     } else {
@@ -76,12 +82,10 @@ step_tile(const int num_rows, const Layer *layer, const StepRows *rows, size_t f
     }
     weights += (1 + layer->input_size) * NUM_GATES * LANES;
     accumulate(num_rows, NUM_GATES, sums, weights, layer->output_size, rows->h + first);
-    size_t unit = block * LANES;
-    size_t left = layer->output_size - unit;
-    size_t count = left < LANES ? left : LANES;
     for EACH(r, num_rows) {
-        finish_row(sums[r], rows->c[first + r] + unit, rows->c_next[first + r] + unit,
-                   rows->h_next[first + r] + unit, count);
+        for EACH(g, NUM_GATES) {
+            lanes_store(gates + (r * NUM_GATES + g) * LANES, sums[r][g]);
+        }
     }
 }
 
@@ -152,9 +156,19 @@ step(const Layer *layer, const StepRows *rows, bool is_downwards)
 {
     for (size_t i = 0; i < layer->num_blocks; i++) {
         size_t block = is_downwards ? layer->num_blocks - 1 - i : i;
+        size_t unit = block * LANES;
+        size_t left = layer->output_size - unit;
+        size_t count = left < LANES ? left : LANES;
         for (size_t first = 0, size; first < rows->num_rows; first += size) {
             size = tile_rows(rows->num_rows - first);
-            WITH_ROWS(size, step_tile, layer, rows, first, block)
+            /* By way of memory: the compiler would not unroll the activations, and so would keep the
+             * sums there all along. */
+            float gates[MAX_TILE_ROWS * NUM_GATES * LANES] __attribute__((aligned(64)));
+            WITH_ROWS(size, sum_tile, layer, rows, first, block, gates)
+            for (size_t r = 0; r < size; r++) {
+                finish_row(gates + r * NUM_GATES * LANES, rows->c[first + r] + unit,
+                           rows->c_next[first + r] + unit, rows->h_next[first + r] + unit, count);
+            }
         }
     }
 }

@@ -65,12 +65,12 @@ PyMODINIT_FUNC
 PyInit__kernel(void)
 {
     import_array();
-    if (PyType_Ready(&lstm_native_plan_type) < 0 || PyType_Ready(&lstm_native_runner_type) < 0) {
+    if (PyType_Ready(&lstm_native_layer_type) < 0 || PyType_Ready(&lstm_native_runner_type) < 0) {
         return NULL;
     }
     PyObject *module = PyModule_Create(&definition);
     if (!module || PyModule_AddIntConstant(module, "INTERFACE", LSTM_NATIVE_INTERFACE) < 0 ||
-        PyModule_AddObjectRef(module, "Plan", (PyObject *)&lstm_native_plan_type) < 0 ||
+        PyModule_AddObjectRef(module, "Layer", (PyObject *)&lstm_native_layer_type) < 0 ||
         PyModule_AddObjectRef(module, "Runner", (PyObject *)&lstm_native_runner_type) < 0) {
         Py_XDECREF(module);
         return NULL;

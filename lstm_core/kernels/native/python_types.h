@@ -16,16 +16,18 @@
  * sources is then told apart. */
 #define LSTM_NATIVE_INTERFACE 1
 
-/* `Plan` in Python: the packed weights. Never changes, so any number of runners share it. */
+/* `Layer` in Python: its packed weights. Never changes, so any number of runners share it. */
 typedef struct {
     PyObject_HEAD
-    Plan *plan;
-} PlanObject;
+    const InstructionSet *set;
+    Layer layer;
+} LayerObject;
 
-/* `Runner` in Python: a plan, an arena and scratch. */
+/* `Runner` in Python: layers in a chain, an arena and scratch. */
 typedef struct {
     PyObject_HEAD
-    PlanObject *plan;
+    PyObject *layers; /* a tuple, which keeps the weights alive */
+    Plan *plan;
     PyArrayObject *rows;
     PyArrayObject *flags;
     void *scratch;
@@ -35,12 +37,21 @@ typedef struct {
     bool is_busy;
 } RunnerObject;
 
-extern PyTypeObject lstm_native_plan_type;
+extern PyTypeObject lstm_native_layer_type;
 extern PyTypeObject lstm_native_runner_type;
 
 /* Return whether an array is C-contiguous, aligned, of the machine's byte order, of this type and
  * number of dimensions; else raise. */
 bool lstm_native_check_array(PyObject *, const char *name, int type, int num_dimensions);
+
+/* Return the plan of a tuple of layers, for `free`; else raise. The layers stay the owners of the
+ * weights. */
+Plan *lstm_native_make_plan(PyObject *layers);
+
+/* Read `count` whole numbers from `low` to `high`, from a list or anything that makes an array of
+ * them; else raise. */
+bool lstm_native_read_indices(PyObject *, const char *name, Py_ssize_t count, Py_ssize_t low,
+                              Py_ssize_t high, ptrdiff_t *indices);
 
 /* Return the instruction set of a name if this machine has it; else raise ValueError. */
 const InstructionSet *lstm_native_supported(const char *name);

@@ -24,6 +24,12 @@ at(const View *view, size_t row, size_t t)
 }
 
 static size_t
+from_slot(const Call *call, size_t row)
+{
+    return call->from_slots ? (size_t)call->from_slots[row] : 0;
+}
+
+static size_t
 length_of(const Call *call, size_t row)
 {
     return call->lengths ? (size_t)call->lengths[row] : call->time;
@@ -111,7 +117,7 @@ find_state(const Chunk *chunk, const Layer *layer)
     size_t state_size = chunk->plan->state_size;
     for (size_t row = 0; row < call->batch; row++) {
         const float *state = chunk->begin == 0
-                                 ? call->arena_rows + (size_t)call->from_slots[row] * state_size
+                                 ? call->arena_rows + from_slot(call, row) * state_size
                                  : call->rows + row * state_size;
         chunk->scratch.h[row] = state + layer->state_offset;
         chunk->scratch.c[row] = state + layer->state_offset + layer->output_size;
@@ -222,7 +228,7 @@ lstm_native_run(const Plan *plan, const Call *call, void *scratch)
     lstm_native_cut(plan, call->batch, call->time, scratch, &chunk.scratch);
     for (size_t row = 0; row < call->batch; row++) {
         memcpy(call->flags + row * plan->num_recurrent,
-               call->arena_flags + (size_t)call->from_slots[row] * plan->num_recurrent,
+               call->arena_flags + from_slot(call, row) * plan->num_recurrent,
                plan->num_recurrent);
     }
     for (; chunk.begin < call->time; chunk.begin = chunk.end) {

@@ -25,7 +25,7 @@ typedef struct {
     const float *inputs;
     ptrdiff_t input_row_stride;
     ptrdiff_t input_time_stride;
-    const ptrdiff_t *from_slots;
+    const ptrdiff_t *from_slots; /* NULL: slot 0 for all */
     const ptrdiff_t *to_slots; /* NULL: the arena stays as it is */
     const ptrdiff_t *lengths; /* NULL: `time` steps each */
     const bool *mask;         /* `(batch, time)`; NULL: every step is live */

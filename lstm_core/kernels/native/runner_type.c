@@ -3,87 +3,8 @@
 #include "python_types.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define CACHE_LINE_BYTES 64
-
-/* Read one item of `name` as an index from `low` to `high`. */
-static bool
-read_index(PyObject *item, const char *name, Py_ssize_t at, Py_ssize_t low, Py_ssize_t high,
-           ptrdiff_t *index)
-{
-    Py_ssize_t value = PyLong_CheckExact(item) ? PyLong_AsSsize_t(item)
-                                               : PyNumber_AsSsize_t(item, PyExc_OverflowError);
-    if (value == -1 && PyErr_Occurred()) {
-        return false;
-    }
-    if (value < low || value > high) {
-        PyErr_Format(PyExc_IndexError, "%s[%zd] is %zd, not from %zd to %zd", name, at, value, low,
-                     high);
-        return false;
-    }
-    *index = value;
-    return true;
-}
-
-static bool
-read_list(PyObject *list, const char *name, Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
-          ptrdiff_t *indices)
-{
-    /* An item that is no plain int runs Python code, which may change the list. */
-    for (Py_ssize_t i = 0; i < count && i < PyList_GET_SIZE(list); i++) {
-        PyObject *item = PyList_GET_ITEM(list, i);
-        Py_INCREF(item);
-        bool is_read = read_index(item, name, i, low, high, &indices[i]);
-        Py_DECREF(item);
-        if (!is_read) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool
-read_array(PyObject *object, const char *name, Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
-           ptrdiff_t *indices)
-{
-    PyArrayObject *array =
-        (PyArrayObject *)PyArray_FROMANY(object, NPY_INTP, 1, 1, NPY_ARRAY_CARRAY_RO);
-    if (!array) {
-        return false;
-    }
-    const npy_intp *values = PyArray_DATA(array);
-    npy_intp size = PyArray_DIM(array, 0);
-    bool is_read = true;
-    for (Py_ssize_t i = 0; is_read && i < count && i < size; i++) {
-        indices[i] = values[i];
-        if (values[i] < low || values[i] > high) {
-            PyErr_Format(PyExc_IndexError, "%s[%zd] is %zd, not from %zd to %zd", name, i,
-                         (Py_ssize_t)values[i], low, high);
-            is_read = false;
-        }
-    }
-    Py_DECREF(array);
-    return is_read;
-}
-
-/* Read `count` whole numbers from a list or anything that makes an array of them. */
-static bool
-read_indices(PyObject *object, const char *name, Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
-             ptrdiff_t *indices)
-{
-    Py_ssize_t size = PySequence_Size(object);
-    if (size < 0) {
-        return false;
-    }
-    if (size != count) {
-        PyErr_Format(PyExc_ValueError, "%s has %zd items for %zd rows", name, size, count);
-        return false;
-    }
-    memset(indices, 0, (size_t)count * sizeof *indices);
-    return PyList_CheckExact(object) ? read_list(object, name, count, low, high, indices)
-                                     : read_array(object, name, count, low, high, indices);
-}
 
 /* Return a new reference to inputs whose last axis is contiguous, after checking what they are. */
 static PyArrayObject *
@@ -139,7 +60,7 @@ read_mask(PyObject *object, npy_intp batch, npy_intp time, PyArrayObject **mask)
 static bool
 reserve(RunnerObject *self, size_t batch, size_t time)
 {
-    size_t num_bytes = lstm_native_cut(self->plan->plan, batch, time, NULL, &(Scratch){0});
+    size_t num_bytes = lstm_native_cut(self->plan, batch, time, NULL, &(Scratch){0});
     if (num_bytes == 0) {
         PyErr_NoMemory();
         return false;
@@ -166,32 +87,25 @@ reserve(RunnerObject *self, size_t batch, size_t time)
     return true;
 }
 
-/* Read slots and lengths into the runner's indices, and point `call` at them. */
+/* Read slots and lengths into the runner's indices, and point `call` at them. None for the first slots
+ * is slot 0 for all, for the second nowhere, and for the lengths `time` for all. */
 static bool
 read_numbers(RunnerObject *self, PyObject *const *arguments, Call *call)
 {
     Py_ssize_t batch = (Py_ssize_t)call->batch;
+    Py_ssize_t time = (Py_ssize_t)call->time;
     Py_ssize_t last_slot = PyArray_DIM(self->rows, 0) - 1;
     ptrdiff_t *from = self->indices, *to = from + batch, *lengths = to + batch;
-    if (!read_indices(arguments[0], "from_slots", batch, 0, last_slot, from)) {
-        return false;
-    }
-    call->from_slots = from;
-    if (arguments[1] != Py_None) {
-        /* Slot 0 is everybody's beginning. */
-        if (!read_indices(arguments[1], "to_slots", batch, 1, last_slot, to)) {
-            return false;
-        }
-        call->to_slots = to;
-    }
-    if (arguments[3] != Py_None) {
-        Py_ssize_t time = (Py_ssize_t)call->time;
-        if (!read_indices(arguments[3], "lengths", batch, 1, time, lengths)) {
-            return false;
-        }
-        call->lengths = lengths;
-    }
-    return true;
+    call->from_slots = arguments[0] == Py_None ? NULL : from;
+    call->to_slots = arguments[1] == Py_None ? NULL : to;
+    call->lengths = arguments[3] == Py_None ? NULL : lengths;
+    return (!call->from_slots || lstm_native_read_indices(arguments[0], "from_slots", batch, 0,
+                                                          last_slot, from)) &&
+           /* Slot 0 is where everybody begins: nobody writes to it. */
+           (!call->to_slots ||
+            lstm_native_read_indices(arguments[1], "to_slots", batch, 1, last_slot, to)) &&
+           (!call->lengths ||
+            lstm_native_read_indices(arguments[3], "lengths", batch, 1, time, lengths));
 }
 
 /* Return a new tuple of the arrays that a call fills, and point `call` at them. */
@@ -233,7 +147,7 @@ make_results(const Plan *plan, Call *call)
 static PyObject *
 run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArrayObject *mask)
 {
-    const Plan *plan = self->plan->plan;
+    const Plan *plan = self->plan;
     Call call = {
         .batch = (size_t)PyArray_DIM(inputs, 0),
         .time = (size_t)PyArray_DIM(inputs, 1),
@@ -279,7 +193,7 @@ advance(PyObject *object, PyObject *const *arguments, Py_ssize_t num_arguments)
         return NULL;
     }
     PyArrayObject *mask = NULL;
-    PyArrayObject *inputs = read_inputs(arguments[2], self->plan->plan);
+    PyArrayObject *inputs = read_inputs(arguments[2], self->plan);
     if (!inputs) {
         return NULL;
     }
@@ -294,32 +208,43 @@ advance(PyObject *object, PyObject *const *arguments, Py_ssize_t num_arguments)
     return results;
 }
 
+static bool
+is_arena(const Plan *plan, PyArrayObject *rows, PyArrayObject *flags)
+{
+    bool fits = PyArray_ISWRITEABLE(rows) && PyArray_ISWRITEABLE(flags) &&
+                PyArray_DIM(rows, 0) >= 1 && PyArray_DIM(rows, 0) == PyArray_DIM(flags, 0) &&
+                (size_t)PyArray_DIM(rows, 1) == plan->state_size &&
+                (size_t)PyArray_DIM(flags, 1) == plan->num_recurrent;
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "rows and has_output are not an arena of these layers");
+    }
+    return fits;
+}
+
 static PyObject *
 runner_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"plan", "rows", "has_output", NULL};
-    PyObject *plan, *rows, *flags;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OO:Runner", names,
-                                     &lstm_native_plan_type, &plan, &rows, &flags) ||
+    static char *names[] = {"layers", "rows", "has_output", NULL};
+    PyObject *layers, *rows, *flags;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OO:Runner", names, &PyTuple_Type,
+                                     &layers, &rows, &flags) ||
         !lstm_native_check_array(rows, "rows", NPY_FLOAT32, 2) ||
         !lstm_native_check_array(flags, "has_output", NPY_BOOL, 2)) {
         return NULL;
     }
-    const Plan *shape = ((PlanObject *)plan)->plan;
-    PyArrayObject *arena[] = {(PyArrayObject *)rows, (PyArrayObject *)flags};
-    if (!PyArray_ISWRITEABLE(arena[0]) || !PyArray_ISWRITEABLE(arena[1]) ||
-        PyArray_DIM(arena[0], 0) < 1 || PyArray_DIM(arena[0], 0) != PyArray_DIM(arena[1], 0) ||
-        (size_t)PyArray_DIM(arena[0], 1) != shape->state_size ||
-        (size_t)PyArray_DIM(arena[1], 1) != shape->num_recurrent) {
-        PyErr_SetString(PyExc_ValueError, "rows and has_output must be a plan's arena, writeable");
+    Plan *plan = lstm_native_make_plan(layers);
+    RunnerObject *self = NULL;
+    if (plan && is_arena(plan, (PyArrayObject *)rows, (PyArrayObject *)flags)) {
+        self = (RunnerObject *)type->tp_alloc(type, 0);
+    }
+    if (!self) {
+        free(plan);
         return NULL;
     }
-    RunnerObject *self = (RunnerObject *)type->tp_alloc(type, 0);
-    if (self) {
-        self->plan = (PlanObject *)Py_NewRef(plan);
-        self->rows = (PyArrayObject *)Py_NewRef(rows);
-        self->flags = (PyArrayObject *)Py_NewRef(flags);
-    }
+    self->plan = plan;
+    self->layers = Py_NewRef(layers);
+    self->rows = (PyArrayObject *)Py_NewRef(rows);
+    self->flags = (PyArrayObject *)Py_NewRef(flags);
     return (PyObject *)self;
 }
 
@@ -327,7 +252,8 @@ static void
 runner_dealloc(PyObject *object)
 {
     RunnerObject *self = (RunnerObject *)object;
-    Py_XDECREF(self->plan);
+    free(self->plan);
+    Py_XDECREF(self->layers);
     Py_XDECREF(self->rows);
     Py_XDECREF(self->flags);
     free(self->scratch);
@@ -343,7 +269,7 @@ static PyMethodDef methods[] = {
 PyTypeObject lstm_native_runner_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "lstm_core.kernels.native._kernel.Runner",
-    .tp_doc = "Runner(plan, rows, has_output): runs a plan on an arena, one call at a time.",
+    .tp_doc = "Runner(layers, rows, has_output): runs layers on an arena, one call at a time.",
     .tp_basicsize = sizeof(RunnerObject),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = runner_new,

@@ -1,4 +1,4 @@
-/* `Plan`: reads a network's layers from Python and packs them. */
+/* `Layer`: reads a layer's weights from Python and packs them; and chains layers up. */
 #define NO_IMPORT_ARRAY
 #include "python_types.h"
 
@@ -70,7 +70,7 @@ pack(Layer *layer, const InstructionSet *set, PyObject *kernel, PyObject *recurr
 
 /* Read `(kernel, recurrent_kernel, bias | None, returns_sequences, zero_output_for_mask)`. */
 static bool
-read_lstm(Layer *layer, const Plan *plan, PyObject *fields)
+read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
 {
     PyObject *kernel, *recurrent, *bias;
     int returns_sequences, zero_output_for_mask;
@@ -83,7 +83,7 @@ read_lstm(Layer *layer, const Plan *plan, PyObject *fields)
     npy_intp inputs = PyArray_DIM((PyArrayObject *)kernel, 0);
     npy_intp units = PyArray_DIM((PyArrayObject *)recurrent, 0);
     npy_intp columns = PyArray_DIM((PyArrayObject *)kernel, 1);
-    if (units < 1 || columns % NUM_GATES || columns / NUM_GATES != units ||
+    if (inputs < 1 || units < 1 || columns % NUM_GATES || columns / NUM_GATES != units ||
         !has_shape(recurrent, "recurrent_kernel", units, columns) ||
         (bias != Py_None && !has_shape(bias, "bias", columns, -1))) {
         if (!PyErr_Occurred()) {
@@ -96,14 +96,12 @@ read_lstm(Layer *layer, const Plan *plan, PyObject *fields)
     layer->output_size = (size_t)units;
     layer->returns_sequences = returns_sequences;
     layer->zero_output_for_mask = zero_output_for_mask;
-    layer->state_offset = plan->state_size;
-    layer->recurrent_index = plan->num_recurrent;
-    return pack(layer, plan->set, kernel, recurrent, bias);
+    return pack(layer, set, kernel, recurrent, bias);
 }
 
 /* Read `(kernel, bias | None, activation)`. */
 static bool
-read_dense(Layer *layer, const Plan *plan, PyObject *fields)
+read_dense(Layer *layer, const InstructionSet *set, PyObject *fields)
 {
     PyObject *kernel, *bias;
     int activation;
@@ -115,103 +113,112 @@ read_dense(Layer *layer, const Plan *plan, PyObject *fields)
     if (bias != Py_None && !has_shape(bias, "bias", columns, -1)) {
         return false;
     }
-    if (columns < 1 || activation < 0 || activation >= NUM_ACTIVATIONS) {
-        PyErr_SetString(PyExc_ValueError, "a dense layer without outputs, or of no known activation");
+    if (PyArray_SIZE((PyArrayObject *)kernel) < 1 || activation < 0 || activation >= NUM_ACTIVATIONS) {
+        PyErr_SetString(PyExc_ValueError, "a dense layer without weights, or of no known activation");
         return false;
     }
     layer->kind = LAYER_DENSE;
     layer->input_size = (size_t)PyArray_DIM((PyArrayObject *)kernel, 0);
     layer->output_size = (size_t)columns;
     layer->activation = (Activation)activation;
-    return pack(layer, plan->set, kernel, Py_None, bias);
-}
-
-/* Take the next layer into the plan: a tuple of 5 is an LSTM, one of 3 a Dense. */
-static bool
-add_layer(Plan *plan, PyObject *fields)
-{
-    Layer *layer = &plan->layers[plan->num_layers];
-    if (!PyTuple_Check(fields)) {
-        PyErr_SetString(PyExc_TypeError, "a layer must be a tuple");
-        return false;
-    }
-    bool is_lstm = PyTuple_GET_SIZE(fields) == 5;
-    if (!(is_lstm ? read_lstm(layer, plan, fields) : read_dense(layer, plan, fields))) {
-        return false;
-    }
-    plan->num_layers++; /* from here on its weights are freed with the plan */
-    if (layer->input_size < 1 ||
-        (plan->num_layers > 1 && layer->input_size != plan->output_size)) {
-        PyErr_SetString(PyExc_ValueError, "a layer does not take what the one before it gives");
-        return false;
-    }
-    if (is_lstm) {
-        size_t sums = layer->num_blocks * NUM_GATES * plan->set->lanes;
-        plan->widest_sums = sums > plan->widest_sums ? sums : plan->widest_sums;
-        plan->state_size += 2 * layer->output_size;
-        plan->num_recurrent++;
-    }
-    plan->output_size = layer->output_size;
-    plan->widest = layer->output_size > plan->widest ? layer->output_size : plan->widest;
-    plan->macs_per_step += (double)layer->num_blocks * (double)layer->block_size;
-    return true;
+    return pack(layer, set, kernel, Py_None, bias);
 }
 
 static PyObject *
-plan_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+layer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"layers", "instruction_set", NULL};
-    PyObject *layers;
+    PyObject *fields;
     const char *set_name;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!s:Plan", names, &PyTuple_Type, &layers,
+    static char *names[] = {"fields", "instruction_set", NULL};
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!s:Layer", names, &PyTuple_Type, &fields,
                                      &set_name)) {
         return NULL;
     }
     const InstructionSet *set = lstm_native_supported(set_name);
-    if (!set) {
-        return NULL;
-    }
-    size_t num_layers = (size_t)PyTuple_GET_SIZE(layers);
-    if (num_layers == 0) {
-        PyErr_SetString(PyExc_ValueError, "a plan needs a layer");
-        return NULL;
-    }
-    PlanObject *self = (PlanObject *)type->tp_alloc(type, 0);
+    LayerObject *self = set ? (LayerObject *)type->tp_alloc(type, 0) : NULL;
     if (!self) {
         return NULL;
     }
-    self->plan = calloc(1, sizeof(Plan) + num_layers * sizeof(Layer));
-    if (!self->plan) {
+    self->set = set;
+    bool is_lstm = PyTuple_GET_SIZE(fields) == 5;
+    if (!(is_lstm ? read_lstm : read_dense)(&self->layer, set, fields)) {
         Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
-    self->plan->set = set;
-    for (size_t i = 0; i < num_layers; i++) {
-        if (!add_layer(self->plan, PyTuple_GET_ITEM(layers, (Py_ssize_t)i))) {
-            Py_DECREF(self);
-            return NULL;
-        }
+        return NULL;
     }
     return (PyObject *)self;
 }
 
 static void
-plan_dealloc(PyObject *object)
+layer_dealloc(PyObject *object)
 {
-    PlanObject *self = (PlanObject *)object;
-    for (size_t i = 0; self->plan && i < self->plan->num_layers; i++) {
-        free(self->plan->layers[i].packed);
-    }
-    free(self->plan);
+    free(((LayerObject *)object)->layer.packed);
     Py_TYPE(object)->tp_free(object);
 }
 
-PyTypeObject lstm_native_plan_type = {
+PyTypeObject lstm_native_layer_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "lstm_core.kernels.native._kernel.Plan",
-    .tp_doc = "Plan(layers, instruction_set): a network's packed weights.",
-    .tp_basicsize = sizeof(PlanObject),
+    .tp_name = "lstm_core.kernels.native._kernel.Layer",
+    .tp_doc = "Layer(fields, instruction_set): a layer's packed weights.",
+    .tp_basicsize = sizeof(LayerObject),
     .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = plan_new,
-    .tp_dealloc = plan_dealloc,
+    .tp_new = layer_new,
+    .tp_dealloc = layer_dealloc,
 };
+
+static size_t
+greater(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Chain the next layer up; else raise. */
+static bool
+add_layer(Plan *plan, PyObject *object)
+{
+    if (!PyObject_TypeCheck(object, &lstm_native_layer_type)) {
+        PyErr_SetString(PyExc_TypeError, "layers must be a tuple of Layer");
+        return false;
+    }
+    const LayerObject *given = (LayerObject *)object;
+    Layer *layer = &plan->layers[plan->num_layers];
+    *layer = given->layer;
+    if (plan->num_layers++ == 0) {
+        plan->set = given->set;
+    } else if (layer->input_size != plan->output_size || given->set != plan->set) {
+        PyErr_SetString(PyExc_ValueError, "a layer does not take what the one before it gives");
+        return false;
+    }
+    if (layer->kind == LAYER_LSTM) {
+        size_t sums = layer->num_blocks * NUM_GATES * plan->set->lanes;
+        layer->state_offset = plan->state_size;
+        layer->recurrent_index = plan->num_recurrent++;
+        plan->widest_sums = greater(sums, plan->widest_sums);
+        plan->state_size += 2 * layer->output_size;
+    }
+    plan->output_size = layer->output_size;
+    plan->widest = greater(layer->output_size, plan->widest);
+    plan->macs_per_step += (double)layer->num_blocks * (double)layer->block_size;
+    return true;
+}
+
+Plan *
+lstm_native_make_plan(PyObject *layers)
+{
+    Py_ssize_t num_layers = PyTuple_GET_SIZE(layers);
+    if (num_layers == 0) {
+        PyErr_SetString(PyExc_ValueError, "a runner needs a layer");
+        return NULL;
+    }
+    Plan *plan = calloc(1, sizeof(Plan) + (size_t)num_layers * sizeof(Layer));
+    if (!plan) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < num_layers; i++) {
+        if (!add_layer(plan, PyTuple_GET_ITEM(layers, i))) {
+            free(plan);
+            return NULL;
+        }
+    }
+    return plan;
+}
