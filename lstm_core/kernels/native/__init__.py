@@ -153,3 +153,14 @@ def stateless_runner(layers: Sequence[Layer], state_size: int = 0, num_flags: in
         num_flags: How many of them are recurrent.
     """
     return runner(layers, np.zeros((1, state_size), np.float32), np.zeros((1, num_flags), np.bool_))
+
+
+def activate_in_place(name: str, x: Float32, instruction_set: str) -> None:
+    """Apply an activation as the kernel has it, so that its accuracy can be measured.
+
+    Args:
+        name: One of `ACTIVATIONS`.
+        x: `(size,)` float32, overwritten.
+        instruction_set: One of `instruction_sets()`.
+    """
+    _module.activate(ACTIVATIONS.index(name), x, instruction_set)
