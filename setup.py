@@ -1,7 +1,11 @@
-"""Builds the native kernel, where there is a compiler; everything else stands in pyproject.toml."""
+"""Builds the native kernel, where there is a compiler; everything else stands in pyproject.toml.
+
+REQUIRE_NATIVE_KERNEL=1 in the environment makes a build without the kernel fail.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +20,7 @@ class BuildNative(build_ext):
     """Adds what only the build's own Python knows, and says what it means if the build fails."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile; a failure leaves the service on its NumPy kernel, since `ext` is optional."""
+        """Compile; a failure leaves the service on its NumPy kernel where `ext` is optional."""
         try:
             import numpy as np  # noqa: PLC0415 - metadata can be read without it
 
@@ -39,8 +43,14 @@ setup(
             sources=sorted(str(path) for path in NATIVE.glob("*.c")),
             depends=sorted(str(path) for path in NATIVE.glob("*.h")),
             # Where a product and a sum become one instruction is the source's decision.
-            extra_compile_args=["-O3", "-std=gnu11", "-ffp-contract=off", "-fvisibility=hidden"],
-            optional=True,
+            extra_compile_args=[
+                "-O3",
+                "-g0",
+                "-std=gnu11",
+                "-ffp-contract=off",
+                "-fvisibility=hidden",
+            ],
+            optional=os.environ.get("REQUIRE_NATIVE_KERNEL") != "1",
         )
     ],
 )
