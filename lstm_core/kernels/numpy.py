@@ -72,7 +72,8 @@ class _Extensions:
     """The weights that only peepholes and projections have, float32.
 
     Attributes:
-        peepholes: `(3, units)`, of the input, forget and output gate; or None.
+        peepholes: `(3, units)`, of the input, forget and output gate, with their sign turned where
+            the gates' is; or None.
         projection: `(units, projection_size)`, or None.
     """
 
@@ -99,6 +100,9 @@ class NumpyLSTM:
         if bias is not None:
             rows.append(bias[None])
         packed = reorder_gates(np.concatenate(rows), "ifco", _PACKED_ORDER)
+        if spec.recurrent_activation == "sigmoid":
+            # So that the product gives the exponents of 1 / (1 + exp(-z)) as they are.
+            packed[:, : 3 * spec.units] *= _MINUS_ONE
         self.spec = spec
         self._packed = np.ascontiguousarray(packed, np.float32)
         self._extensions = _extensions(spec, weights)
@@ -226,10 +230,8 @@ class NumpyLSTM:
         self._activate_state(s.candidate, s.candidate)
 
     def _activate_gates(self, z: Float32) -> None:
+        """Activate gates in place; those of a sigmoid come with their sign turned."""
         if self.spec.recurrent_activation == "sigmoid":
-            # Not np.negative: in place on a strided vector, as one unit's gate is in a batch,
-            # NumPy 2.4.6 reads the wrong elements.
-            np.multiply(z, _MINUS_ONE, out=z)
             np.exp(z, out=z)
             np.add(z, 1, out=z)
             np.reciprocal(z, out=z)
@@ -281,7 +283,10 @@ def _extensions(spec: LSTMSpec, weights: LSTMWeights) -> _Extensions | None:
     if not spec.use_peepholes and spec.projection_size is None and spec.cell_clip is None:
         return None
     w = weights.astype(np.float32)
-    return _Extensions(peepholes=w.peepholes, projection=w.projection)
+    peepholes = w.peepholes
+    if peepholes is not None and spec.recurrent_activation == "sigmoid":
+        peepholes = peepholes * _MINUS_ONE
+    return _Extensions(peepholes=peepholes, projection=w.projection)
 
 
 def _clip(x: Float32, limit: float | None) -> None:

@@ -69,8 +69,8 @@ class NumpyStack:
             inputs = inputs[order]
             mask = None if mask is None else mask[order]
             sources = sources[order]
-        rows = self._rows[sources]
-        has_output = self._has_output[sources]
+        rows = self._rows.take(sources, axis=0)
+        has_output = self._has_output.take(sources, axis=0)
         # Saturated gates overflow by design; what went wrong is told by the finiteness of the row.
         with np.errstate(all="ignore"):
             outputs = self._stream(inputs, rows, has_output, active, mask)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lstm_core import equations
 from lstm_core.kernels import native
-from lstm_core.network import Network, Recurrent
+from lstm_core.network import Layer, Network, Recurrent
 from lstm_core.pointwise import Dense
 from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import LSTMSpec
@@ -35,7 +35,7 @@ def network(*, sizes, use_bias, head, zero_output_for_mask, seed):
     def draw(*shape):
         return random.uniform(-1, 1, shape).astype(np.float32) / np.float32(np.sqrt(shape[0]))
 
-    layers = []
+    layers: list[Layer] = []
     for index, (inputs, units) in enumerate(itertools.pairwise(sizes)):
         spec = LSTMSpec(input_size=inputs, units=units, use_bias=use_bias)
         weights = LSTMWeights(

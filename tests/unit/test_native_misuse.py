@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_inputs_of_any_strides_and_slots_of_any_integers_are_taken():
         moved.reshape(wide.shape)[:3, :, :3],
         wide[:3, :, :3].astype(">f4"),
     ]
-    integers = [
+    integers: list[Any] = [
         [1, 2, 3],
         (1, 2, 3),
         np.array([1, 2, 3], np.int16),
@@ -126,13 +127,16 @@ def test_inputs_of_any_strides_and_slots_of_any_integers_are_taken():
 def test_a_list_that_shrinks_while_it_is_read_is_no_memory_error():
     """Items run Python code of their own: what is left of the list is read, no more."""
     run = CpuRuntime(NET, 8, instruction_sets=[SET])
-    slots = [0, 0]
+    slots: list[Any] = [0, 0]
     slots[0] = Emptying(slots)
     run.advance(slots, [2, 3], X, None)
 
 
 BAD_LAYERS = {
-    "an unknown instruction set": (ValueError, lambda: native.lstm_layer(*spec_of(3), "sse9")),
+    "an unknown instruction set": (
+        ValueError,
+        lambda: native.lstm_layer(spec_of(3)[0], spec_of(3)[1], "sse9"),
+    ),
     "weights of another spec": (
         WeightsError,
         lambda: native.lstm_layer(spec_of(4)[0], spec_of(3)[1], SET),
