@@ -124,9 +124,9 @@ def dispatch_runtime(
     Args:
         spec: Of one of its layers.
         instruction_set: The fastest one that the native kernel can run on here; None: none.
-        obstacles: What else stands in the way of the native kernel.
+        obstacles: What stands in the way of the native kernel, beside what the spec asks for.
     """
-    obstacles = [*native_obstacles(spec), *obstacles]
+    obstacles = list(dict.fromkeys([*native_obstacles(spec), *obstacles]))
     if instruction_set is not None and not obstacles:
         return Dispatch(
             kernel="native",

@@ -92,9 +92,9 @@ def lstms(layers: Sequence[Layer]) -> list[Recurrent]:
     return found
 
 
-def spec_of(layer: Recurrent | Bidirectional) -> LSTMSpec:
-    """Return the configuration of a layer, of a bidirectional one that of both its directions."""
-    return layer.forward.spec if isinstance(layer, Bidirectional) else layer.spec
+def specs_of(layer: Recurrent | Bidirectional) -> list[LSTMSpec]:
+    """Return the configuration of a layer, of a bidirectional one those of both directions."""
+    return [lstm.spec for lstm in lstms([layer])]
 
 
 def mask_behind(layer: Layer, x: Float32, mask: Bool | None, given: Bool | None) -> Bool | None:

@@ -17,7 +17,7 @@ from lstm_core.errors import NotStreamableError
 from lstm_core.kernels import native
 from lstm_core.kernels.numpy import limit_blas_threads
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
-from lstm_core.runtime.chain import spec_of
+from lstm_core.runtime.chain import specs_of
 from lstm_core.runtime.native_stack import NativeStack, stack_obstacles
 from lstm_core.runtime.numpy_stack import NumpyStack
 
@@ -158,18 +158,23 @@ class CpuRuntime:
 def _dispatch(network: Network, instruction_sets: Sequence[str]) -> dict[Layer, Dispatch]:
     """Choose one kernel for all of a network's recurrent layers, with the reason for each."""
     recurrent = [layer for layer in network.layers if isinstance(layer, Recurrent | Bidirectional)]
-    if not instruction_sets:
-        missing = [] if native.OBSTACLE is None else [native.OBSTACLE]
-        return {layer: dispatch_runtime(spec_of(layer), obstacles=missing) for layer in recurrent}
-    shared = stack_obstacles(network)
-    shared += [
-        f"the stack runs on one kernel, and {layer.name} is not native's"
-        for layer in recurrent
-        if native_obstacles(spec_of(layer))
-    ]
-    return {
-        layer: dispatch_runtime(
-            spec_of(layer), instruction_set=instruction_sets[0], obstacles=shared
-        )
+    own = {
+        layer: [obstacle for spec in specs_of(layer) for obstacle in native_obstacles(spec)]
         for layer in recurrent
     }
+    shared = stack_obstacles(network)
+    if not instruction_sets:
+        shared += [] if native.OBSTACLE is None else [native.OBSTACLE]
+    dispatches: dict[Layer, Dispatch] = {}
+    for layer in recurrent:
+        others = [
+            f"{other.name} of the same network cannot run on it"
+            for other in recurrent
+            if other is not layer and own[other]
+        ]
+        dispatches[layer] = dispatch_runtime(
+            specs_of(layer)[0],
+            instruction_set=instruction_sets[0] if instruction_sets else None,
+            obstacles=[*own[layer], *shared, *others],
+        )
+    return dispatches

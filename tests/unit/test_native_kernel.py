@@ -1,16 +1,20 @@
 """The native kernel: its law of bits, and `equations` in float64, on every instruction set here."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lstm_core.errors import SpecError
 from lstm_core.kernels import native
 from lstm_core.network import Bidirectional, Network, Recurrent
 from lstm_core.pointwise import Activation, Affine, Dense, Embedding, Masking
 from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from lstm_core.spec import LSTMSpec
+from lstm_core.weights import initialize
 from tests.unit.native_networks import INSTRUCTION_SETS, SHAPES, network, reference, runtime
 
 EXAMPLES = int(os.environ.get("LSTM_NATIVE_EXAMPLES", "100"))
@@ -229,3 +233,41 @@ def test_masking_between_recurrent_layers_runs_on_numpy():
 
     assert ["numpy", "numpy"] == [dispatch.kernel for dispatch in dispatches.values()]
     assert "Masking m stands between recurrent layers" in dispatches[first].reason
+
+
+def test_a_direction_that_is_not_natives_takes_the_whole_network_to_numpy():
+    """Both directions are looked at, and the layer behind them says whose fault it is."""
+    forward = plain((32, 48), head=None).layers[0]
+    spec = replace(forward.spec, activation="relu")
+    backward = Recurrent(name="b", spec=spec, weights=forward.weights, go_backwards=True)
+    both = Bidirectional(name="both", forward=forward, backward=backward)
+    behind = plain((96, 8), head=None).layers[0]
+    inputs = np.random.default_rng(0).uniform(-1, 1, (3, 7, 32)).astype(np.float32)
+
+    run = CpuRuntime(Network("n", 32, (both, behind)), 0)
+
+    reasons = [dispatch.reason for dispatch in run.dispatches.values()]
+    assert reasons[0].endswith("not native: activation is relu, not tanh")
+    assert reasons[1].endswith("not native: both of the same network cannot run on it")
+    ahead, _ = reference(Network("n", 32, (forward,)), inputs)
+    back, _ = reference(Network("n", 32, (replace(backward, go_backwards=False),)), inputs[:, ::-1])
+    x = np.concatenate([ahead, back[:, ::-1]], axis=-1)
+    expected, _ = reference(Network("n", 96, (behind,)), x)
+    np.testing.assert_allclose(run.predict(inputs), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"use_peepholes": True},
+        {"projection_size": 2},
+        {"cell_clip": 1.0},
+    ],
+)
+def test_the_kernel_refuses_what_it_does_not_know(options):
+    """Whoever chooses kernels may be wrong; no wrong number comes of it."""
+    spec = LSTMSpec(input_size=3, units=4, **options)
+    with pytest.raises(SpecError, match="native kernel"):
+        native.lstm_layer(spec, initialize(spec, 0), INSTRUCTION_SETS[0])

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lstm_core.errors import SpecError
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
@@ -103,8 +104,18 @@ def lstm_layer(
         zero_output_for_mask: Whether a masked step gives zeros instead of the last output.
 
     Raises:
+        SpecError: The spec asks for something that the kernel does not know.
         WeightsError: The weights do not fit the spec.
     """
+    known = LSTMSpec(
+        input_size=spec.input_size,
+        units=spec.units,
+        use_bias=spec.use_bias,
+        projection_clip=spec.projection_clip,  # of a projection that there is not
+        forget_bias=spec.forget_bias,
+    )
+    if spec != known:
+        raise SpecError("spec", f"the native kernel does not know all of {spec}")
     weights.check(spec)
     w = weights.with_forget_bias(spec.forget_bias).astype(np.float32)
     fields = (w.kernel, w.recurrent_kernel, w.bias, returns_sequences, zero_output_for_mask)

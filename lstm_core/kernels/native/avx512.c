@@ -10,6 +10,7 @@
 static bool
 is_supported(void)
 {
+    __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma");
 }
 
