@@ -13,12 +13,17 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 
-# The project's own wheel.
-FROM base AS wheel
+# The project's own wheel, with the native kernel in it: this image is the same Python on the same
+# Debian with a C compiler, which the images that run do not have.
+FROM python:3.13.13-trixie AS wheel
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    REQUIRE_NATIVE_KERNEL=1
 WORKDIR /src
 COPY constraints.txt ./
-RUN pip install --constraint constraints.txt setuptools
-COPY pyproject.toml README.md ./
+RUN pip install --constraint constraints.txt numpy setuptools
+COPY pyproject.toml README.md setup.py ./
 COPY lstm_core lstm_core
 COPY service service
 RUN pip wheel --no-build-isolation --no-deps --wheel-dir /dist .

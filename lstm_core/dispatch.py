@@ -24,7 +24,7 @@ class Dispatch:
     """A decision.
 
     Attributes:
-        kernel: A module of `lstm_core.kernels`: `numpy`, `tensorflow` or `cudnn`.
+        kernel: A module of `lstm_core.kernels`: `native`, `numpy`, `tensorflow` or `cudnn`.
         device: Where it runs, `cpu` or `gpu`.
         reason: Why this one, and what stood in the way of a faster one.
         fallback: The kernel of calls whose data this one does not take, which is decided at run
@@ -116,13 +116,48 @@ class CudnnUnavailableError(LSTMCoreError, ValueError):
         return error
 
 
-def dispatch_runtime(spec: LSTMSpec) -> Dispatch:
-    """Choose the kernel of a network that is served without TensorFlow."""
+def dispatch_runtime(
+    spec: LSTMSpec, *, instruction_set: str | None = None, obstacles: Sequence[str] = ()
+) -> Dispatch:
+    """Choose the kernel of a network that is served without TensorFlow.
+
+    Args:
+        spec: Of one of its layers.
+        instruction_set: The fastest one that the native kernel can run on here; None: none.
+        obstacles: What stands in the way of the native kernel, beside what the spec asks for.
+    """
+    obstacles = list(dict.fromkeys([*native_obstacles(spec), *obstacles]))
+    if instruction_set is not None and not obstacles:
+        return Dispatch(
+            kernel="native",
+            device="cpu",
+            reason=f"{spec.units} units run in C on {instruction_set}, each row to the same bits "
+            "whatever else shares its batch",
+        )
     return Dispatch(
         kernel="numpy",
         device="cpu",
-        reason=f"{spec.units} units run on BLAS products in NumPy, the only CPU kernel so far",
+        reason="NumPy takes every case; not native: "
+        + (", ".join(obstacles) or "it was not asked for"),
     )
+
+
+def native_obstacles(spec: LSTMSpec) -> list[str]:
+    """Name each thing that a configuration asks for and the native kernel does not know."""
+    return [
+        obstacle
+        for is_broken, obstacle in (
+            (spec.activation != "tanh", f"activation is {spec.activation}, not tanh"),
+            (
+                spec.recurrent_activation != "sigmoid",
+                f"recurrent_activation is {spec.recurrent_activation}, not sigmoid",
+            ),
+            (spec.use_peepholes, "use_peepholes is on"),
+            (spec.projection_size is not None, f"projection_size is {spec.projection_size}"),
+            (spec.cell_clip is not None, f"cell_clip is {spec.cell_clip}"),
+        )
+        if is_broken
+    ]
 
 
 def checked_use_cudnn(use_cudnn: object) -> UseCudnn:

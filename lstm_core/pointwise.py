@@ -43,7 +43,7 @@ class Dense:
 
     def __call__(self, x: Float32) -> Float32:
         """Apply the layer to `(..., features)`."""
-        y = x.reshape(-1, x.shape[-1]) @ self.kernel
+        y = np.dot(x.reshape(-1, x.shape[-1]), self.kernel)
         if self.bias is not None:
             y += self.bias
         if self.activation != "linear":

@@ -5,7 +5,7 @@ Knows shapes and gate orders. Knows no file format and no framework.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,15 @@ class LSTMWeights:
             peepholes=cast(self.peepholes),
             projection=cast(self.projection),
         )
+
+    def with_forget_bias(self, forget_bias: float) -> LSTMWeights:
+        """Return the same weights with a number added to the forget gate's bias."""
+        if forget_bias == 0:
+            return self
+        columns = self.kernel.shape[1]
+        bias = np.zeros(columns, self.kernel.dtype) if self.bias is None else self.bias.copy()
+        bias[columns // 4 : columns // 2] += forget_bias
+        return replace(self, bias=bias)
 
 
 def initialize(spec: LSTMSpec, seed: int) -> LSTMWeights:

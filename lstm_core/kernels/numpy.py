@@ -72,7 +72,8 @@ class _Extensions:
     """The weights that only peepholes and projections have, float32.
 
     Attributes:
-        peepholes: `(3, units)`, of the input, forget and output gate; or None.
+        peepholes: `(3, units)`, of the input, forget and output gate, with their sign turned where
+            the gates' is; or None.
         projection: `(units, projection_size)`, or None.
     """
 
@@ -95,10 +96,13 @@ class NumpyLSTM:
         """
         weights.check(spec)
         rows = [weights.kernel, weights.recurrent_kernel]
-        bias = _bias_with_forget_bias(spec, weights)
+        bias = weights.with_forget_bias(spec.forget_bias).bias
         if bias is not None:
             rows.append(bias[None])
         packed = reorder_gates(np.concatenate(rows), "ifco", _PACKED_ORDER)
+        if spec.recurrent_activation == "sigmoid":
+            # So that the product gives the exponents of 1 / (1 + exp(-z)) as they are.
+            packed[:, : 3 * spec.units] *= _MINUS_ONE
         self.spec = spec
         self._packed = np.ascontiguousarray(packed, np.float32)
         self._extensions = _extensions(spec, weights)
@@ -226,10 +230,8 @@ class NumpyLSTM:
         self._activate_state(s.candidate, s.candidate)
 
     def _activate_gates(self, z: Float32) -> None:
+        """Activate gates in place; those of a sigmoid come with their sign turned."""
         if self.spec.recurrent_activation == "sigmoid":
-            # Not np.negative: in place on a strided vector, as one unit's gate is in a batch,
-            # NumPy 2.4.6 reads the wrong elements.
-            np.multiply(z, _MINUS_ONE, out=z)
             np.exp(z, out=z)
             np.add(z, 1, out=z)
             np.reciprocal(z, out=z)
@@ -276,21 +278,15 @@ class NumpyLSTM:
         return views
 
 
-def _bias_with_forget_bias(spec: LSTMSpec, weights: LSTMWeights) -> Float32 | None:
-    """Return the bias `(4 * units,)` in `spec.GATE_ORDER` with the forget bias in it, or None."""
-    if spec.forget_bias == 0:
-        return weights.bias
-    bias = np.zeros(4 * spec.units, np.float32) if weights.bias is None else weights.bias.copy()
-    bias[spec.units : 2 * spec.units] += spec.forget_bias
-    return bias
-
-
 def _extensions(spec: LSTMSpec, weights: LSTMWeights) -> _Extensions | None:
     """Return what a plain LSTM has not, or None where the spec is a plain one's."""
     if not spec.use_peepholes and spec.projection_size is None and spec.cell_clip is None:
         return None
     w = weights.astype(np.float32)
-    return _Extensions(peepholes=w.peepholes, projection=w.projection)
+    peepholes = w.peepholes
+    if peepholes is not None and spec.recurrent_activation == "sigmoid":
+        peepholes = peepholes * _MINUS_ONE
+    return _Extensions(peepholes=peepholes, projection=w.projection)
 
 
 def _clip(x: Float32, limit: float | None) -> None:

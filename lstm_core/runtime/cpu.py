@@ -6,19 +6,21 @@ and when a slot is free, is the caller's business, but for the free list itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lstm_core.dispatch import Dispatch, dispatch_runtime
+from lstm_core.dispatch import Dispatch, dispatch_runtime, native_obstacles
 from lstm_core.errors import NotStreamableError
-from lstm_core.kernels.numpy import NumpyLSTM, limit_blas_threads
+from lstm_core.kernels import native
+from lstm_core.kernels.numpy import limit_blas_threads
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
-from lstm_core.pointwise import Embedding, Masking
+from lstm_core.runtime.chain import specs_of
 from lstm_core.runtime.forecast import Indices, first_of, run_on
-from lstm_core.spec import LSTMSpec
+from lstm_core.runtime.native_stack import NativeStack, stack_obstacles
+from lstm_core.runtime.numpy_stack import NumpyStack
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -27,8 +29,7 @@ ZERO_SLOT = 0
 """The slot whose row is zeros, where every new session starts from. Nobody writes to it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Advanced:
+class Advanced(NamedTuple):
     """What one `advance` gave, row by row.
 
     Attributes:
@@ -47,7 +48,7 @@ class Advanced:
 
 
 class CpuRuntime:
-    """A network with an arena. One thread at a time, but for `predict` and `forecast`.
+    """A network with an arena. One thread at a time, but for `predict`, which is on its own.
 
     A flag for each recurrent layer stands beside every row: whether the layer has had a live step
     since its state was set. A masked step repeats the last output only then, else it gives zeros.
@@ -58,30 +59,35 @@ class CpuRuntime:
             one, the kernel of both its directions.
     """
 
-    def __init__(self, network: Network, capacity: int) -> None:
+    def __init__(
+        self, network: Network, capacity: int, *, instruction_sets: Sequence[str] | None = None
+    ) -> None:
         """Pack the weights and reserve the arena.
 
         Args:
             network: The network.
             capacity: Slots, the zero slot not counted. Memory is touched as slots are first used.
+            instruction_sets: Those that the native kernel may run on, the best first; None means
+                all that this machine has, and none of them NumPy.
         """
         limit_blas_threads(1)
+        if instruction_sets is None:
+            instruction_sets = native.instruction_sets()
         self.network = network
-        self._kernels = {layer: NumpyLSTM(layer.spec, layer.weights) for layer in _lstms(network)}
-        self._predict_kernels = {
-            layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()
-        }
-        self._forecast_kernels = {
-            layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()
-        }
-        self.dispatches: dict[Layer, Dispatch] = {
-            layer: dispatch_runtime(_spec(layer))
-            for layer in network.layers
-            if isinstance(layer, Recurrent | Bidirectional)
-        }
+        self.dispatches = _dispatch(network, instruction_sets)
         self._rows: Float32 = np.zeros((capacity + 1, network.state_size), np.float32)
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
+        is_native = all(dispatch.kernel == "native" for dispatch in self.dispatches.values())
+        self._stack: NativeStack | NumpyStack = (
+            NativeStack(network, self._rows, self._has_output, instruction_sets[0])
+            if is_native
+            else NumpyStack(network, self._rows, self._has_output)
+        )
         self._free = list(range(capacity, ZERO_SLOT, -1))
+        # Where the state of a forecast is before and after a step.
+        self._forecast_rows = np.zeros((2, network.state_size), np.float32)
+        self._forecast_flags = np.zeros((2, len(network.recurrent)), np.bool_)
+        self._forecast_stack = self._stack.over(self._forecast_rows, self._forecast_flags)
 
     @property
     def num_free(self) -> int:
@@ -115,7 +121,7 @@ class CpuRuntime:
         from_slots: Sequence[int],
         to_slots: Sequence[int],
         inputs: Float32,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | None,
         mask: Bool | None = None,
     ) -> Advanced:
         """Take each row's next time steps, from one slot to another.
@@ -124,9 +130,10 @@ class CpuRuntime:
 
         Args:
             from_slots: `(batch,)`, where each state is.
-            to_slots: `(batch,)`, all different and none in `from_slots`: where it shall be.
+            to_slots: `(batch,)`, all different and none in `from_slots`: where it shall be. Not the
+                zero slot.
             inputs: `(batch, time, input_size)` float32.
-            lengths: `(batch,)`, each row's number of steps, 1 to `time`.
+            lengths: `(batch,)`, each row's number of steps, 1 to `time`; None means `time` for all.
             mask: `(batch, time)` bool, true where a step is live; None means everywhere.
 
         Raises:
@@ -134,76 +141,7 @@ class CpuRuntime:
         """
         if self.network.streaming_obstacles:
             raise NotStreamableError(self.network.streaming_obstacles)
-        time = inputs.shape[1]
-        if min(lengths) == time:
-            order = None
-            active = [len(lengths)] * time
-        else:
-            order = np.argsort(lengths, kind="stable")[::-1]
-            active = (np.asarray(lengths)[:, None] > np.arange(time)).sum(axis=0).tolist()
-            inputs = inputs[order]
-            mask = None if mask is None else mask[order]
-        sources = np.asarray(from_slots) if order is None else np.asarray(from_slots)[order]
-        rows = self._rows[sources]
-        has_output = self._has_output[sources]
-        # Saturated gates overflow by design; what went wrong is told by the finiteness of the row.
-        with np.errstate(all="ignore"):
-            outputs = self._stream(self._kernels, inputs, rows, has_output, active, mask)
-        if order is not None:
-            for t in range(min(lengths), time):
-                outputs[active[t] :, t] = 0
-            back = np.argsort(order)
-            outputs, rows, has_output = outputs[back], rows[back], has_output[back]
-        self._rows[to_slots] = rows
-        self._has_output[to_slots] = has_output
-        return Advanced(
-            outputs=outputs,
-            rows=rows,
-            has_output=has_output,
-            is_state_finite=_finite_rows(rows),
-            is_output_finite=_finite_rows(outputs.reshape(len(rows), -1)),
-        )
-
-    def _stream(
-        self,
-        kernels: Mapping[Recurrent, NumpyLSTM],
-        x: Float32,
-        rows: Float32,
-        has_output: Bool,
-        active: list[int],
-        mask: Bool | None,
-    ) -> Float32:
-        """Run the stack, every layer over all the time steps; `rows` and `has_output` in place."""
-        given = mask
-        offset = 0
-        index = 0
-        for layer in self.network.layers:
-            if isinstance(layer, Recurrent):
-                begin_c = offset + layer.spec.output_size
-                end = begin_c + layer.spec.units
-                y = np.zeros((*x.shape[:2], layer.spec.output_size), np.float32)
-                kernels[layer].run(
-                    x,
-                    y,
-                    h=rows[:, offset:begin_c],
-                    c=rows[:, begin_c:end],
-                    active=active,
-                    mask=mask,
-                    has_output=has_output[:, index],
-                )
-                if layer.zero_output_for_mask and mask is not None:
-                    y *= mask[..., None]
-                offset = end
-                index += 1
-                x = y
-                # The layers behind the last time axis answer every step as if it were the last.
-                mask = mask if layer.return_sequences else None
-            else:
-                assert not isinstance(layer, Bidirectional)
-                if isinstance(layer, Masking | Embedding):
-                    mask = _source_mask(layer, x, mask, given)
-                x = layer(x)
-        return x
+        return Advanced._make(self._stack.advance(from_slots, to_slots, inputs, lengths, mask))
 
     def forecast(
         self,
@@ -234,11 +172,13 @@ class CpuRuntime:
             NotStreamableError: A layer needs the whole sequence at once.
             ValueError: There is nothing to begin with.
         """
+        rows, flags = self._forecast_rows, self._forecast_flags
 
         def step(x: Float32) -> Float32:
-            kernels, state, flags = self._forecast_kernels, row[None], has_output[None]
-            with np.errstate(all="ignore"):
-                return self._stream(kernels, x[None, None], state, flags, [1], None)[0, 0]
+            rows[0], flags[0] = row, has_output
+            outputs: Float32 = self._forecast_stack.advance([0], [1], x[None, None], None, None)[0]
+            row[:], has_output[:] = rows[1], flags[1]
+            return outputs[0, 0]
 
         if first_input is None:
             first_input = first_of(self.network, row, has_output, feedback)
@@ -247,7 +187,7 @@ class CpuRuntime:
     def predict(self, inputs: Float32, mask: Bool | None = None) -> Float32:
         """Run whole sequences from zero states, as the file's own framework would.
 
-        May run on a thread of its own, beside the others, but not beside another `predict`.
+        May run on a thread of its own, beside `advance`, but not beside another `predict`.
 
         Args:
             inputs: `(batch, time, input_size)` float32.
@@ -258,88 +198,29 @@ class CpuRuntime:
             returns no sequences.
         """
         with np.errstate(all="ignore"):
-            return self._whole(inputs, mask)
+            return self._stack.predict(inputs, mask)
 
-    def _whole(self, x: Float32, mask: Bool | None) -> Float32:
-        given = mask
-        for layer in self.network.layers:
-            if isinstance(layer, Recurrent | Bidirectional):
-                x = self._predict_recurrent(layer, x, mask)
-                mask = mask if layer.return_sequences else None
-            else:
-                if isinstance(layer, Masking | Embedding):
-                    mask = _source_mask(layer, x, mask, given)
-                x = layer(x)
-        return x
 
-    def _predict_recurrent(
-        self, layer: Recurrent | Bidirectional, x: Float32, mask: Bool | None
-    ) -> Float32:
-        if isinstance(layer, Recurrent):
-            return self._run_from_zeros(layer, x, mask)
-        forward = self._run_from_zeros(layer.forward, x, mask)
-        backward = self._run_from_zeros(layer.backward, x, mask)
-        if layer.return_sequences:
-            backward = backward[:, ::-1]
-        match layer.merge_mode:
-            case "concat":
-                return np.concatenate([forward, backward], axis=-1)
-            case "sum":
-                return forward + backward
-            case "mul":
-                return forward * backward
-            case _:
-                return (forward + backward) * np.float32(0.5)
-
-    def _run_from_zeros(self, layer: Recurrent, x: Float32, mask: Bool | None) -> Float32:
-        batch, time, _ = x.shape
-        if layer.go_backwards:
-            x = x[:, ::-1]
-            mask = None if mask is None else mask[:, ::-1]
-        outputs = np.zeros((batch, time, layer.spec.output_size), np.float32)
-        self._predict_kernels[layer].run(
-            x,
-            outputs,
-            h=np.zeros((batch, layer.spec.output_size), np.float32),
-            c=np.zeros((batch, layer.spec.units), np.float32),
-            active=[batch] * time,
-            mask=mask,
-            has_output=np.zeros(batch, np.bool_),
+def _dispatch(network: Network, instruction_sets: Sequence[str]) -> dict[Layer, Dispatch]:
+    """Choose one kernel for all of a network's recurrent layers, with the reason for each."""
+    recurrent = [layer for layer in network.layers if isinstance(layer, Recurrent | Bidirectional)]
+    own = {
+        layer: [obstacle for spec in specs_of(layer) for obstacle in native_obstacles(spec)]
+        for layer in recurrent
+    }
+    shared = stack_obstacles(network)
+    if not instruction_sets:
+        shared += [] if native.OBSTACLE is None else [native.OBSTACLE]
+    dispatches: dict[Layer, Dispatch] = {}
+    for layer in recurrent:
+        others = [
+            f"{other.name} of the same network cannot run on it"
+            for other in recurrent
+            if other is not layer and own[other]
+        ]
+        dispatches[layer] = dispatch_runtime(
+            specs_of(layer)[0],
+            instruction_set=instruction_sets[0] if instruction_sets else None,
+            obstacles=[*own[layer], *shared, *others],
         )
-        if layer.zero_output_for_mask and mask is not None:
-            outputs *= mask[..., None]
-        return outputs if layer.return_sequences else outputs[:, -1]
-
-
-def _spec(layer: Recurrent | Bidirectional) -> LSTMSpec:
-    return layer.forward.spec if isinstance(layer, Bidirectional) else layer.spec
-
-
-def _lstms(network: Network) -> list[Recurrent]:
-    """Return every LSTM of a network, those inside `Bidirectional` too."""
-    found: list[Recurrent] = []
-    for layer in network.layers:
-        if isinstance(layer, Bidirectional):
-            found += [layer.forward, layer.backward]
-        elif isinstance(layer, Recurrent):
-            found.append(layer)
-    return found
-
-
-def _source_mask(
-    layer: Masking | Embedding, x: Float32, mask: Bool | None, given: Bool | None
-) -> Bool | None:
-    """Return the mask behind a layer that makes one.
-
-    As in Keras it replaces the mask of such a layer before it, but not the one `given` by the
-    caller, which Keras's models have no place for: a step is live if both say so.
-    """
-    if isinstance(layer, Embedding) and not layer.mask_zero:
-        return mask
-    live = layer.live(x)
-    return live if given is None else live & given
-
-
-def _finite_rows(rows: Float32) -> Bool:
-    """Return `(batch,)`, whether all of each row is finite."""
-    return np.asarray(np.isfinite(rows).all(axis=1))
+    return dispatches

@@ -20,7 +20,7 @@ def test_models_tells_what_the_bundled_files_hold(capsys):
     assert "vowels (" in told
     assert "a step takes 12 numbers and gives 9 numbers" in told
     assert re.search(r"state: \w+\.h\[\d+\], \w+\.c\[\d+\]", told)
-    assert re.search(r"kernel numpy on cpu: \d+ units run on", told)
+    assert re.search(r"kernel native on cpu: \d+ units run in C on", told)
 
 
 def test_models_tells_of_a_file_by_its_path(capsys):

@@ -1,6 +1,7 @@
-"""The NumPy kernel and the arena, against `equations` in float64 and against their own laws."""
+"""Both CPU kernels and the arena, against `equations` in float64 and against their own laws."""
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ EXTENSIONS = st.fixed_dictionaries(
     },
 )
 """What only `rnn_cell.LSTMCell` has. A projection clip without a projection does nothing."""
+
+
+each_kernel = pytest.mark.parametrize("kernel", [None, ()], ids=["native", "numpy"])
+
+
+def runtime_on(kernel):
+    """Return what makes a runtime, native where it can be, or on NumPy."""
+    return partial(CpuRuntime, instruction_sets=kernel)
 
 
 def lstm(name="lstm", *, seed=0, input_size=3, units=4, **options):
@@ -78,6 +87,7 @@ def expected(network, inputs, mask=None):
     return x
 
 
+@each_kernel
 @settings(deadline=None, max_examples=60)
 @given(
     activation=st.sampled_from(BOUNDED),
@@ -92,6 +102,7 @@ def expected(network, inputs, mask=None):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_predict_equals_the_equations(
+    kernel,
     activation,
     recurrent_activation,
     use_bias,
@@ -118,24 +129,25 @@ def test_predict_equals_the_equations(
     mask = random.random((batch, time)) > 0.4 if has_mask else None
     network = Network("n", 3, (layer,))
 
-    outputs = CpuRuntime(network, 0).predict(inputs, mask)
+    outputs = runtime_on(kernel)(network, 0).predict(inputs, mask)
 
     np.testing.assert_allclose(outputs, expected(network, inputs, mask), **TOLERANCE)
 
 
+@each_kernel
 @settings(deadline=None, max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6),
     has_mask=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_ragged_rows_equal_each_row_alone(lengths, has_mask, seed):
+def test_ragged_rows_equal_each_row_alone(kernel, lengths, has_mask, seed):
     """A batch of rows of any lengths gives each what it gets alone, in outputs and states."""
     network = stacked()
     random = np.random.default_rng(seed)
     inputs = random.uniform(-1, 1, (len(lengths), max(lengths), 3)).astype(np.float32)
     mask = random.random(inputs.shape[:2]) > 0.4 if has_mask else None
-    runtime = CpuRuntime(network, 20)
+    runtime = runtime_on(kernel)(network, 20)
     slots = [runtime.allocate() for _ in lengths]
 
     together = runtime.advance([ZERO_SLOT] * len(lengths), slots, inputs, lengths, mask)
@@ -152,6 +164,7 @@ def test_ragged_rows_equal_each_row_alone(lengths, has_mask, seed):
         np.testing.assert_array_equal(runtime.read(slots[row])[0], together.rows[row])
 
 
+@each_kernel
 @settings(deadline=None, max_examples=60)
 @given(
     cuts=st.lists(st.integers(1, 5), min_size=1, max_size=6),
@@ -159,14 +172,16 @@ def test_ragged_rows_equal_each_row_alone(lengths, has_mask, seed):
     zero_output_for_mask=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_sequence_is_the_same_however_it_is_cut(cuts, has_mask, zero_output_for_mask, seed):
+def test_a_sequence_is_the_same_however_it_is_cut(
+    kernel, cuts, has_mask, zero_output_for_mask, seed
+):
     """Chunks with the state carried equal the whole, masked steps at their edges included."""
     network = Network("n", 3, (lstm(zero_output_for_mask=zero_output_for_mask),))
     random = np.random.default_rng(seed)
     time = sum(cuts)
     inputs = random.uniform(-1, 1, (1, time, 3)).astype(np.float32)
     mask = random.random((1, time)) > 0.6 if has_mask else None
-    runtime = CpuRuntime(network, 2)
+    runtime = runtime_on(kernel)(network, 2)
     pieces, begin, slots = [], 0, (1, 2)
     source = ZERO_SLOT
 
@@ -182,9 +197,10 @@ def test_a_sequence_is_the_same_however_it_is_cut(cuts, has_mask, zero_output_fo
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, **TOLERANCE)
 
 
+@each_kernel
 @settings(deadline=None)
 @given(extensions=EXTENSIONS, has_mask=st.booleans(), seed=st.integers(0, 2**32 - 1))
-def test_sessions_of_a_projected_lstm_equal_the_equations(extensions, has_mask, seed):
+def test_sessions_of_a_projected_lstm_equal_the_equations(kernel, extensions, has_mask, seed):
     """State rows of h and c of different lengths are carried from step to step, two layers deep."""
     first = lstm(units=4, seed=seed, **extensions)
     second = lstm("second", input_size=first.spec.output_size, units=3, seed=seed + 1, **extensions)
@@ -192,7 +208,7 @@ def test_sessions_of_a_projected_lstm_equal_the_equations(extensions, has_mask, 
     random = np.random.default_rng(seed)
     inputs = random.uniform(-1, 1, (2, 4, 3)).astype(np.float32)
     mask = random.random((2, 4)) > 0.4 if has_mask else None
-    runtime = CpuRuntime(network, 4)
+    runtime = runtime_on(kernel)(network, 4)
 
     masks = (None, None) if mask is None else (mask[:, :1], mask[:, 1:])
     begun = runtime.advance([ZERO_SLOT] * 2, [1, 2], inputs[:, :1], [1, 1], masks[0])
@@ -208,9 +224,10 @@ def test_sessions_of_a_projected_lstm_equal_the_equations(extensions, has_mask, 
     np.testing.assert_allclose(inner.c, c, **TOLERANCE)
 
 
-def test_masked_first_steps_of_a_set_state_give_zeros():
+@each_kernel
+def test_masked_first_steps_of_a_set_state_give_zeros(kernel):
     """A state that was set has given no output yet, so a masked step has nothing to repeat."""
-    runtime = CpuRuntime(Network("n", 3, (lstm(),)), 3)
+    runtime = runtime_on(kernel)(Network("n", 3, (lstm(),)), 3)
     row = np.full(8, 0.5, np.float32)
     runtime.write(1, row, [False])
     runtime.write(2, row, [True])
@@ -225,9 +242,10 @@ def test_masked_first_steps_of_a_set_state_give_zeros():
     np.testing.assert_array_equal(without.rows[0], row)
 
 
-def test_advance_leaves_the_slots_that_it_read():
+@each_kernel
+def test_advance_leaves_the_slots_that_it_read(kernel):
     """The state before a step stays until the caller gives it up."""
-    runtime = CpuRuntime(stacked(), 2)
+    runtime = runtime_on(kernel)(stacked(), 2)
     row = np.random.default_rng(0).uniform(-1, 1, 18).astype(np.float32)
     runtime.write(1, row, [True, True])
 
@@ -237,10 +255,11 @@ def test_advance_leaves_the_slots_that_it_read():
     np.testing.assert_array_equal(runtime.read(ZERO_SLOT)[0], np.zeros(18))
 
 
+@each_kernel
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_rows_that_are_not_finite_are_told_apart(bad):
+def test_rows_that_are_not_finite_are_told_apart(kernel, bad):
     """A row whose state goes wrong is reported, and no other."""
-    runtime = CpuRuntime(stacked(), 4)
+    runtime = runtime_on(kernel)(stacked(), 4)
     row = np.zeros(18, np.float32)
     row[4] = bad  # of c: an infinite h would saturate the gates and pass
     runtime.write(1, row, [True, True])
@@ -251,10 +270,11 @@ def test_rows_that_are_not_finite_are_told_apart(bad):
     assert advanced.is_output_finite[1]
 
 
-def test_an_output_may_overflow_where_the_state_does_not():
+@each_kernel
+def test_an_output_may_overflow_where_the_state_does_not(kernel):
     """Outputs are looked at too: a head can leave float32 by itself."""
     head = Dense(name="head", kernel=np.full((4, 4), 3e38, np.float32), bias=None)
-    runtime = CpuRuntime(Network("n", 3, (lstm(), head, head)), 2)
+    runtime = runtime_on(kernel)(Network("n", 3, (lstm(), head, head)), 2)
 
     advanced = runtime.advance([ZERO_SLOT], [1], np.ones((1, 1, 3), np.float32), [1])
 
@@ -262,21 +282,23 @@ def test_an_output_may_overflow_where_the_state_does_not():
     assert not advanced.is_output_finite[0]
 
 
-def test_saturated_gates_stay_finite():
+@each_kernel
+def test_saturated_gates_stay_finite(kernel):
     """Inputs of any finite size saturate the gates without NaN."""
-    runtime = CpuRuntime(Network("n", 3, (lstm(),)), 2)
+    runtime = runtime_on(kernel)(Network("n", 3, (lstm(),)), 2)
 
     for value in (1e30, -1e30):
         advanced = runtime.advance([ZERO_SLOT], [1], np.full((1, 1, 3), value, np.float32), [1])
         assert np.isfinite(advanced.outputs).all()
 
 
+@each_kernel
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave"])
-def test_bidirectional_layers_merge_and_cannot_stream(merge_mode):
+def test_bidirectional_layers_merge_and_cannot_stream(kernel, merge_mode):
     """Both directions are merged in time's order; a step says why it cannot be taken."""
     forward, backward = lstm("forward"), lstm("backward", seed=1, go_backwards=True)
     layer = Bidirectional(name="both", forward=forward, backward=backward, merge_mode=merge_mode)
-    runtime = CpuRuntime(Network("n", 3, (layer,)), 2)
+    runtime = runtime_on(kernel)(Network("n", 3, (layer,)), 2)
     inputs = np.random.default_rng(0).uniform(-1, 1, (2, 5, 3)).astype(np.float32)
 
     outputs = runtime.predict(inputs)
@@ -294,7 +316,8 @@ def test_bidirectional_layers_merge_and_cannot_stream(merge_mode):
         runtime.advance([ZERO_SLOT], [1], inputs[:1], [5])
 
 
-def test_the_masks_of_layers_reach_the_recurrent_ones():
+@each_kernel
+def test_the_masks_of_layers_reach_the_recurrent_ones(kernel):
     """An embedding's zeros and a masking layer's value mask the steps behind them."""
     table = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
     embedding = Embedding(name="e", table=table, mask_zero=True)
@@ -303,8 +326,8 @@ def test_the_masks_of_layers_reach_the_recurrent_ones():
     values = np.where(words == 0, -1, table[words[..., 0].astype(int)])
     live = np.array([[True, False, True]])
 
-    embedded = CpuRuntime(Network("n", 1, (embedding, lstm())), 0).predict(words)
-    masked = CpuRuntime(Network("n", 3, (masking, lstm())), 0).predict(values)
+    embedded = runtime_on(kernel)(Network("n", 1, (embedding, lstm())), 0).predict(words)
+    masked = runtime_on(kernel)(Network("n", 3, (masking, lstm())), 0).predict(values)
 
     whole = expected(Network("n", 3, (lstm(),)), table[words[..., 0].astype(int)], live)
     np.testing.assert_allclose(embedded, whole, **TOLERANCE)

@@ -136,7 +136,42 @@ def test_other_values_of_use_cudnn_are_refused(given):
     assert repr(given) in str(caught.value)
 
 
-def test_serving_runs_on_numpy():
-    """Without TensorFlow there is one kernel."""
-    decision = dispatch_runtime(LSTMSpec(input_size=2, units=3))
-    assert ("numpy", "cpu", None) == (decision.kernel, decision.device, decision.fallback)
+def test_serving_runs_on_the_native_kernel_where_nothing_stands_in_its_way():
+    """The reason names the instruction set."""
+    decision = dispatch_runtime(LSTMSpec(input_size=2, units=3), instruction_set="avx2")
+    assert ("native", "cpu", None) == (decision.kernel, decision.device, decision.fallback)
+    assert decision.reason.startswith("3 units run in C on avx2")
+
+
+@pytest.mark.parametrize(
+    ("options", "obstacle"),
+    [
+        ({"activation": "relu"}, "activation is relu, not tanh"),
+        (
+            {"recurrent_activation": "hard_sigmoid"},
+            "recurrent_activation is hard_sigmoid, not sigmoid",
+        ),
+        ({"use_peepholes": True}, "use_peepholes is on"),
+        ({"projection_size": 2}, "projection_size is 2"),
+        ({"cell_clip": 1.5}, "cell_clip is 1.5"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_each_option_that_the_native_kernel_does_not_know_leads_to_numpy(options, obstacle):
+    """And is named."""
+    decision = dispatch_runtime(
+        LSTMSpec(input_size=2, units=3, **options), instruction_set="avx512"
+    )
+    assert ("numpy", "cpu") == (decision.kernel, decision.device)
+    assert f"NumPy takes every case; not native: {obstacle}" == decision.reason
+
+
+def test_without_the_native_kernel_serving_runs_on_numpy():
+    """The reason tells what is missing, beside what the configuration asks for."""
+    spec = LSTMSpec(input_size=2, units=3, cell_clip=1.0)
+    reason = dispatch_runtime(spec, obstacles=["it was not built"]).reason
+    assert "NumPy takes every case; not native: cell_clip is 1.0, it was not built" == reason
+    assert (
+        "not native: it was not asked for"
+        in dispatch_runtime(LSTMSpec(input_size=2, units=3)).reason
+    )

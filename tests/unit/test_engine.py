@@ -482,7 +482,7 @@ async def test_failures_leave_no_slot_behind():
         DeleteRequest(key=key("b")),
     ]
     await asyncio.gather(*map(engine.ask, asked), return_exceptions=True)
-    task = asyncio.create_task(engine.ask(sequence(inputs(5000), "e")))
+    task = asyncio.create_task(engine.ask(sequence(inputs(200_000), "e")))
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.wait([task])

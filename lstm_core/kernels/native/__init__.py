@@ -1,0 +1,177 @@
+"""The LSTM in C: whole stacks of layers over an arena, in one call.
+
+Owns the packed weights and the way into the extension module, which is compiled when the package is
+installed and may be missing. Knows no network. The kernel's law stands in `plan.h`: every output
+depends on its own row alone, to the bit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_core.errors import SpecError
+from lstm_core.spec import LSTMSpec
+from lstm_core.weights import LSTMWeights
+
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+class Layer(Protocol):
+    """A layer's packed weights, `Layer` of `layer_type.c`: never changes."""
+
+
+class Runner(Protocol):
+    """Layers in a chain over an arena, `Runner` of `runner_type.c`, for one thread at a time."""
+
+    def advance(
+        self,
+        from_slots: Numbers | None,
+        to_slots: Numbers | None,
+        inputs: Float32,
+        lengths: Numbers | None,
+        mask: Bool | None,
+        /,
+    ) -> tuple[Float32, Float32, Bool, Bool, Bool]:
+        """Do as `runtime.cpu.CpuRuntime.advance`, and return the fields of its `Advanced`.
+
+        Args:
+            from_slots: `(batch,)` integers; None means slot 0 for every row.
+            to_slots: `(batch,)` integers, none of them 0; None leaves the arena as it is.
+            inputs: `(batch, time, input_size)` float32.
+            lengths: `(batch,)` integers, 1 to `time`; None means `time` for every row.
+            mask: `(batch, time)` bool, or None.
+
+        Raises:
+            TypeError: Something has another type.
+            ValueError: Something has another shape.
+            IndexError: A slot or a length is out of bounds.
+            RuntimeError: Another call runs.
+        """
+
+
+ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh", "softmax")
+"""What a Dense may end in, in the order of `Activation` in `plan.h`."""
+
+_INTERFACE = 1
+"""`LSTM_NATIVE_INTERFACE` of the sources beside this file."""
+_MEND = "with a C compiler (GCC or Clang) on the machine, install the package again"
+
+
+def _load() -> tuple[Any, str | None]:
+    """Return the extension module, or None and why it cannot be had."""
+    try:
+        kernel = importlib.import_module(f"{__name__}._kernel")
+    except ModuleNotFoundError:
+        return None, f"it was not built when the package was installed: {_MEND}"
+    except ImportError as error:
+        return None, f"it cannot be loaded ({error}): {_MEND}"
+    if kernel.INTERFACE != _INTERFACE:
+        return None, f"it was built from other sources: {_MEND}"
+    return kernel, None
+
+
+_module, OBSTACLE = _load()
+"""OBSTACLE: what stands in the way of the kernel on this machine, and how to mend it; or None."""
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Return those that the kernel can run on here, the fastest first; none where it is missing."""
+    return () if _module is None else tuple(_module.instruction_sets())
+
+
+def lstm_layer(
+    spec: LSTMSpec,
+    weights: LSTMWeights,
+    instruction_set: str,
+    *,
+    returns_sequences: bool = True,
+    zero_output_for_mask: bool = False,
+) -> Layer:
+    """Pack one LSTM's weights as float32.
+
+    Args:
+        spec: The configuration, one that `dispatch.native_obstacles` finds nothing in.
+        weights: The weights, gates in the order of `spec.GATE_ORDER`.
+        instruction_set: One of `instruction_sets()`.
+        returns_sequences: Whether the layers behind it see masked steps as such.
+        zero_output_for_mask: Whether a masked step gives zeros instead of the last output.
+
+    Raises:
+        SpecError: The spec asks for something that the kernel does not know.
+        WeightsError: The weights do not fit the spec.
+    """
+    known = LSTMSpec(
+        input_size=spec.input_size,
+        units=spec.units,
+        use_bias=spec.use_bias,
+        projection_clip=spec.projection_clip,  # of a projection that there is not
+        forget_bias=spec.forget_bias,
+    )
+    if spec != known:
+        raise SpecError("spec", f"the native kernel does not know all of {spec}")
+    weights.check(spec)
+    w = weights.with_forget_bias(spec.forget_bias).astype(np.float32)
+    fields = (w.kernel, w.recurrent_kernel, w.bias, returns_sequences, zero_output_for_mask)
+    packed: Layer = _module.Layer(fields, instruction_set)
+    return packed
+
+
+def dense_layer(
+    kernel: Float32, bias: Float32 | None, activation: str, instruction_set: str
+) -> Layer:
+    """Pack the weights of `activation(x @ kernel + bias)`.
+
+    Args:
+        kernel: `(input_size, output_size)` float32.
+        bias: `(output_size,)` float32, or None.
+        activation: One of `ACTIVATIONS`.
+        instruction_set: One of `instruction_sets()`.
+    """
+    fields = (
+        np.ascontiguousarray(kernel, np.float32),
+        None if bias is None else np.ascontiguousarray(bias, np.float32),
+        ACTIVATIONS.index(activation),
+    )
+    packed: Layer = _module.Layer(fields, instruction_set)
+    return packed
+
+
+def runner(layers: Sequence[Layer], rows: Float32, has_output: Bool) -> Runner:
+    """Return what runs layers of one instruction set on an arena.
+
+    Args:
+        layers: Each takes what the one before it gives.
+        rows: `(slots, state_size)` float32, which it reads and writes in place.
+        has_output: `(slots, recurrent layers)` bool, likewise.
+    """
+    made: Runner = _module.Runner(tuple(layers), rows, has_output)
+    return made
+
+
+def stateless_runner(layers: Sequence[Layer], state_size: int = 0, num_flags: int = 0) -> Runner:
+    """Return a runner that begins with zeros each time.
+
+    Args:
+        layers: As for `runner`.
+        state_size: Floats of their states.
+        num_flags: How many of them are recurrent.
+    """
+    return runner(layers, np.zeros((1, state_size), np.float32), np.zeros((1, num_flags), np.bool_))
+
+
+def activate_in_place(name: str, x: Float32, instruction_set: str) -> None:
+    """Apply an activation as the kernel has it, so that its accuracy can be measured.
+
+    Args:
+        name: One of `ACTIVATIONS`.
+        x: `(size,)` float32, overwritten.
+        instruction_set: One of `instruction_sets()`.
+    """
+    _module.activate(ACTIVATIONS.index(name), x, instruction_set)

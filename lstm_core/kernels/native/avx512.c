@@ -1,0 +1,43 @@
+/* The kernel on AVX-512: 16 lanes, 32 registers. */
+#include "plan.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* Compiled for any machine, unlike what follows. */
+static bool
+is_supported(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma");
+}
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,fma")
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#include "lanes_avx512.h"
+#include "activations.h"
+#include "kernel.h"
+
+const InstructionSet lstm_native_avx512 = {
+    .name = "avx512",
+    .lanes = LANES,
+    .long_macs = 10e6,
+    .is_supported = is_supported,
+    .input_sums = input_sums,
+    .step = step,
+    .dense = dense,
+    .is_finite = is_finite,
+    .activate = activate,
+};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

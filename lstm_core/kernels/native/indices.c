@@ -1,0 +1,82 @@
+/* Reads slots and lengths from Python, within bounds. */
+#define NO_IMPORT_ARRAY
+#include "python_types.h"
+
+#include <string.h>
+
+/* Read one item of `name` as an index from `low` to `high`. */
+static bool
+read_index(PyObject *item, const char *name, Py_ssize_t at, Py_ssize_t low, Py_ssize_t high,
+           ptrdiff_t *index)
+{
+    Py_ssize_t value = PyLong_CheckExact(item) ? PyLong_AsSsize_t(item)
+                                               : PyNumber_AsSsize_t(item, PyExc_OverflowError);
+    if (value == -1 && PyErr_Occurred()) {
+        return false;
+    }
+    if (value < low || value > high) {
+        PyErr_Format(PyExc_IndexError, "%s[%zd] is %zd, not from %zd to %zd", name, at, value, low,
+                     high);
+        return false;
+    }
+    *index = value;
+    return true;
+}
+
+static bool
+read_list(PyObject *list, const char *name, Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
+          ptrdiff_t *indices)
+{
+    /* An item that is no plain int runs Python code, which may change the list. */
+    for (Py_ssize_t i = 0; i < count && i < PyList_GET_SIZE(list); i++) {
+        PyObject *item = PyList_GET_ITEM(list, i);
+        Py_INCREF(item);
+        bool is_read = read_index(item, name, i, low, high, &indices[i]);
+        Py_DECREF(item);
+        if (!is_read) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool
+read_array(PyObject *object, const char *name, Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
+           ptrdiff_t *indices)
+{
+    PyArrayObject *array =
+        (PyArrayObject *)PyArray_FROMANY(object, NPY_INTP, 1, 1, NPY_ARRAY_CARRAY_RO);
+    if (!array) {
+        return false;
+    }
+    const npy_intp *values = PyArray_DATA(array);
+    npy_intp size = PyArray_DIM(array, 0);
+    bool is_read = true;
+    for (Py_ssize_t i = 0; is_read && i < count && i < size; i++) {
+        indices[i] = values[i];
+        if (values[i] < low || values[i] > high) {
+            PyErr_Format(PyExc_IndexError, "%s[%zd] is %zd, not from %zd to %zd", name, i,
+                         (Py_ssize_t)values[i], low, high);
+            is_read = false;
+        }
+    }
+    Py_DECREF(array);
+    return is_read;
+}
+
+bool
+lstm_native_read_indices(PyObject *object, const char *name, Py_ssize_t count, Py_ssize_t low,
+                         Py_ssize_t high, ptrdiff_t *indices)
+{
+    Py_ssize_t size = PySequence_Size(object);
+    if (size < 0) {
+        return false;
+    }
+    if (size != count) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd items for %zd rows", name, size, count);
+        return false;
+    }
+    memset(indices, 0, (size_t)count * sizeof *indices);
+    return PyList_CheckExact(object) ? read_list(object, name, count, low, high, indices)
+                                     : read_array(object, name, count, low, high, indices);
+}

@@ -1,0 +1,68 @@
+/* Packs weights, and lists the instruction sets. Does no arithmetic. */
+#include "plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CACHE_LINE_BYTES 64
+
+#if defined(__x86_64__)
+const InstructionSet *const lstm_native_instruction_sets[] = {
+    &lstm_native_avx512, &lstm_native_avx2, &lstm_native_portable, NULL};
+#else
+const InstructionSet *const lstm_native_instruction_sets[] = {&lstm_native_portable, NULL};
+#endif
+
+const InstructionSet *
+lstm_native_find(const char *name)
+{
+    for (const InstructionSet *const *set = lstm_native_instruction_sets; *set; set++) {
+        if (strcmp((*set)->name, name) == 0) {
+            return *set;
+        }
+    }
+    return NULL;
+}
+
+/* Copy one line of `num_gates` times `size` columns to every block's line at `line`. */
+static void
+scatter_line(const Layer *layer, size_t lanes, size_t num_gates, size_t line, const float *columns)
+{
+    for (size_t gate = 0; gate < num_gates; gate++) {
+        for (size_t unit = 0; unit < layer->output_size; unit++) {
+            size_t block = unit / lanes;
+            size_t lane = unit % lanes;
+            layer->packed[block * layer->block_size + (line * num_gates + gate) * lanes + lane] =
+                columns[gate * layer->output_size + unit];
+        }
+    }
+}
+
+bool
+lstm_native_pack(Layer *layer, size_t lanes, const float *kernel, const float *recurrent,
+                 const float *bias)
+{
+    size_t num_gates = recurrent ? NUM_GATES : 1;
+    size_t columns = num_gates * layer->output_size;
+    size_t lines = 1 + layer->input_size + (recurrent ? layer->output_size : 0);
+    layer->num_blocks = (layer->output_size + lanes - 1) / lanes;
+    layer->block_size = lines * num_gates * lanes;
+    size_t num_bytes = layer->num_blocks * layer->block_size * sizeof(float);
+    /* aligned_alloc wants a multiple of the alignment. */
+    num_bytes = (num_bytes + CACHE_LINE_BYTES - 1) / CACHE_LINE_BYTES * CACHE_LINE_BYTES;
+    layer->packed = aligned_alloc(CACHE_LINE_BYTES, num_bytes);
+    if (!layer->packed) {
+        return false;
+    }
+    memset(layer->packed, 0, num_bytes);
+    if (bias) {
+        scatter_line(layer, lanes, num_gates, 0, bias);
+    }
+    for (size_t k = 0; k < layer->input_size; k++) {
+        scatter_line(layer, lanes, num_gates, 1 + k, kernel + k * columns);
+    }
+    for (size_t k = 0; recurrent && k < layer->output_size; k++) {
+        scatter_line(layer, lanes, num_gates, 1 + layer->input_size + k, recurrent + k * columns);
+    }
+    return true;
+}

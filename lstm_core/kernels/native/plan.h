@@ -1,0 +1,93 @@
+/* What a network is to the kernel: layers with packed weights, and the operations of one instruction
+ * set. Knows no Python.
+ *
+ * The kernel's law: every float32 that leaves it depends on its own row alone. Each sum is one chain,
+ * acc = bias, then acc = fma(weight[k], x[k], acc) for k = 0, 1, ..., with its own lane of a vector,
+ * so the bits are the same for any number of rows, any order, any cut in time, any slot, and on every
+ * instruction set that has a fused multiply-add.
+ */
+#ifndef LSTM_NATIVE_PLAN_H
+#define LSTM_NATIVE_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NUM_GATES 4
+
+typedef enum { LAYER_LSTM, LAYER_DENSE } LayerKind;
+
+/* In the order of `ACTIVATIONS` in the Python face. */
+typedef enum {
+    ACTIVATION_LINEAR,
+    ACTIVATION_RELU,
+    ACTIVATION_SIGMOID,
+    ACTIVATION_TANH,
+    ACTIVATION_SOFTMAX,
+    NUM_ACTIVATIONS
+} Activation;
+
+/* One layer. Sizes count floats.
+ *
+ * `packed` holds one block for each `lanes` outputs: the biases, then the weights of input 0, of
+ * input 1 and so on, of an LSTM the four gates (input, forget, candidate, output) side by side each
+ * time, x before h. The last block is filled up with zeros. Aligned to a cache line.
+ */
+typedef struct {
+    LayerKind kind;
+    size_t input_size;
+    size_t output_size; /* of an LSTM: its units */
+    size_t num_blocks;
+    size_t block_size;
+    float *packed;
+    Activation activation; /* of a Dense */
+    /* Of an LSTM: */
+    bool returns_sequences;
+    bool zero_output_for_mask;
+    size_t state_offset;    /* where h begins in a state row; c is behind it */
+    size_t recurrent_index; /* which of a row's flags is its own */
+} Layer;
+
+/* The rows of one time step of an LSTM, by pointers: `c_next` may be `c`, nothing else may meet. */
+typedef struct {
+    size_t num_rows;
+    const float **x;      /* input_size each; or, where the input products are made already, */
+    const float **sums;   /* what `input_sums` gave; else NULL */
+    const float **h;      /* units each, before the step */
+    const float **c;
+    float **h_next;       /* after it */
+    float **c_next;
+} StepRows;
+
+/* The operations on one instruction set. All of them read and write whole rows by pointer. */
+typedef struct {
+    const char *name;
+    size_t lanes;
+    double long_macs; /* multiply-adds that take about 200 us */
+    bool (*is_supported)(void);
+    /* Write bias + x products, `num_blocks * 4 * lanes` floats a row, in the order of the blocks. */
+    void (*input_sums)(const Layer *, size_t num_rows, const float *const *x, float *const *sums);
+    /* Take one time step. `is_downwards` walks the blocks from the last to the first. */
+    void (*step)(const Layer *, const StepRows *, bool is_downwards);
+    void (*dense)(const Layer *, size_t num_rows, const float *const *x, float *const *y);
+    bool (*is_finite)(const float *, size_t size);
+    void (*activate)(Activation, float *, size_t size);
+} InstructionSet;
+
+extern const InstructionSet lstm_native_avx512;
+extern const InstructionSet lstm_native_avx2;
+extern const InstructionSet lstm_native_portable;
+
+/* Those that this build knows, the fastest first, ended by NULL. */
+extern const InstructionSet *const lstm_native_instruction_sets[];
+
+/* Return the one of a name, or NULL. */
+const InstructionSet *lstm_native_find(const char *name);
+
+/* Pack the weights of a layer whose sizes are set. `kernel` is `(input_size, columns)`, `recurrent`
+ * `(units, columns)` or NULL for a Dense, `bias` `(columns,)` or NULL; of an LSTM `columns` is
+ * `4 * units`, gates in that order. False without memory. */
+bool lstm_native_pack(Layer *, size_t lanes, const float *kernel, const float *recurrent,
+                      const float *bias);
+
+#endif

@@ -1,0 +1,278 @@
+/* `Runner`: checks what a call was given, runs it, and hands over what came out. */
+#define NO_IMPORT_ARRAY
+#include "python_types.h"
+
+#include <stdlib.h>
+
+#define CACHE_LINE_BYTES 64
+
+/* Return a new reference to inputs whose last axis is contiguous, after checking what they are. */
+static PyArrayObject *
+read_inputs(PyObject *object, const Plan *plan)
+{
+    if (!PyArray_Check(object) || PyArray_TYPE((PyArrayObject *)object) != NPY_FLOAT32) {
+        PyErr_SetString(PyExc_TypeError, "inputs must be a float32 array");
+        return NULL;
+    }
+    PyArrayObject *array = (PyArrayObject *)object;
+    npy_intp features = (npy_intp)plan->layers[0].input_size;
+    if (PyArray_NDIM(array) != 3 || PyArray_DIM(array, 0) < 1 || PyArray_DIM(array, 1) < 1 ||
+        PyArray_DIM(array, 2) != features) {
+        PyErr_Format(PyExc_ValueError,
+                     "inputs must be (batch, time, %zd), with at least a row and a time step",
+                     (Py_ssize_t)features);
+        return NULL;
+    }
+    bool is_readable = PyArray_ISBEHAVED_RO(array) &&
+                       (features == 1 || PyArray_STRIDE(array, 2) == (npy_intp)sizeof(float)) &&
+                       PyArray_STRIDE(array, 0) % (npy_intp)sizeof(float) == 0 &&
+                       PyArray_STRIDE(array, 1) % (npy_intp)sizeof(float) == 0;
+    if (is_readable) {
+        Py_INCREF(array);
+        return array;
+    }
+    return (PyArrayObject *)PyArray_FROMANY(object, NPY_FLOAT32, 3, 3, NPY_ARRAY_CARRAY_RO);
+}
+
+/* Set `mask` to a new reference, or to NULL for None. */
+static bool
+read_mask(PyObject *object, npy_intp batch, npy_intp time, PyArrayObject **mask)
+{
+    *mask = NULL;
+    if (object == Py_None) {
+        return true;
+    }
+    if (!PyArray_Check(object) || PyArray_TYPE((PyArrayObject *)object) != NPY_BOOL) {
+        PyErr_SetString(PyExc_TypeError, "mask must be a bool array");
+        return false;
+    }
+    PyArrayObject *given = (PyArrayObject *)object;
+    if (PyArray_NDIM(given) != 2 || PyArray_DIM(given, 0) != batch ||
+        PyArray_DIM(given, 1) != time) {
+        PyErr_SetString(PyExc_ValueError, "mask must be (batch, time), as inputs are");
+        return false;
+    }
+    *mask = (PyArrayObject *)PyArray_FROMANY(object, NPY_BOOL, 2, 2, NPY_ARRAY_CARRAY_RO);
+    return *mask != NULL;
+}
+
+/* Make room for the scratch and the indices of a call; what there is stays if it is enough. */
+static bool
+reserve(RunnerObject *self, size_t batch, size_t time)
+{
+    size_t num_bytes = lstm_native_cut(self->plan, batch, time, NULL, &(Scratch){0});
+    if (num_bytes == 0) {
+        PyErr_NoMemory();
+        return false;
+    }
+    if (num_bytes > self->scratch_bytes) {
+        free(self->scratch);
+        self->scratch_bytes = 0;
+        self->scratch = aligned_alloc(CACHE_LINE_BYTES, num_bytes);
+        if (!self->scratch) {
+            PyErr_NoMemory();
+            return false;
+        }
+        self->scratch_bytes = num_bytes;
+    }
+    if (batch > self->num_indices) {
+        ptrdiff_t *indices = PyMem_Resize(self->indices, ptrdiff_t, 3 * batch);
+        if (!indices) {
+            PyErr_NoMemory();
+            return false;
+        }
+        self->indices = indices;
+        self->num_indices = batch;
+    }
+    return true;
+}
+
+/* Read slots and lengths into the runner's indices, and point `call` at them. None for the first slots
+ * is slot 0 for all, for the second nowhere, and for the lengths `time` for all. */
+static bool
+read_numbers(RunnerObject *self, PyObject *const *arguments, Call *call)
+{
+    Py_ssize_t batch = (Py_ssize_t)call->batch;
+    Py_ssize_t time = (Py_ssize_t)call->time;
+    Py_ssize_t last_slot = PyArray_DIM(self->rows, 0) - 1;
+    ptrdiff_t *from = self->indices, *to = from + batch, *lengths = to + batch;
+    call->from_slots = arguments[0] == Py_None ? NULL : from;
+    call->to_slots = arguments[1] == Py_None ? NULL : to;
+    call->lengths = arguments[3] == Py_None ? NULL : lengths;
+    return (!call->from_slots || lstm_native_read_indices(arguments[0], "from_slots", batch, 0,
+                                                          last_slot, from)) &&
+           /* Slot 0 is where everybody begins: nobody writes to it. */
+           (!call->to_slots ||
+            lstm_native_read_indices(arguments[1], "to_slots", batch, 1, last_slot, to)) &&
+           (!call->lengths ||
+            lstm_native_read_indices(arguments[3], "lengths", batch, 1, time, lengths));
+}
+
+/* Return a new tuple of the arrays that a call fills, and point `call` at them. */
+static PyObject *
+make_results(const Plan *plan, Call *call)
+{
+    npy_intp batch = (npy_intp)call->batch;
+    npy_intp outputs[] = {batch, (npy_intp)call->time, (npy_intp)plan->output_size};
+    npy_intp rows[] = {batch, (npy_intp)plan->state_size};
+    npy_intp flags[] = {batch, (npy_intp)plan->num_recurrent};
+    PyObject *arrays[] = {
+        PyArray_SimpleNew(3, outputs, NPY_FLOAT32), PyArray_SimpleNew(2, rows, NPY_FLOAT32),
+        PyArray_SimpleNew(2, flags, NPY_BOOL),      PyArray_SimpleNew(1, &batch, NPY_BOOL),
+        PyArray_SimpleNew(1, &batch, NPY_BOOL),
+    };
+    PyObject *results = PyTuple_New(5);
+    bool is_made = results != NULL;
+    for (int i = 0; i < 5; i++) {
+        is_made = is_made && arrays[i];
+    }
+    if (!is_made) {
+        for (int i = 0; i < 5; i++) {
+            Py_XDECREF(arrays[i]);
+        }
+        Py_XDECREF(results);
+        return NULL;
+    }
+    for (int i = 0; i < 5; i++) {
+        PyTuple_SET_ITEM(results, i, arrays[i]);
+    }
+    call->outputs = PyArray_DATA((PyArrayObject *)arrays[0]);
+    call->rows = PyArray_DATA((PyArrayObject *)arrays[1]);
+    call->flags = PyArray_DATA((PyArrayObject *)arrays[2]);
+    call->is_state_finite = PyArray_DATA((PyArrayObject *)arrays[3]);
+    call->is_output_finite = PyArray_DATA((PyArrayObject *)arrays[4]);
+    return results;
+}
+
+static PyObject *
+run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArrayObject *mask)
+{
+    const Plan *plan = self->plan;
+    Call call = {
+        .batch = (size_t)PyArray_DIM(inputs, 0),
+        .time = (size_t)PyArray_DIM(inputs, 1),
+        .inputs = PyArray_DATA(inputs),
+        .input_row_stride = PyArray_STRIDE(inputs, 0) / (npy_intp)sizeof(float),
+        .input_time_stride = PyArray_STRIDE(inputs, 1) / (npy_intp)sizeof(float),
+        .mask = mask ? PyArray_DATA(mask) : NULL,
+        .arena_rows = PyArray_DATA(self->rows),
+        .arena_flags = PyArray_DATA(self->flags),
+    };
+    if (!reserve(self, call.batch, call.time) || !read_numbers(self, arguments, &call)) {
+        return NULL;
+    }
+    PyObject *results = make_results(plan, &call);
+    if (!results) {
+        return NULL;
+    }
+    double macs = (double)call.batch * (double)call.time * plan->macs_per_step;
+    /* Short work keeps the interpreter: to hand it over and take it back costs as much. */
+    PyThreadState *thread = macs > plan->set->long_macs ? PyEval_SaveThread() : NULL;
+    lstm_native_run(plan, &call, self->scratch);
+    if (thread) {
+        PyEval_RestoreThread(thread);
+    }
+    return results;
+}
+
+PyDoc_STRVAR(advance_doc,
+             "advance(from_slots, to_slots, inputs, lengths, mask)\n"
+             "--\n\n"
+             "Take each row's next time steps, from one slot to another.");
+
+static PyObject *
+advance(PyObject *object, PyObject *const *arguments, Py_ssize_t num_arguments)
+{
+    RunnerObject *self = (RunnerObject *)object;
+    if (num_arguments != 5) {
+        PyErr_Format(PyExc_TypeError, "advance takes 5 arguments, not %zd", num_arguments);
+        return NULL;
+    }
+    if (self->is_busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a runner takes one call at a time");
+        return NULL;
+    }
+    PyArrayObject *mask = NULL;
+    PyArrayObject *inputs = read_inputs(arguments[2], self->plan);
+    if (!inputs) {
+        return NULL;
+    }
+    PyObject *results = NULL;
+    if (read_mask(arguments[4], PyArray_DIM(inputs, 0), PyArray_DIM(inputs, 1), &mask)) {
+        self->is_busy = true;
+        results = run(self, arguments, inputs, mask);
+        self->is_busy = false;
+    }
+    Py_XDECREF(mask);
+    Py_DECREF(inputs);
+    return results;
+}
+
+static bool
+is_arena(const Plan *plan, PyArrayObject *rows, PyArrayObject *flags)
+{
+    bool fits = PyArray_ISWRITEABLE(rows) && PyArray_ISWRITEABLE(flags) &&
+                PyArray_DIM(rows, 0) >= 1 && PyArray_DIM(rows, 0) == PyArray_DIM(flags, 0) &&
+                (size_t)PyArray_DIM(rows, 1) == plan->state_size &&
+                (size_t)PyArray_DIM(flags, 1) == plan->num_recurrent;
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "rows and has_output are not an arena of these layers");
+    }
+    return fits;
+}
+
+static PyObject *
+runner_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"layers", "rows", "has_output", NULL};
+    PyObject *layers, *rows, *flags;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OO:Runner", names, &PyTuple_Type,
+                                     &layers, &rows, &flags) ||
+        !lstm_native_check_array(rows, "rows", NPY_FLOAT32, 2) ||
+        !lstm_native_check_array(flags, "has_output", NPY_BOOL, 2)) {
+        return NULL;
+    }
+    Plan *plan = lstm_native_make_plan(layers);
+    RunnerObject *self = NULL;
+    if (plan && is_arena(plan, (PyArrayObject *)rows, (PyArrayObject *)flags)) {
+        self = (RunnerObject *)type->tp_alloc(type, 0);
+    }
+    if (!self) {
+        free(plan);
+        return NULL;
+    }
+    self->plan = plan;
+    self->layers = Py_NewRef(layers);
+    self->rows = (PyArrayObject *)Py_NewRef(rows);
+    self->flags = (PyArrayObject *)Py_NewRef(flags);
+    return (PyObject *)self;
+}
+
+static void
+runner_dealloc(PyObject *object)
+{
+    RunnerObject *self = (RunnerObject *)object;
+    free(self->plan);
+    Py_XDECREF(self->layers);
+    Py_XDECREF(self->rows);
+    Py_XDECREF(self->flags);
+    free(self->scratch);
+    PyMem_Free(self->indices);
+    Py_TYPE(object)->tp_free(object);
+}
+
+static PyMethodDef methods[] = {
+    {"advance", (PyCFunction)(void (*)(void))advance, METH_FASTCALL, advance_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyTypeObject lstm_native_runner_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "lstm_core.kernels.native._kernel.Runner",
+    .tp_doc = "Runner(layers, rows, has_output): runs layers on an arena, one call at a time.",
+    .tp_basicsize = sizeof(RunnerObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = runner_new,
+    .tp_dealloc = runner_dealloc,
+    .tp_methods = methods,
+};

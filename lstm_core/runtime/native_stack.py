@@ -1,0 +1,169 @@
+"""A network on the native kernel: steps of rows in an arena, and whole sequences.
+
+The recurrent layers and every `Dense` run in C; the other layers without a state in NumPy, each
+time step on its own. So every output depends on its own row alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_core.kernels import native
+from lstm_core.network import Layer, Network, Recurrent
+from lstm_core.pointwise import Dense, Pointwise
+from lstm_core.runtime.chain import cut, lstms, mask_behind, with_activations
+from lstm_core.runtime.numpy_stack import Fields, finite_rows
+from lstm_core.runtime.whole import RunWhole, WholeSequences
+
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Pointwises = dict[Layer, Callable[[Float32], Float32]]
+
+
+def stack_obstacles(network: Network) -> list[str]:
+    """Name each layer that stands between the recurrent ones and does not run in C."""
+    if network.streaming_obstacles:
+        return []
+    stack = cut(with_activations(network.layers, native.ACTIVATIONS)).stack
+    return [
+        f"{type(layer).__name__} {layer.name} stands between recurrent layers"
+        for layer in stack
+        if not isinstance(layer, Recurrent | Dense)
+    ]
+
+
+class NativeStack:
+    """A network over an arena that it reads and writes.
+
+    Attributes:
+        advance: Does as `CpuRuntime.advance`, and returns the fields of `Advanced`.
+        predict: Whole sequences, on scratch of their own, so that they may run beside `advance`.
+    """
+
+    def __init__(
+        self, network: Network, rows: Float32, has_output: Bool, instruction_set: str
+    ) -> None:
+        """Pack the weights, once for both.
+
+        Args:
+            network: One that nothing stands in the way of.
+            rows: `(slots, state_size)` float32.
+            has_output: `(slots, recurrent layers)` bool.
+            instruction_set: One of `native.instruction_sets()`.
+        """
+        layers = with_activations(network.layers, native.ACTIVATIONS)
+        packed = _pack(layers, instruction_set)
+        self.predict = WholeSequences(
+            layers,
+            {layer: _from_zeros(layer, packed[layer]) for layer in lstms(layers)},
+            _dense_runners(layers, packed),
+        )
+        self._packed = packed
+        self._chain = None if network.streaming_obstacles else cut(layers)
+        self._set_arena(rows, has_output)
+
+    def over(self, rows: Float32, has_output: Bool) -> NativeStack:
+        """Return the same over another arena, which may run beside this one; see `__init__`."""
+        twin = copy(self)
+        twin._set_arena(rows, has_output)  # noqa: SLF001 - of its own class
+        return twin
+
+    def _set_arena(self, rows: Float32, has_output: Bool) -> None:
+        chain, packed = self._chain, self._packed
+        if chain is None:
+            return
+        runner = native.runner([packed[layer] for layer in chain.stack], rows, has_output)
+        self.advance: Callable[..., Fields] = runner.advance
+        if chain.leading or chain.trailing:
+            ends = _dense_runners((*chain.leading, *chain.trailing), packed)
+            self.advance = _Advance(chain.leading, runner, chain.trailing, ends)
+
+
+class _Advance:
+    """The stack's `advance` between layers that run in NumPy."""
+
+    def __init__(
+        self,
+        leading: Sequence[Pointwise],
+        runner: native.Runner,
+        trailing: Sequence[Pointwise],
+        pointwise: Pointwises,
+    ) -> None:
+        self._leading = leading
+        self._runner = runner
+        self._trailing = trailing
+        self._pointwise = pointwise
+
+    def __call__(
+        self,
+        from_slots: native.Numbers | None,
+        to_slots: native.Numbers | None,
+        inputs: Float32,
+        lengths: native.Numbers | None,
+        mask: Bool | None,
+    ) -> Fields:
+        given = mask
+        x = inputs
+        with np.errstate(all="ignore"):
+            for layer in self._leading:
+                mask = mask_behind(layer, x, mask, given)
+                x = self._pointwise.get(layer, layer)(x)
+        fields = self._runner.advance(from_slots, to_slots, x, lengths, mask)
+        if not self._trailing:
+            return fields
+        outputs, rows, has_output, is_state_finite, _ = fields
+        # What overflows is told by the finiteness of the row.
+        with np.errstate(all="ignore"):
+            for layer in self._trailing:
+                outputs = self._pointwise.get(layer, layer)(outputs)
+        if lengths is not None:
+            for row, length in enumerate(lengths):
+                outputs[row, length:] = 0
+        is_output_finite = finite_rows(outputs.reshape(len(rows), -1))
+        return outputs, rows, has_output, is_state_finite, is_output_finite
+
+
+def _pack(layers: Sequence[Layer], instruction_set: str) -> dict[Layer, native.Layer]:
+    packed: dict[Layer, native.Layer] = {
+        layer: native.lstm_layer(
+            layer.spec,
+            layer.weights,
+            instruction_set,
+            returns_sequences=layer.return_sequences,
+            zero_output_for_mask=layer.zero_output_for_mask,
+        )
+        for layer in lstms(layers)
+    }
+    for layer in layers:
+        if isinstance(layer, Dense):
+            packed[layer] = native.dense_layer(
+                layer.kernel, layer.bias, layer.activation, instruction_set
+            )
+    return packed
+
+
+def _from_zeros(layer: Recurrent, packed: native.Layer) -> RunWhole:
+    runner = native.stateless_runner([packed], 2 * layer.spec.units, 1)
+
+    def run(x: Float32, mask: Bool | None) -> Float32:
+        return runner.advance(None, None, x, None, mask)[0]
+
+    return run
+
+
+def _dense_runners(layers: Sequence[Layer], packed: dict[Layer, native.Layer]) -> Pointwises:
+    return {layer: _dense(packed[layer]) for layer in layers if isinstance(layer, Dense)}
+
+
+def _dense(packed: native.Layer) -> Callable[[Float32], Float32]:
+    runner = native.stateless_runner([packed])
+
+    def run(x: Float32) -> Float32:
+        y = runner.advance(None, None, x.reshape(1, -1, x.shape[-1]), None, None)[0]
+        return y.reshape(*x.shape[:-1], -1)
+
+    return run

@@ -1,0 +1,273 @@
+"""The native kernel: its law of bits, and `equations` in float64, on every instruction set here."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstm_core.errors import SpecError
+from lstm_core.kernels import native
+from lstm_core.network import Bidirectional, Network, Recurrent
+from lstm_core.pointwise import Activation, Affine, Dense, Embedding, Masking
+from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from lstm_core.spec import LSTMSpec
+from lstm_core.weights import initialize
+from tests.unit.native_networks import INSTRUCTION_SETS, SHAPES, network, reference, runtime
+
+EXAMPLES = int(os.environ.get("LSTM_NATIVE_EXAMPLES", "100"))
+each_set = pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+
+
+def assert_same_bits(expected, actual):
+    """Tell zeros of different sign apart, and NaN of different kinds."""
+    assert expected.shape == actual.shape
+    assert expected.tobytes() == actual.tobytes()
+
+
+def draw_rows(random, net, batch):
+    """Return random states as sessions have them, and flags."""
+    rows = random.uniform(-1, 1, (batch, net.state_size)).astype(np.float32)
+    return rows, random.random((batch, len(net.recurrent))) > 0.5
+
+
+def plain(sizes=(32, 48), head="linear"):
+    """Return a network without anything special."""
+    return network(sizes=list(sizes), use_bias=True, head=head, zero_output_for_mask=False, seed=1)
+
+
+def test_the_kernel_is_built():
+    """Where the tests run there is a compiler."""
+    assert native.OBSTACLE is None
+    assert "portable" in INSTRUCTION_SETS
+
+
+@each_set
+@settings(deadline=None, max_examples=EXAMPLES)
+@given(
+    shape=SHAPES,
+    batch=st.integers(1, 9),
+    time=st.integers(1, 5),
+    has_mask=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_sequences_equal_the_equations(instruction_set, shape, batch, time, has_mask, seed):
+    """Outputs, states and whole predictions agree with float64."""
+    net = network(**shape)
+    random = np.random.default_rng(seed)
+    inputs = random.uniform(-1, 1, (batch, time, net.input_size)).astype(np.float32)
+    mask = random.random((batch, time)) > 0.4 if has_mask else None
+    run = runtime(net, batch, instruction_set)
+
+    advanced = run.advance([ZERO_SLOT] * batch, list(range(1, batch + 1)), inputs, None, mask)
+
+    outputs, rows = reference(net, inputs, mask)
+    np.testing.assert_allclose(advanced.outputs, outputs, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(advanced.rows, rows, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(run.predict(inputs, mask), outputs, rtol=1e-6, atol=1e-6)
+    assert advanced.is_state_finite.all()
+    assert advanced.is_output_finite.all()
+
+
+@each_set
+@settings(deadline=None, max_examples=EXAMPLES)
+@given(
+    shape=SHAPES,
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=20),
+    has_mask=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_row_has_the_same_bits_alone_and_step_by_step(
+    instruction_set, shape, lengths, has_mask, seed
+):
+    """Whatever shares its batch, in which order, from which slots, and however time is cut."""
+    net = network(**shape)
+    random = np.random.default_rng(seed)
+    batch = len(lengths)
+    inputs = random.uniform(-1, 1, (batch, max(lengths), net.input_size)).astype(np.float32)
+    mask = random.random(inputs.shape[:2]) > 0.4 if has_mask else None
+    rows, flags = draw_rows(random, net, batch)
+    run = runtime(net, 2 * batch + 2, instruction_set)
+    slots = random.permutation(np.arange(3, 2 * batch + 3))
+    sources, targets = slots[:batch], slots[batch:]
+    for slot, row, flag in zip(sources.tolist(), rows, flags, strict=True):
+        run.write(slot, row, flag)
+
+    together = run.advance(sources, targets, inputs, lengths, mask)
+
+    for index, length in enumerate(lengths):
+        source = int(sources[index])
+        one = slice(index, index + 1)
+        alone_mask = None if mask is None else mask[one, :length]
+        alone = run.advance([source], [1], inputs[one, :length], [length], alone_mask)
+        assert_same_bits(alone.outputs[0], together.outputs[index, :length])
+        assert_same_bits(alone.rows[0], together.rows[index])
+        assert_same_bits(alone.has_output[0], together.has_output[index])
+        np.testing.assert_array_equal(together.outputs[index, length:], 0)
+        assert_same_bits(together.rows[index], run.read(int(targets[index]))[0])
+        assert_same_bits(together.has_output[index], run.read(int(targets[index]))[1])
+        assert_same_bits(rows[index], run.read(source)[0])
+        for t in range(length):
+            now = slice(t, t + 1)
+            step_mask = None if mask is None else mask[one, now]
+            step = run.advance([source], [1 + t % 2], inputs[one, now], [1], step_mask)
+            assert_same_bits(step.outputs[0, 0], together.outputs[index, t])
+            source = 1 + t % 2
+        assert_same_bits(run.read(source)[0], together.rows[index])
+
+
+@settings(deadline=None, max_examples=EXAMPLES)
+@given(shape=SHAPES, batch=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
+def test_instruction_sets_with_fma_give_the_same_bits(shape, batch, seed):
+    """A session may move between machines of different vectors."""
+    net = network(**shape)
+    inputs = np.random.default_rng(seed).uniform(-3, 3, (batch, 4, net.input_size))
+    targets = list(range(1, batch + 1))
+    results = [
+        runtime(net, batch, name).advance(
+            [ZERO_SLOT] * batch, targets, inputs.astype(np.float32), None, None
+        )
+        for name in INSTRUCTION_SETS
+        if name != "portable"
+    ]
+    for other in results[1:]:
+        assert_same_bits(results[0].rows, other.rows)
+        assert_same_bits(results[0].outputs, other.outputs)
+
+
+@each_set
+def test_many_rows_and_steps_are_cut_without_a_trace(instruction_set):
+    """More steps than one chunk takes, for few rows and for many, equal each row alone."""
+    net = plain((5, 130, 33))
+    random = np.random.default_rng(0)
+    for batch, time in ((1, 700), (2, 400), (70, 20)):
+        run = runtime(net, batch + 1, instruction_set)
+        inputs = random.uniform(-1, 1, (batch, time, 5)).astype(np.float32)
+        together = run.advance([0] * batch, list(range(1, batch + 1)), inputs, None)
+        for row in (0, batch // 2, batch - 1):
+            source = ZERO_SLOT
+            for t in range(time):
+                target = 1 + t % 2
+                step = run.advance([source], [target], inputs[row : row + 1, t : t + 1], None)
+                assert_same_bits(step.outputs[0, 0], together.outputs[row, t])
+                source = target
+
+
+@each_set
+def test_layers_around_the_stack_run_too(instruction_set):
+    """Embeddings, masks, scaling and heads before and behind the LSTMs, in one network."""
+    random = np.random.default_rng(3)
+    table = random.standard_normal((6, 32)).astype(np.float32)
+    lstm, head = plain().layers
+    scale = Affine(name="scale", center=table[0], scale=table[1], offset=table[2])
+    layers = (
+        Embedding(name="e", table=table, mask_zero=True),
+        scale,
+        lstm,
+        Dense(name="d", kernel=head.kernel, bias=head.bias),
+        Activation(name="a", function="softmax"),
+        Activation(name="b", function="softplus"),
+        Dense(name="e", kernel=head.kernel[:5].copy(), bias=None, activation="gelu"),
+    )
+    words = np.array([[[3.0], [0.0], [5.0]], [[0.0], [1.0], [2.0]]], np.float32)
+    run = runtime(Network("n", 1, layers), 5, instruction_set)
+
+    advanced = run.advance([0, 0], [1, 2], words, [3, 2])
+
+    live = words[..., 0] != 0
+    x = scale(table[words[..., 0].astype(int)])
+    x, states = reference(Network("n", 32, (lstm,)), x, live)
+    for layer in layers[3:]:
+        x = layer(x)
+    np.testing.assert_allclose(advanced.outputs[0], x[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(advanced.outputs[1, :2], x[1, :2], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(advanced.outputs[1, 2], 0)
+    np.testing.assert_allclose(advanced.rows[0], states[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(run.predict(words), x, rtol=1e-6, atol=1e-6)
+
+
+@each_set
+def test_bidirectional_layers_predict(instruction_set):
+    """Both directions run in C where the whole sequence is at hand."""
+    forward = plain().layers[0]
+    backward = Recurrent(name="b", spec=forward.spec, weights=forward.weights, go_backwards=True)
+    both = Network("n", 32, (Bidirectional(name="both", forward=forward, backward=backward),))
+    inputs = np.random.default_rng(0).uniform(-1, 1, (3, 7, 32)).astype(np.float32)
+
+    outputs = runtime(both, 0, instruction_set).predict(inputs)
+
+    ahead, _ = reference(Network("n", 32, (forward,)), inputs)
+    back, _ = reference(Network("n", 32, (forward,)), inputs[:, ::-1])
+    expected = np.concatenate([ahead, back[:, ::-1]], axis=-1)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@each_set
+def test_what_is_not_finite_is_told_of_its_row_alone(instruction_set, bad):
+    """A state or an output that is not finite is reported, with its neighbours as they are."""
+    net = plain()
+    run = runtime(net, 9, instruction_set)
+    random = np.random.default_rng(0)
+    inputs = random.uniform(-1, 1, (3, 1, 32)).astype(np.float32)
+    clean = run.advance([0, 0, 0], [1, 2, 3], inputs, None)
+    row = np.zeros(net.state_size, np.float32)
+    row[48 + 5] = bad
+    run.write(4, row, [True])
+
+    advanced = run.advance([0, 4, 0], [5, 6, 7], inputs, None)
+
+    assert [True, False, True] == advanced.is_state_finite.tolist()
+    assert_same_bits(clean.rows[[0, 2]], advanced.rows[[0, 2]])
+    assert_same_bits(clean.outputs[[0, 2]], advanced.outputs[[0, 2]])
+
+
+def test_masking_between_recurrent_layers_runs_on_numpy():
+    """What the kernel cannot do is not tried, and the reason names the layer."""
+    first, second = plain((32, 32, 48), head=None).layers
+    masked = Network("n", 32, (first, Masking(name="m", mask_value=0.0), second))
+
+    dispatches = CpuRuntime(masked, 1).dispatches
+
+    assert ["numpy", "numpy"] == [dispatch.kernel for dispatch in dispatches.values()]
+    assert "Masking m stands between recurrent layers" in dispatches[first].reason
+
+
+def test_a_direction_that_is_not_natives_takes_the_whole_network_to_numpy():
+    """Both directions are looked at, and the layer behind them says whose fault it is."""
+    forward = plain((32, 48), head=None).layers[0]
+    spec = replace(forward.spec, activation="relu")
+    backward = Recurrent(name="b", spec=spec, weights=forward.weights, go_backwards=True)
+    both = Bidirectional(name="both", forward=forward, backward=backward)
+    behind = plain((96, 8), head=None).layers[0]
+    inputs = np.random.default_rng(0).uniform(-1, 1, (3, 7, 32)).astype(np.float32)
+
+    run = CpuRuntime(Network("n", 32, (both, behind)), 0)
+
+    reasons = [dispatch.reason for dispatch in run.dispatches.values()]
+    assert reasons[0].endswith("not native: activation is relu, not tanh")
+    assert reasons[1].endswith("not native: both of the same network cannot run on it")
+    ahead, _ = reference(Network("n", 32, (forward,)), inputs)
+    back, _ = reference(Network("n", 32, (replace(backward, go_backwards=False),)), inputs[:, ::-1])
+    x = np.concatenate([ahead, back[:, ::-1]], axis=-1)
+    expected, _ = reference(Network("n", 96, (behind,)), x)
+    np.testing.assert_allclose(run.predict(inputs), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"use_peepholes": True},
+        {"projection_size": 2},
+        {"cell_clip": 1.0},
+    ],
+)
+def test_the_kernel_refuses_what_it_does_not_know(options):
+    """Whoever chooses kernels may be wrong; no wrong number comes of it."""
+    spec = LSTMSpec(input_size=3, units=4, **options)
+    with pytest.raises(SpecError, match="native kernel"):
+        native.lstm_layer(spec, initialize(spec, 0), INSTRUCTION_SETS[0])

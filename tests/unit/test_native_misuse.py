@@ -1,0 +1,218 @@
+"""Wrong arguments of the native kernel are Python exceptions; and what threads see of a call."""
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lstm_core.errors import WeightsError
+from lstm_core.kernels import native
+from lstm_core.runtime.cpu import CpuRuntime
+from lstm_core.spec import LSTMSpec
+from lstm_core.weights import initialize
+from tests.unit.native_networks import INSTRUCTION_SETS, network
+
+SET = INSTRUCTION_SETS[0] if INSTRUCTION_SETS else "portable"
+NET = network(sizes=[3, 5], use_bias=True, head="linear", zero_output_for_mask=False, seed=0)
+X = np.ones((2, 4, 3), np.float32)
+
+
+def packed_lstm(input_size=3, units=5):
+    """Return a packed LSTM."""
+    spec = LSTMSpec(input_size=input_size, units=units)
+    return native.lstm_layer(spec, initialize(spec, 0), SET)
+
+
+def arena(slots=9, state_size=10, flags=1):
+    """Return the arrays of an arena."""
+    return np.zeros((slots, state_size), np.float32), np.zeros((slots, flags), np.bool_)
+
+
+class Index:
+    """What counts as an index without being an int."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        """Return the number."""
+        return self.value
+
+
+class Emptying:
+    """An index that empties the list that it is read from."""
+
+    def __init__(self, slots):
+        self.slots = slots
+
+    def __index__(self):
+        """Empty the list."""
+        self.slots.clear()
+        return 1
+
+
+BAD = {
+    "from beyond the end": (IndexError, [0, 9], [1, 2], X, [4, 4], None),
+    "from negative": (IndexError, [0, -1], [1, 2], X, [4, 4], None),
+    "from huge": (OverflowError, [0, 2**70], [1, 2], X, [4, 4], None),
+    "from huge in an array": (IndexError, np.array([0, 2**62]), [1, 2], X, [4, 4], None),
+    "to beyond the end": (IndexError, [0, 0], [1, 9], X, [4, 4], None),
+    "to the zero slot": (IndexError, [0, 0], [0, 1], X, [4, 4], None),
+    "too few slots": (ValueError, [0], [1, 2], X, [4, 4], None),
+    "too many slots": (ValueError, [0, 0], [1, 2, 3], X, [4, 4], None),
+    "slots of floats": (TypeError, [0.0, 1.0], [1, 2], X, [4, 4], None),
+    "an array of floats": (TypeError, np.zeros(2), [1, 2], X, [4, 4], None),
+    "slots in two dimensions": (ValueError, np.zeros((2, 1), int), [1, 2], X, [4, 4], None),
+    "no slots at all": (TypeError, 7, [1, 2], X, [4, 4], None),
+    "a length of 0": (IndexError, [0, 0], [1, 2], X, [4, 0], None),
+    "a length beyond time": (IndexError, [0, 0], [1, 2], X, [4, 5], None),
+    "inputs in float64": (TypeError, [0, 0], [1, 2], X.astype(np.float64), [4, 4], None),
+    "inputs that are a list": (TypeError, [0, 0], [1, 2], X.tolist(), [4, 4], None),
+    "inputs without time": (ValueError, [0, 0], [1, 2], X[:, 0], [4, 4], None),
+    "inputs of two features": (ValueError, [0, 0], [1, 2], X[..., :2], [4, 4], None),
+    "inputs without rows": (ValueError, [], [], X[:0], [], None),
+    "inputs of no time": (ValueError, [0, 0], [1, 2], X[:, :0], [0, 0], None),
+    "a mask of floats": (TypeError, [0, 0], [1, 2], X, [4, 4], np.ones((2, 4))),
+    "a mask of another shape": (ValueError, [0, 0], [1, 2], X, [4, 4], np.ones((2, 3), bool)),
+}
+
+
+@pytest.mark.parametrize("given", BAD.values(), ids=BAD.keys())
+def test_wrong_arguments_are_exceptions(given):
+    """Each is refused before anything is read or written, and the runtime goes on."""
+    error, from_slots, to_slots, inputs, lengths, mask = given
+    run = CpuRuntime(NET, 8, instruction_sets=[SET])
+    run.write(1, np.full(10, 0.5), [True])
+
+    with pytest.raises(error):
+        run.advance(from_slots, to_slots, inputs, lengths, mask)
+
+    np.testing.assert_array_equal(run.read(1)[0], 0.5)
+    np.testing.assert_array_equal(run.read(0)[0], 0)
+    assert run.advance([1, 1], [2, 3], X, None).is_state_finite.all()
+
+
+def test_inputs_of_any_strides_and_slots_of_any_integers_are_taken():
+    """Views of every kind give what their copies give."""
+    run = CpuRuntime(NET, 8, instruction_sets=[SET])
+    wide = np.random.default_rng(0).uniform(-1, 1, (6, 8, 9)).astype(np.float32)
+    moved = np.frombuffer(b"\0" + wide.tobytes(), np.uint8)[1:].view(np.float32)
+    views = [
+        wide[::2, ::3, 1:4],
+        wide[2::-1, ::-1, :3],
+        wide[:3, :, ::3],
+        wide.transpose(1, 0, 2)[:3, :3, 5:8],
+        np.broadcast_to(wide[0, 0, :3], (3, 4, 3)),
+        moved.reshape(wide.shape)[:3, :, :3],
+        wide[:3, :, :3].astype(">f4"),
+    ]
+    integers: list[Any] = [
+        [1, 2, 3],
+        (1, 2, 3),
+        np.array([1, 2, 3], np.int16),
+        np.array([1, 2, 3], np.uint8),
+        [Index(1), np.int64(2), True + 2],
+        range(1, 4),
+        np.array([1, 2, 3], ">i4"),
+    ]
+    for view, slots in zip(views, integers, strict=True):
+        expected = run.advance([0, 0, 0], [1, 2, 3], view.copy(), None)
+        actual = run.advance([0, 0, 0], slots, view, None)
+        np.testing.assert_array_equal(expected.outputs, actual.outputs)
+        np.testing.assert_array_equal(run.read(3)[0], actual.rows[2])
+
+
+def test_a_list_that_shrinks_while_it_is_read_is_no_memory_error():
+    """Items run Python code of their own: what is left of the list is read, no more."""
+    run = CpuRuntime(NET, 8, instruction_sets=[SET])
+    slots: list[Any] = [0, 0]
+    slots[0] = Emptying(slots)
+    run.advance(slots, [2, 3], X, None)
+
+
+BAD_LAYERS = {
+    "an unknown instruction set": (
+        ValueError,
+        lambda: native.lstm_layer(spec_of(3)[0], spec_of(3)[1], "sse9"),
+    ),
+    "weights of another spec": (
+        WeightsError,
+        lambda: native.lstm_layer(spec_of(4)[0], spec_of(3)[1], SET),
+    ),
+    "a bias of another size": (
+        ValueError,
+        lambda: native.dense_layer(np.ones((2, 3), "f4"), np.ones(2, "f4"), "linear", SET),
+    ),
+    "a kernel of one dimension": (
+        ValueError,
+        lambda: native.dense_layer(np.ones(3, "f4"), None, "linear", SET),
+    ),
+    "a kernel without rows": (
+        ValueError,
+        lambda: native.dense_layer(np.ones((0, 3), "f4"), None, "linear", SET),
+    ),
+    "no layer": (ValueError, lambda: native.runner([], *arena())),
+    "layers that do not fit": (
+        ValueError,
+        lambda: native.runner([packed_lstm(), packed_lstm()], *arena(9, 20, 2)),
+    ),
+    "something else than a layer": (TypeError, lambda: native.runner([3], *arena())),
+    "an arena of another width": (
+        ValueError,
+        lambda: native.runner([packed_lstm()], *arena(9, 11)),
+    ),
+    "an arena without slots": (ValueError, lambda: native.runner([packed_lstm()], *arena(0))),
+    "rows that are not contiguous": (
+        TypeError,
+        lambda: native.runner([packed_lstm()], arena(9, 20)[0][:, ::2], arena()[1]),
+    ),
+    "flags for other slots": (
+        ValueError,
+        lambda: native.runner([packed_lstm()], arena()[0], arena(8)[1]),
+    ),
+}
+
+
+def spec_of(input_size):
+    """Return a spec and its weights."""
+    spec = LSTMSpec(input_size=input_size, units=5)
+    return spec, initialize(spec, 0)
+
+
+@pytest.mark.parametrize("given", BAD_LAYERS.values(), ids=BAD_LAYERS.keys())
+def test_layers_and_arenas_that_do_not_fit_are_exceptions(given):
+    """What is built from Python is checked as what is called."""
+    error, build = given
+    with pytest.raises(error):
+        build()
+
+
+def test_a_long_call_lets_other_threads_run_and_takes_no_second_one():
+    """The interpreter is given away meanwhile, and the scratch is not shared."""
+    layer = packed_lstm(64, 256)
+    rows, flags = arena(2, 512)
+    run = native.runner([layer], rows, flags)
+    long = np.ones((1, 4000, 64), np.float32)
+    called = threading.Event()
+    errors = []
+
+    def interfere():
+        called.wait()
+        try:
+            run.advance([0], [1], long[:, :1], None, None)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=interfere)
+    thread.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        called.set()
+        run.advance([0], [1], long, None, None)
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert ["a runner takes one call at a time"] == errors
