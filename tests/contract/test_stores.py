@@ -187,7 +187,7 @@ async def test_a_listing_has_every_session_once(store, limit):
     assert {(5, 9)} == {(summary.position, summary.epoch) for summary in listed}
 
 
-async def test_a_record_comes_back_whole(store):
+async def test_a_record_comes_back_whole(store, clock):
     """Flags, times and the stored answers are kept, those that are computed again too."""
     reply = AdvanceReply(outputs=np.arange(6, dtype=np.float32).reshape(3, 2), position=4, epoch=9)
     short = AdvanceReply(
@@ -196,7 +196,7 @@ async def test_a_record_comes_back_whole(store):
     committed = replace(
         record(7, epoch=9),
         has_output=np.array([True, False]),
-        touched_at=123.5,
+        touched_at=clock.now + 0.5,
         ttl_s=60.0,
         replays=(
             Replay(start=1, digest=b"a" * 16, reply=reply),
@@ -214,7 +214,7 @@ async def test_a_record_comes_back_whole(store):
     [loaded] = await store.load_many([key("alice")])
 
     assert [True, False] == loaded.has_output.tolist()
-    assert (123.5, 60.0) == (loaded.touched_at, loaded.ttl_s)
+    assert (clock.now + 0.5, 60.0) == (loaded.touched_at, loaded.ttl_s)
     first, second, last = loaded.replays
     assert (1, b"a" * 16, 4, 9) == (first.start, first.digest, first.reply.position, 9)
     assert reply.outputs.tolist() == first.reply.outputs.tolist()
