@@ -133,7 +133,6 @@ def _pack(layers: Sequence[Layer], instruction_set: str) -> dict[Layer, native.L
             layer.spec,
             layer.weights,
             instruction_set,
-            returns_sequences=layer.return_sequences,
             zero_output_for_mask=layer.zero_output_for_mask,
         )
         for layer in lstms(layers)

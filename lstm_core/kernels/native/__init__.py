@@ -91,7 +91,6 @@ def lstm_layer(
     weights: LSTMWeights,
     instruction_set: str,
     *,
-    returns_sequences: bool = True,
     zero_output_for_mask: bool = False,
 ) -> Layer:
     """Pack one LSTM's weights as float32.
@@ -100,7 +99,6 @@ def lstm_layer(
         spec: The configuration, one that `dispatch.native_obstacles` finds nothing in.
         weights: The weights, gates in the order of `spec.GATE_ORDER`.
         instruction_set: One of `instruction_sets()`.
-        returns_sequences: Whether the layers behind it see masked steps as such.
         zero_output_for_mask: Whether a masked step gives zeros instead of the last output.
 
     Raises:
@@ -118,7 +116,7 @@ def lstm_layer(
         raise SpecError("spec", f"the native kernel does not know all of {spec}")
     weights.check(spec)
     w = weights.with_forget_bias(spec.forget_bias).astype(np.float32)
-    fields = (w.kernel, w.recurrent_kernel, w.bias, returns_sequences, zero_output_for_mask)
+    fields = (w.kernel, w.recurrent_kernel, w.bias, zero_output_for_mask)
     packed: Layer = _module.Layer(fields, instruction_set)
     return packed
 

@@ -68,13 +68,13 @@ pack(Layer *layer, const InstructionSet *set, PyObject *kernel, PyObject *recurr
     return true;
 }
 
-/* Read `(kernel, recurrent_kernel, bias | None, returns_sequences, zero_output_for_mask)`. */
+/* Read `(kernel, recurrent_kernel, bias | None, zero_output_for_mask)`. */
 static bool
 read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
 {
     PyObject *kernel, *recurrent, *bias;
-    int returns_sequences, zero_output_for_mask;
-    if (!PyArg_ParseTuple(fields, "OOOpp:lstm", &kernel, &recurrent, &bias, &returns_sequences,
+    int zero_output_for_mask;
+    if (!PyArg_ParseTuple(fields, "OOOp:lstm", &kernel, &recurrent, &bias,
                           &zero_output_for_mask) ||
         !lstm_native_check_array(kernel, "kernel", NPY_FLOAT32, 2) ||
         !lstm_native_check_array(recurrent, "recurrent_kernel", NPY_FLOAT32, 2)) {
@@ -94,7 +94,6 @@ read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
     layer->kind = LAYER_LSTM;
     layer->input_size = (size_t)inputs;
     layer->output_size = (size_t)units;
-    layer->returns_sequences = returns_sequences;
     layer->zero_output_for_mask = zero_output_for_mask;
     return pack(layer, set, kernel, recurrent, bias);
 }
@@ -140,7 +139,7 @@ layer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         return NULL;
     }
     self->set = set;
-    bool is_lstm = PyTuple_GET_SIZE(fields) == 5;
+    bool is_lstm = PyTuple_GET_SIZE(fields) == 4;
     if (!(is_lstm ? read_lstm : read_dense)(&self->layer, set, fields)) {
         Py_DECREF(self);
         return NULL;

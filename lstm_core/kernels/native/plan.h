@@ -42,7 +42,6 @@ typedef struct {
     float *packed;
     Activation activation; /* of a Dense */
     /* Of an LSTM: */
-    bool returns_sequences;
     bool zero_output_for_mask;
     size_t state_offset;    /* where h begins in a state row; c is behind it */
     size_t recurrent_index; /* which of a row's flags is its own */

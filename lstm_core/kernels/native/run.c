@@ -73,8 +73,7 @@ answer_masked(const Chunk *chunk, const Layer *layer, size_t row, float *output)
 /* Put the rows that take a live step at `t` side by side, answer the masked ones, and return how many
  * are live. */
 static size_t
-list_live(const Chunk *chunk, const Layer *layer, const View *from, const View *to,
-          const bool *mask, size_t t)
+list_live(const Chunk *chunk, const Layer *layer, const View *from, const View *to, size_t t)
 {
     const Call *call = chunk->call;
     const Scratch *s = &chunk->scratch;
@@ -84,7 +83,7 @@ list_live(const Chunk *chunk, const Layer *layer, const View *from, const View *
             continue;
         }
         float *output = at(to, row, t - chunk->begin);
-        if (mask && !mask[row * call->time + t]) {
+        if (call->mask && !call->mask[row * call->time + t]) {
             answer_masked(chunk, layer, row, output);
             continue;
         }
@@ -142,7 +141,7 @@ keep_state(const Chunk *chunk, const Layer *layer)
 }
 
 static void
-run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *to, const bool *mask)
+run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *to)
 {
     const Scratch *s = &chunk->scratch;
     size_t sums_size = layer->num_blocks * NUM_GATES * chunk->plan->set->lanes;
@@ -153,7 +152,7 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
     }
     find_state(chunk, layer);
     for (size_t t = chunk->begin; t < chunk->end; t++) {
-        size_t num = list_live(chunk, layer, from, to, mask, t);
+        size_t num = list_live(chunk, layer, from, to, t);
         if (num == 0) {
             continue;
         }
@@ -177,7 +176,6 @@ run_chunk(const Chunk *chunk)
 {
     const Plan *plan = chunk->plan;
     const Call *call = chunk->call;
-    const bool *mask = call->mask;
     View from = {(float *)call->inputs, call->input_row_stride, call->input_time_stride};
     from.base += (ptrdiff_t)chunk->begin * call->input_time_stride;
     for (size_t i = 0; i < plan->num_layers; i++) {
@@ -191,9 +189,7 @@ run_chunk(const Chunk *chunk)
         if (layer->kind == LAYER_DENSE) {
             run_dense(chunk, layer, &from, &to);
         } else {
-            run_lstm(chunk, layer, &from, &to, mask);
-            /* The layers behind the last time axis answer every step as if it were the last. */
-            mask = layer->returns_sequences ? mask : NULL;
+            run_lstm(chunk, layer, &from, &to);
         }
         from = to;
     }
