@@ -77,10 +77,9 @@ class Advancer:
         stats.num_steps += sum(lengths)
         chunks = Chunks(advanced)
         now = self._clock()
-        take = self._take_step if advanced.outputs.shape[1] == 1 else self._take_chunk
         for index, run in enumerate(runs):
             try:
-                take(run, to_slots[index], chunks, index, lengths[index], now)
+                self._take_chunk(run, to_slots[index], chunks, index, lengths[index], now)
             except Exception as error:  # noqa: BLE001 - the guard of one job
                 self._fail_run(run, error)
 
@@ -97,38 +96,22 @@ class Advancer:
         run.slot = slot
         run.num_left -= length
         chunks.check_finite(index)
-        if run.request.return_sequences or run.followers:
-            if not isinstance(run.chunks, list):
-                run.chunks = []
-            run.chunks.append(chunks.outputs(index, 0, length))
-        elif not run.num_left:
-            run.chunks = [chunks.outputs(index, length - 1, length)]
+        request = run.request
         if run.num_left:
-            return
-        outputs = run.chunks[0] if len(run.chunks) == 1 else np.concatenate(run.chunks)
-        if run.followers:
-            steps = _replies_apart(run, outputs)
-            self._finish(run, steps, chunks.row(index), chunks.has_output(index), now)
+            if request.return_sequences:
+                if not isinstance(run.chunks, list):
+                    run.chunks = []
+                run.chunks.append(chunks.outputs(index, 0, length))
+        elif run.followers:
+            self._finish_together(run, chunks, index, now)
         else:
-            self._finish_one(run, outputs, chunks, index, now)
+            first = 0 if request.return_sequences else length - 1
+            outputs = chunks.outputs(index, first, length)
+            if run.chunks:
+                outputs = np.concatenate((*run.chunks, outputs))
+            self._finish(run, outputs, chunks, index, now)
 
-    def _take_step(
-        self, run: Run, slot: int, chunks: Chunks, index: int, length: int, now: float
-    ) -> None:
-        """Do as `_take_chunk`, for what is a single step nearly always."""
-        if run.num_left > 1 or run.chunks or run.followers:
-            self._take_chunk(run, slot, chunks, index, length, now)
-            return
-        if run.slot != run.live.slot:
-            self._arena.free(run.slot)
-        run.slot = slot
-        run.num_left = 0
-        chunks.check_finite(index)
-        self._finish_one(run, chunks.outputs(index, 0, 1), chunks, index, now)
-
-    def _finish_one(
-        self, run: Run, outputs: Float32, chunks: Chunks, index: int, now: float
-    ) -> None:
+    def _finish(self, run: Run, outputs: Float32, chunks: Chunks, index: int, now: float) -> None:
         """Finish a run of one request, which gave `(time, output_size)` outputs."""
         request, start, row = run.request, run.start, chunks.row(index)
         reply = AdvanceReply(
@@ -138,22 +121,26 @@ class Advancer:
             replayed=run.is_replay,
             row=row if request.return_state else None,
         )
-        if run.is_replay:
-            self._answers.answer(run.job, reply)
-        else:
-            self._finish(run, ((request, reply),), row, chunks.has_output(index), now)
-
-    def _finish(
-        self,
-        run: Run,
-        steps: Sequence[tuple[AdvanceRequest, AdvanceReply]],
-        row: Float32,
-        has_output: Bool,
-        now: float,
-    ) -> None:
-        after = sessions.advanced(run.start, steps, row=row, has_output=has_output, now=now)
         job, live = run.job, run.live
+        if run.is_replay:
+            self._answers.answer(job, reply)
+            return
+        has_output = chunks.has_output(index)
+        after = sessions.advanced(start, request, reply, row=row, has_output=has_output, now=now)
+        self.changes.append(Change(job.key, live.stored, after, job, (reply,), live, run))
+
+    def _finish_together(self, run: Run, chunks: Chunks, index: int, now: float) -> None:
+        """Finish a run of several jobs, a step each."""
+        steps = _replies_apart(run, chunks.outputs(index, 0, len(run.inputs)))
+        after = sessions.advanced_together(
+            run.start,
+            steps,
+            row=chunks.row(index),
+            has_output=chunks.has_output(index),
+            now=now,
+        )
         replies = [reply for _, reply in steps]
+        job, live = run.job, run.live
         self.changes.append(Change(job.key, live.stored, after, job, replies, live, run))
 
     def _fail_run(self, run: Run, error: Exception) -> None:

@@ -207,61 +207,73 @@ def is_plain_step(request: AdvanceRequest) -> bool:
 
 def advanced(
     before: Record,
+    request: AdvanceRequest,
+    reply: AdvanceReply,
+    *,
+    row: Float32,
+    has_output: Bool,
+    now: float,
+) -> Record:
+    """Return the record of a session that has taken a request's steps.
+
+    Args:
+        before: What it was; a new session's is at position 0 of its new epoch.
+        request: What was asked.
+        reply: Its answer.
+        row: `(state_size,)` float32, the new state.
+        has_output: `(recurrent layers,)` bool, the new flags.
+        now: Seconds since 1970.
+    """
+    num_bytes = reply.outputs.nbytes + (0 if reply.row is None else reply.row.nbytes)
+    replay: Replay | LongReplay
+    if num_bytes <= MAX_STORED_ANSWER_BYTES:
+        replay = Replay(start=before.position, digest=request.digest(), reply=reply)
+    else:
+        replay = LongReplay(
+            start=before.position,
+            digest=request.digest(),
+            row_before=before.row,
+            has_output_before=before.has_output,
+        )
+    kept = before.replays
+    if kept and isinstance(kept[-1], LongReplay):
+        # Only the last request may be computed again: older states are not kept.
+        kept = kept[:-1]
+    return Record(
+        fingerprint=before.fingerprint,
+        epoch=before.epoch,
+        position=reply.position,
+        row=row,
+        has_output=has_output,
+        touched_at=now,
+        ttl_s=before.ttl_s,
+        replays=(*kept[1 - REPLAY_WINDOW :], replay),
+        nonce=new_nonce(),
+    )
+
+
+def advanced_together(
+    before: Record,
     steps: Iterable[tuple[AdvanceRequest, AdvanceReply]],
     *,
     row: Float32,
     has_output: Bool,
     now: float,
 ) -> Record:
-    """Return the record of a session that has taken the steps of requests.
+    """Return the record of a session that has taken steps in one piece, as if each ran alone.
 
     Args:
-        before: What it was; a new session's is at position 0 of its new epoch.
+        before: As for `advanced`.
         steps: What was asked, with the answers, in the order of their steps.
-        row: `(state_size,)` float32, the new state.
-        has_output: `(recurrent layers,)` bool, the new flags.
+        row: As for `advanced`, after the last step.
+        has_output: Likewise.
         now: Seconds since 1970.
     """
-    replays = before.replays
-    position = before.position
+    record = before
     for request, reply in steps:
-        if replays and isinstance(replays[-1], LongReplay):
-            # Only the last request may be computed again: older states are not kept.
-            replays = replays[:-1]
-        if len(replays) >= REPLAY_WINDOW:
-            replays = replays[1 - REPLAY_WINDOW :]
-        replays = (*replays, _replay(before, position, request, reply))
-        position = reply.position
-    return Record(
-        fingerprint=before.fingerprint,
-        epoch=before.epoch,
-        position=position,
-        row=row,
-        has_output=has_output,
-        touched_at=now,
-        ttl_s=before.ttl_s,
-        replays=replays,
-        nonce=new_nonce(),
-    )
-
-
-def _replay(
-    before: Record, start: int, request: AdvanceRequest, reply: AdvanceReply
-) -> Replay | LongReplay:
-    """Return what is kept for the retry of a request that started from a position.
-
-    Only a request that starts from the record `before` may have an answer that is too long to keep.
-    """
-    num_bytes = reply.outputs.nbytes + (0 if reply.row is None else reply.row.nbytes)
-    if num_bytes <= MAX_STORED_ANSWER_BYTES:
-        return Replay(start=start, digest=request.digest(), reply=reply)
-    assert start == before.position, "a step that joins others has a short answer"
-    return LongReplay(
-        start=start,
-        digest=request.digest(),
-        row_before=before.row,
-        has_output_before=before.has_output,
-    )
+        # The states between are nobody's: only the replays go on from one to the next.
+        record = advanced(record, request, reply, row=row, has_output=has_output, now=now)
+    return record
 
 
 def fresh_record(signature: Signature, now: float, ttl_s: float | None) -> Record:

@@ -71,9 +71,7 @@ def after(before, asked, *, outputs=None):
         epoch=before.epoch,
     )
     row = np.full(4, reply.position, np.float32)
-    return sessions.advanced(
-        before, [(asked, reply)], row=row, has_output=before.has_output, now=NOW
-    )
+    return sessions.advanced(before, asked, reply, row=row, has_output=before.has_output, now=NOW)
 
 
 @pytest.mark.parametrize("position", [None, 0])
