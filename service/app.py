@@ -152,7 +152,9 @@ def create_app(
         engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
     app.http = HttpEntrance(app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe)
-    app.streams = WebSocketEntrance(engines, max_frame_bytes=max_body_bytes)
+    app.streams = WebSocketEntrance(
+        engines, max_frame_bytes=max_body_bytes, max_frame_steps=max_sequence_steps
+    )
     add_docs(app)
     return app
 

@@ -23,6 +23,7 @@ from service.stores.base import SessionStore
 from service.stores.watched import WatchedStore
 from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
+from service.transport.websocket import uvicorn_protocol
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def serve(settings: Settings) -> int:
         port=settings.port,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws=uvicorn_protocol(app.streams),
         ws_max_size=settings.max_body_bytes,
         access_log=False,
         log_config=None,

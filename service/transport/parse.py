@@ -116,29 +116,43 @@ def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Fl
     return np.stack(sequences), np.array(masks, np.bool_)
 
 
-def parse_binary_step(frame: bytes, signature: Signature) -> Float32:
-    """Read `input_size` little-endian float32 numbers as one time step, `(1, input_size)`.
+def parse_binary_steps(frame: bytes, signature: Signature, max_steps: int) -> Float32:
+    """Read little-endian float32 numbers, `input_size` a time step, as `(time, input_size)`.
 
     Raises:
-        InvalidRequestError: Another length, a number that is not finite, or no token of the model.
+        InvalidRequestError: No whole number of time steps from 1 to `max_steps`, a number that is
+            not finite, no token of the model, or an answer of more than `MAX_OUTPUT_VALUES`.
     """
-    num_bytes = 4 * signature.input_size
-    if len(frame) != num_bytes:
-        expected = f"expected {num_bytes} bytes ({signature.input_size} float32 numbers)"
+    size = signature.input_size
+    num_steps, rest = divmod(len(frame), 4 * size)
+    if rest or not num_steps:
+        expected = f"expected {4 * size} bytes ({size} float32 numbers) for each time step"
         raise wrong(("frame",), f"{expected}, got {len(frame)}")
-    inputs = np.frombuffer(frame, "<f4").reshape(1, -1)
-    is_finite = np.isfinite(inputs[0])
-    if not is_finite.all():
-        index = int(np.argmin(is_finite))
-        text = f"expected a finite number, got {describe(float(inputs[0, index]))}"
+    inputs = np.ndarray((num_steps, size), "<f4", frame)
+    if num_steps > 1:
+        if num_steps > max_steps:
+            raise wrong(("frame",), f"expected at most {max_steps} time steps, got {num_steps}")
+        _check_num_outputs(f"{num_steps} time steps", num_steps, signature, ("frame",))
+        is_finite = np.isfinite(inputs).all()
+    else:
+        # Zero times anything finite is zero: a third of the time of looking at each number.
+        is_finite = np.vdot(inputs, _zeros(size)) == 0.0
+    if not is_finite:
+        index = int(np.argmin(np.isfinite(inputs)))
+        text = f"expected a finite number, got {describe(float(inputs.flat[index]))}"
         raise wrong(("frame", index), text)
     if signature.vocabulary is not None:
-        tokens = inputs[0].tolist()
+        tokens = inputs.ravel().tolist()
         for index, token in enumerate(tokens):
             if token != int(token):
                 raise wrong(("frame", index), f"expected an integer, got {describe(token)}")
         _check_tokens([int(token) for token in tokens], signature.vocabulary, ("frame",))
     return inputs.astype(np.float32, copy=False)
+
+
+@cache
+def _zeros(size: int) -> Float32:
+    return np.zeros(size, np.float32)
 
 
 @cache
@@ -176,12 +190,14 @@ def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Loca
     return np.frombuffer(packed, np.float32).reshape(len(rows), size)
 
 
-def _check_num_outputs(what: str, num_vectors: int, signature: Signature) -> None:
+def _check_num_outputs(
+    what: str, num_vectors: int, signature: Signature, where: Location = ("inputs",)
+) -> None:
     num_values = num_vectors * signature.output_size
     if num_values > MAX_OUTPUT_VALUES:
         answer = f"{what} with {signature.output_size} outputs each give {num_values}"
         text = f"expected an answer of at most {MAX_OUTPUT_VALUES} values, but {answer}"
-        raise wrong(("inputs",), f"{text}; send it in pieces")
+        raise wrong(where, f"{text}; send it in pieces")
 
 
 def _check_tokens(values: Sequence[float], vocabulary: int, where: Location) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,7 +13,11 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from service.transport.websocket_protocol import protocol_class
+
 STREAM = "/v1/sessions/alice/stream"
+SHELLS = {"asgi": lambda _streams: "websockets-sansio", "uvicorn": protocol_class}
+"""The entrances of streams: what uvicorn's `ws` is, from what opens them."""
 
 
 class Live:
@@ -39,10 +44,11 @@ class Live:
 
 
 @asynccontextmanager
-async def serving_live(app):
-    """Run an application under uvicorn, in this event loop."""
+async def serving_live(app, shell="asgi", **options):
+    """Run an application under uvicorn, in this event loop, its streams in one of `SHELLS`."""
+    ws: Any = SHELLS[shell](app.streams)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, ws=ws, log_level="warning", **options))
         task = asyncio.create_task(server.serve([listening]))
         live = Live(app, server, listening.getsockname()[1])
         while not server.started:

@@ -16,7 +16,7 @@ from service.domain import (
 from service.errors import InvalidRequestError, QueueFullError
 from service.transport import replies
 from service.transport.parse import (
-    parse_binary_step,
+    parse_binary_steps,
     parse_predict,
     parse_sequence,
     parse_step,
@@ -137,17 +137,18 @@ def test_an_import_without_flags_takes_them_from_the_position(position, expected
 def test_a_binary_step():
     """Little-endian float32 as they are."""
     frame = np.array([1, 2, 3], "<f4").tobytes()
-    assert [[1, 2, 3]] == parse_binary_step(frame, signature()).tolist()
+    assert [[1, 2, 3]] == parse_binary_steps(frame, signature(), 2).tolist()
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_step_or_an_error(frame):
     """Nothing else comes out of a binary frame, and nothing that is not finite."""
     try:
-        inputs = parse_binary_step(frame, signature(7))
+        inputs = parse_binary_steps(frame, signature(7), 5)
     except InvalidRequestError:
         return
-    assert 0 <= inputs[0, 0] < 7
+    assert 0 < len(inputs) <= 5
+    assert ((inputs >= 0) & (inputs < 7)).all()
 
 
 # --- many sessions ---
