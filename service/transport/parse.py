@@ -26,6 +26,8 @@ from service.transport.explain import Location, describe, wrong
 MAX_OUTPUT_VALUES = 2_000_000
 """A longer answer would take too long to write: the event loop stands still meanwhile."""
 
+_LITTLE_FLOAT = np.dtype("<f4")
+
 
 def parse_step(body: bytes, signature: Signature, key: SessionKey) -> AdvanceRequest:
     """Read a `StepBody`.
@@ -128,15 +130,15 @@ def parse_binary_steps(frame: bytes, signature: Signature, max_steps: int) -> Fl
     if rest or not num_steps:
         expected = f"expected {4 * size} bytes ({size} float32 numbers) for each time step"
         raise wrong(("frame",), f"{expected}, got {len(frame)}")
-    inputs = np.ndarray((num_steps, size), "<f4", frame)
+    inputs = np.ndarray((num_steps, size), _LITTLE_FLOAT, frame)
     if num_steps > 1:
         if num_steps > max_steps:
             raise wrong(("frame",), f"expected at most {max_steps} time steps, got {num_steps}")
         _check_num_outputs(f"{num_steps} time steps", num_steps, signature, ("frame",))
         is_finite = np.isfinite(inputs).all()
     else:
-        # Zero times anything finite is zero: a third of the time of looking at each number.
-        is_finite = np.vdot(inputs, _zeros(size)) == 0.0
+        # Zero times anything finite is zero, and else NaN: a quarter of the time of asking each.
+        is_finite = not np.vdot(inputs, _zeros(size))
     if not is_finite:
         index = int(np.argmin(np.isfinite(inputs)))
         text = f"expected a finite number, got {describe(float(inputs.flat[index]))}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.server import ServerProtocol
+from websockets.protocol import Protocol
 
 from service.transport.stream import Incoming, Outgoing
 
@@ -21,6 +21,8 @@ except ImportError:  # the library runs without its compiled part, and so do we
 
 _TEXT, _BINARY = 0x81, 0x82  # whole messages: the last frame of one and its opcode, no reserved bit
 _WHOLE = frozenset((_TEXT, _BINARY))
+_OPCODE, _RESERVED = 0x0F, 0x70
+_OPCODES = frozenset(Opcode)
 _IS_CONTROL = 0x08
 _IS_MASKED = 0x80
 _SHORT_HEADS = [bytes((_BINARY, length)) for length in range(126)]
@@ -54,11 +56,11 @@ class FrameReader:
         is_discarding: Messages are thrown away.
     """
 
-    def __init__(self, connection: ServerProtocol, max_bytes: int) -> None:
+    def __init__(self, connection: Protocol, max_bytes: int) -> None:
         """Read behind a handshake.
 
         Args:
-            connection: The library's; it has accepted no extension.
+            connection: The server's side of it, without an extension.
             max_bytes: A longer message is not kept.
         """
         self.controls: list[Frame] = []
@@ -126,6 +128,9 @@ class FrameReader:
     def _read_other(self, first: int, start: int, stop: int, messages: list[Incoming]) -> bool:
         """Read a frame that is not a whole plain message; false if it has not come as a whole."""
         end, length = len(self._data), stop - start
+        if first & _OPCODE not in _OPCODES:
+            self._fail(CloseCode.PROTOCOL_ERROR, "invalid opcode")
+            return False
         if first & _IS_CONTROL:
             if length > 125:
                 self._fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
@@ -137,6 +142,9 @@ class FrameReader:
             self._num_to_skip = max(0, stop - end)
             self._at = min(stop, end)
             return True
+        if first & _RESERVED:
+            self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits must be 0")
+            return False
         if stop > end:
             return False
         frame = bytes(self._data[self._at : stop])
