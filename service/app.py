@@ -16,11 +16,8 @@ from starlette.responses import Response
 from service.engine import Engine
 from service.errors import InternalError
 from service.transport.calls import Receive, Scope, Send
-from service.transport.http import (
-    HttpEntrance,
-    Observe,
-    request_id_of,
-)
+from service.transport.headers import request_id_of
+from service.transport.http import HttpEntrance, Observe
 from service.transport.openapi import add_docs, component_schemas, document
 from service.transport.problem import Answer, http_problem, problem
 from service.transport.routes import build_routes

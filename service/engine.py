@@ -168,7 +168,7 @@ class Engine:
         """How many sessions have their row at hand."""
         return len(self._arena)
 
-    def submit(self, request: Request, complete: Complete) -> Job:
+    def submit(self, request: Request, complete: Complete, timeout_s: float | None = None) -> Job:
         """Take a request into its session's turn.
 
         Args:

@@ -23,11 +23,14 @@ from service.stores.base import SessionStore
 from service.stores.watched import WatchedStore
 from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
-from service.transport.websocket import uvicorn_protocol
+from service.transport.http_protocol import hot_protocol
+from service.transport.patience import Patience
+from service.transport.websocket import stream_protocol
 
 log = logging.getLogger(__name__)
 
-_KEEP_ALIVE_S = 75
+_KEEP_ALIVE_S = 75.0
+"""Longer than balancers keep their connections, so that it is they who close them."""
 
 
 class Server(uvicorn.Server):
@@ -118,14 +121,14 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
-        ws=uvicorn_protocol(app.streams),
+        http=hot_protocol(
+            app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=settings.transfer_timeout_s)
+        ),
+        ws=stream_protocol(app.streams),
         ws_max_size=settings.max_body_bytes,
         access_log=False,
         log_config=None,
         server_header=False,
-        # Longer than balancers keep their connections, so that it is they who close them.
-        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
     server = Server(config, app, store)

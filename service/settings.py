@@ -108,6 +108,12 @@ class Settings(BaseSettings):
     arena_rows: int = Field(
         default=65_536, ge=3, description="Sessions of a model whose state is kept at hand."
     )
+    transfer_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a client may take to send a request, or to read on in an answer.",
+    )
     drain_timeout_s: int = Field(
         default=30, ge=0, description="How long requests in flight may take when stopping."
     )

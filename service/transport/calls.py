@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from service.domain import Reply, Request
 from service.engine import Engine
-from service.errors import BodyTooLargeError, ServiceError, UnsupportedMediaTypeError
+from service.errors import BodyTooLargeError, ServiceError
+from service.transport.headers import Headers, check_json, length_of
 from service.transport.problem import Answer
 
 Scope = Any
 Receive = Any
 Send = Any
-Headers = dict[bytes, bytes]
 _T = TypeVar("_T")
 
 _WATCH_AFTER_S = 0.01
@@ -36,6 +36,7 @@ class Call:
         parameters: The path's, percent-decoded.
         headers: By lower-case name; the last one where a name comes twice.
         max_body_bytes: More is refused.
+        timeout_s: How long the caller waits, None for any time.
         has_read_body: Whether the end of the body has come.
     """
 
@@ -44,6 +45,7 @@ class Call:
     parameters: dict[str, str]
     headers: Headers
     max_body_bytes: int
+    timeout_s: float | None = None
     has_read_body: bool = False
 
     @property
@@ -52,22 +54,21 @@ class Call:
         query: bytes = self.scope["query_string"]
         return query
 
-    async def read_body(self, check: Callable[[Headers], None] | None = None) -> bytes:
+    async def read_body(self, check: Callable[[Headers], None] | None = check_json) -> bytes:
         """Read the body.
 
         Args:
-            check: Looks at what the headers say that it is; None means `check_json`.
+            check: Looks at what the headers say that it is; None: who reads it does.
 
         Raises:
             UnsupportedMediaTypeError: It says that it is something else than is wanted.
             BodyTooLargeError: It is over the limit; what is over it was not kept.
             ClientGoneError: The caller left before its end.
         """
-        (check or check_json)(self.headers)
+        if check is not None:
+            check(self.headers)
         limit = self.max_body_bytes
-        length = self.headers.get(b"content-length", b"").lstrip(b"0")
-        # The server has checked that it is a number; one of too many digits is not converted.
-        if len(length) > len(str(limit)) or int(length or 0) > limit:
+        if length_of(self.headers, limit) > limit:
             raise BodyTooLargeError(limit)
         message = await self.receive()
         body: bytes = message.get("body", b"")
@@ -104,7 +105,7 @@ class Call:
             if not answered.done():
                 answered.set_result(result)
 
-        job = engine.submit(request, complete)
+        job = engine.submit(request, complete, self.timeout_s)
         try:
             result = await self.wait(answered)
         except (asyncio.CancelledError, ClientGoneError):
@@ -150,36 +151,6 @@ class Call:
             timer.cancel()
             if watcher is not None:
                 watcher.cancel()
-
-
-def check_json(headers: Headers) -> None:
-    """Check that a body is said to be JSON, or not said to be anything.
-
-    Raises:
-        UnsupportedMediaTypeError: It is said to be something else, or to be compressed.
-    """
-    content_type = headers.get(b"content-type")
-    if content_type not in (None, b"", b"application/json"):
-        media_type, *parameters = content_type.decode("latin-1").lower().split(";")
-        media_type = media_type.strip()
-        is_json = media_type == "application/json" or (
-            media_type.startswith("application/") and media_type.endswith("+json")
-        )
-        charsets = [p.partition("=")[2].strip(' "') for p in parameters if "charset" in p]
-        if not is_json or any(charset not in ("utf-8", "utf8") for charset in charsets):
-            raise UnsupportedMediaTypeError(content_type.decode("latin-1")[:100])
-    check_plain(headers)
-
-
-def check_plain(headers: Headers) -> None:
-    """Check that a body is not compressed.
-
-    Raises:
-        UnsupportedMediaTypeError: It is.
-    """
-    encoding = headers.get(b"content-encoding")
-    if encoding not in (None, b"", b"identity"):
-        raise UnsupportedMediaTypeError(f"{encoding.decode('latin-1')[:100]}-encoded")
 
 
 async def send_answer(send: Send, answer: Answer, request_id: bytes) -> None:

@@ -1,15 +1,16 @@
-"""The entrance for HTTP by ASGI: from a scope to a route, and from its answer to the socket."""
+"""What the entrances for HTTP share, and the one by ASGI: from a scope to a route, and back."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import re
-import secrets
 from collections.abc import Callable
 from time import perf_counter
 
 from service.errors import InternalError, ServiceError
 from service.transport.calls import Call, ClientGoneError, Receive, Scope, Send, send_answer
+from service.transport.headers import Headers, request_id_of, timeout_of
+from service.transport.operations import Asked, Operation
 from service.transport.problem import Answer, http_problem, problem
 from service.transport.query import reject_query
 from service.transport.routing import Match, Route, RouteTable, raw_path_of
@@ -22,11 +23,14 @@ Observe = Callable[[str, int, float], None]
 CLIENT_GONE_STATUS = 499
 """What is observed where the caller left before the answer."""
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}\Z")
-
 
 class HttpEntrance:
-    """Serves a table of routes."""
+    """Serves a table of routes.
+
+    Attributes:
+        routes: The table.
+        max_body_bytes: A longer body is refused.
+    """
 
     def __init__(self, routes: RouteTable, *, max_body_bytes: int, observe: Observe | None) -> None:
         """Take the routes.
@@ -36,17 +40,17 @@ class HttpEntrance:
             max_body_bytes: A longer body is refused.
             observe: Told of every request.
         """
-        self._routes = routes
-        self._max_body_bytes = max_body_bytes
+        self.routes = routes
+        self.max_body_bytes = max_body_bytes
         self._observe = observe
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer a request; false, and nothing done, if its path is none of the table's."""
-        match = self._routes.find(raw_path_of(scope))
+        match = self.routes.find(raw_path_of(scope))
         if match is None:
             return False
         began = perf_counter()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers: Headers = dict(scope["headers"])
         request_id = request_id_of(headers)
         route = find_route(match, scope["method"])
         template = next(iter(match.routes.values())).template
@@ -54,7 +58,7 @@ class HttpEntrance:
             if route is None:
                 answer = method_not_allowed(match, scope["method"], request_id)
             else:
-                call = Call(scope, receive, match.parameters, headers, self._max_body_bytes)
+                call = Call(scope, receive, match.parameters, headers, self.max_body_bytes)
                 answer = await _answer(route, call, request_id)
         except ClientGoneError:
             self.observe(template, CLIENT_GONE_STATUS, perf_counter() - began)
@@ -73,22 +77,61 @@ async def _answer(route: Route, call: Call, request_id: str) -> Answer:
     try:
         if not route.query:
             reject_query(call.query)
-        return await route.handler(call)
-    except ServiceError as error:
-        answer = problem(error, request_id)
-        # An error holds the frames that it passed, and those hold it in what they waited for: a
-        # cycle with the body and the inputs in it, which would stay until the rare collector runs.
-        error.__traceback__ = None
-        return answer
+        call.timeout_s = timeout_of(call.headers)
+        if route.handler is not None:
+            return await route.handler(call)
+        assert route.operation is not None, "a route has one of the two"
+        return await _run(route.operation, call)
     except ClientGoneError as gone:
-        gone.__traceback__ = None  # as above
+        # It holds the frames that it passed, and those hold it in what they waited for: a cycle
+        # with the body and the inputs in it, which would stay until the rare collector runs.
+        gone.__traceback__ = None
         raise
-    except Exception as fault:
-        # The guard: whatever went wrong inside, the caller gets a problem document, as with any
-        # other error, and the log gets the reason.
-        log.exception("%s %s failed; request id %s", route.method, route.template, request_id)
-        fault.__traceback__ = None  # as above
-        return problem(InternalError(), request_id)
+    except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
+        return answer_to_error(error, route, request_id)
+
+
+async def _run(operation: Operation, call: Call) -> Answer:
+    """Run an operation, and wait for its end.
+
+    Raises:
+        ServiceError: It failed.
+        ClientGoneError: The caller left first.
+    """
+    # The operation looks at what the headers say that it is.
+    body = await call.read_body(check=None)
+    answered: asyncio.Future[Answer | ServiceError] = asyncio.get_running_loop().create_future()
+
+    def done(result: Answer | ServiceError) -> None:
+        if not answered.done():
+            answered.set_result(result)
+
+    work = operation(Asked(call.parameters, call.headers, body, call.timeout_s), done)
+    try:
+        result = await call.wait(answered)
+    except (asyncio.CancelledError, ClientGoneError):
+        work.cancel()
+        raise
+    if isinstance(result, ServiceError):
+        raise result
+    return result
+
+
+def answer_to_error(error: Exception, route: Route, request_id: str) -> Answer:
+    """Return the problem document of whatever went wrong; what is a fault of ours is logged."""
+    if not isinstance(error, ServiceError):
+        log.error(
+            "%s %s failed; request id %s",
+            route.method,
+            route.template,
+            request_id,
+            exc_info=error,
+        )
+    answer = problem(error if isinstance(error, ServiceError) else InternalError(), request_id)
+    # It holds the frames that it passed, and those hold it in what they waited for: a cycle with
+    # the body and the inputs in it, which would stay until the rare collector runs.
+    error.__traceback__ = None
+    return answer
 
 
 def find_route(match: Match, method: str) -> Route | None:
@@ -107,11 +150,3 @@ def method_not_allowed(match: Match, method: str, request_id: str) -> Answer:
     allowed = ", ".join(sorted(methods))
     detail = f"{method[:20]} is not for this path; there are: {allowed}"
     return http_problem(405, detail, request_id, ((b"allow", allowed.encode()),))
-
-
-def request_id_of(headers: dict[bytes, bytes]) -> str:
-    """Return the caller's `X-Request-Id` if it can be one, else a new one."""
-    given = headers.get(b"x-request-id")
-    if given is not None and _REQUEST_ID.match(given):
-        return given.decode("ascii")
-    return secrets.token_hex(8)

@@ -7,7 +7,8 @@ from typing import cast
 from service.domain import LookRequest, SessionReply, Signature
 from service.errors import FingerprintMismatchError
 from service.transport import render
-from service.transport.calls import Call, check_plain
+from service.transport.calls import Call
+from service.transport.headers import check_plain
 from service.transport.http_sessions import Engines, find_session
 from service.transport.parse_state import parse_fork, parse_import, parse_reset
 from service.transport.problem import Answer

@@ -11,6 +11,7 @@ from service.transport import replies, schema
 from service.transport.http_models import ModelHandlers, RenderMetrics
 from service.transport.http_sessions import SessionHandlers
 from service.transport.http_states import StateHandlers
+from service.transport.operations import SessionOperations
 from service.transport.routes_sessions import session_routes
 from service.transport.routing import Route, RouteTable
 
@@ -25,15 +26,16 @@ def build_routes(
     models = ModelHandlers(
         engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
-    sessions = SessionHandlers(engines, max_sequence_steps=max_sequence_steps)
+    operations = SessionOperations(engines, max_sequence_steps=max_sequence_steps)
+    sessions = SessionHandlers(engines)
     states = StateHandlers(engines)
     return RouteTable(
         [
             *_process_routes(models),
-            *_model_routes(models, sessions, "/v1/models/{model}", ""),
-            *session_routes(sessions, states, "/v1/models/{model}/sessions", ""),
-            *_model_routes(models, sessions, "/v1", "_default"),
-            *session_routes(sessions, states, "/v1/sessions", "_default"),
+            *_model_routes(models, operations, "/v1/models/{model}", ""),
+            *session_routes(operations, sessions, states, "/v1/models/{model}/sessions", ""),
+            *_model_routes(models, operations, "/v1", "_default"),
+            *session_routes(operations, sessions, states, "/v1/sessions", "_default"),
         ]
     )
 
@@ -94,7 +96,7 @@ def _process_routes(models: ModelHandlers) -> list[Route]:
 
 
 def _model_routes(
-    models: ModelHandlers, sessions: SessionHandlers, prefix: str, suffix: str
+    models: ModelHandlers, operations: SessionOperations, prefix: str, suffix: str
 ) -> list[Route]:
     return [
         Route(
@@ -117,7 +119,7 @@ def _model_routes(
             method="POST",
             template=f"{prefix}/steps",
             name=f"steps{suffix}",
-            handler=sessions.steps,
+            operation=operations.steps,
             summary="One step of many sessions",
             description="Status 200 even where rows failed: each has its error in `errors`.",
             tag="sessions",

@@ -6,6 +6,7 @@ from service import errors
 from service.transport import replies, schema, tensors
 from service.transport.http_sessions import SessionHandlers
 from service.transport.http_states import StateHandlers
+from service.transport.operations import SessionOperations
 from service.transport.query import DEFAULT_PAGE, MAX_PAGE
 from service.transport.routing import Route
 
@@ -57,18 +58,23 @@ _PAGE = (
 
 
 def session_routes(
-    sessions: SessionHandlers, states: StateHandlers, prefix: str, suffix: str
+    operations: SessionOperations,
+    sessions: SessionHandlers,
+    states: StateHandlers,
+    prefix: str,
+    suffix: str,
 ) -> list[Route]:
     """Return the operations on sessions.
 
     Args:
-        sessions: What does them.
+        operations: What does those that take steps.
+        sessions: What does the others.
         states: What does those on whole states.
         prefix: Where the sessions of a model are.
         suffix: What makes the operations' names unique.
     """
     return [
-        *_advance_routes(sessions, prefix, suffix),
+        *_advance_routes(operations, prefix, suffix),
         *_state_routes(states, prefix, suffix),
         Route(
             method="GET",
@@ -109,13 +115,13 @@ def session_routes(
     ]
 
 
-def _advance_routes(sessions: SessionHandlers, prefix: str, suffix: str) -> list[Route]:
+def _advance_routes(operations: SessionOperations, prefix: str, suffix: str) -> list[Route]:
     return [
         Route(
             method="POST",
             template=f"{prefix}/{{client_id}}/step",
             name=f"step{suffix}",
-            handler=sessions.step,
+            operation=operations.step,
             summary="One time step",
             description="Begins the session where there is none. A retry with the same `position`"
             " gets the first answer again.",
@@ -128,7 +134,7 @@ def _advance_routes(sessions: SessionHandlers, prefix: str, suffix: str) -> list
             method="POST",
             template=f"{prefix}/{{client_id}}/sequence",
             name=f"sequence{suffix}",
-            handler=sessions.sequence,
+            operation=operations.sequence,
             summary="Many time steps",
             description="What as many steps would do, in one piece: applied whole, or not at all.",
             tag="sessions",

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from service.errors import ServiceError
 from service.transport.calls import Call, Scope
+from service.transport.operations import Operation
 from service.transport.problem import Answer
 
 _T = TypeVar("_T")
@@ -30,7 +31,8 @@ class Route:
         method: `GET`, `POST`, ...
         template: The path, with `{names}` for whole segments.
         name: Unique, for the OpenAPI document.
-        handler: Does it.
+        handler: Does it for ASGI; None where `operation` does it for every entrance.
+        operation: Does it where the whole body is there.
         summary: A few words.
         description: The rest, Markdown.
         tag: What it is shown with.
@@ -48,7 +50,8 @@ class Route:
     method: str
     template: str
     name: str
-    handler: Handler
+    handler: Handler | None = None
+    operation: Operation | None = None
     summary: str
     description: str = ""
     tag: str

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from service.domain import Float32, ImportRequest, SessionKey, SessionReply, Signature
 from service.errors import Problem
 from service.transport import schema
-from service.transport.calls import Headers
 from service.transport.explain import describe, explain, invalid, shorten, wrong
+from service.transport.headers import Headers
 from service.transport.parse_state import import_request
 from service.transport.render import dump, states_of
 

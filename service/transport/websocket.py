@@ -142,7 +142,7 @@ def is_same_origin(headers: Mapping[bytes, bytes]) -> bool:
     return bool(address) and address.lower() == headers.get(b"host", b"").lower()
 
 
-def uvicorn_protocol(
+def stream_protocol(
     entrance: WebSocketEntrance,
 ) -> type[asyncio.Protocol] | Literal["websockets-sansio"]:
     """Return what uvicorn's `ws` shall be: the class that opens streams itself, if it fits."""

@@ -3,7 +3,7 @@
 import pytest
 
 from service.engine import EngineLimits
-from service.transport.http_sessions import MAX_ROWS_IN_FLIGHT
+from service.transport.operations import MAX_ROWS_IN_FLIGHT
 from service.transport.schema import MAX_STEPS_ROWS
 from tests.integration.small_service import X, make_app, make_engine, serving, streaming
 
@@ -31,9 +31,9 @@ async def test_the_largest_request_leaves_room_in_the_queue(engine):
     most = 0
     submit = engine.submit
 
-    def counting(request, complete):
+    def counting(request, complete, timeout_s=None):
         nonlocal most
-        job = submit(request, complete)
+        job = submit(request, complete, timeout_s)
         most = max(most, engine.num_pending)
         return job
 
@@ -67,10 +67,10 @@ async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engi
     submit = engine.submit
     num_submitted = 0
 
-    def counting(request, complete):
+    def counting(request, complete, timeout_s=None):
         nonlocal num_submitted
         num_submitted += 1
-        job = submit(request, complete)
+        job = submit(request, complete, timeout_s)
         if num_submitted == MAX_ROWS_IN_FLIGHT:
             engine.refuse()
         return job

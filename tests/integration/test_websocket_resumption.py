@@ -99,7 +99,7 @@ async def test_every_step_is_applied_once_over_connections_that_break(live, seed
     while cuts[-1] < len(inputs):
         cuts.append(min(len(inputs), cuts[-1] + generator.choice([1, 1, 1, 2, 7, 30])))
     parts = [inputs[start:end] for start, end in pairwise(cuts)]
-    answers = []
+    answers: list[np.ndarray] = []
     epoch = None
     num_connections = 0
     while len(answers) < len(parts):

@@ -6,14 +6,16 @@ import pytest
 import uvicorn
 
 from service.transport.uvicorn_versions import END, FIRST, is_extended
-from service.transport.websocket import WebSocketEntrance, uvicorn_protocol
+from service.transport.websocket import WebSocketEntrance, stream_protocol
+from service.transport.websocket_protocol import StreamProtocol
 
 
 def test_the_installed_uvicorn_is_one_of_them():
     """Or the tests of the classes would be of nothing."""
     entrance = WebSocketEntrance({}, max_frame_bytes=1, max_frame_steps=1)
-    protocol = uvicorn_protocol(entrance)
+    protocol = stream_protocol(entrance)
     assert isinstance(protocol, type)
+    assert issubclass(protocol, StreamProtocol)
     assert entrance is protocol.entrance
     assert is_extended("streams", uvicorn.__version__)
 

@@ -1,0 +1,179 @@
+"""The operations that are answered most: step, sequence, steps. Knows no server and no event loop.
+
+An operation begins with a request whose body is there, and tells a completion what came of it, so
+that an entrance needs no task for it. Every entrance that speaks HTTP runs these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from service.domain import AdvanceReply, AdvanceRequest, Reply, Signature
+from service.engine import Engine
+from service.errors import DrainingError, NotStreamableError, ServiceError
+from service.jobs import Job
+from service.transport import render
+from service.transport.headers import Headers, check_json
+from service.transport.http_sessions import Engines, find_engine, find_session
+from service.transport.parse import parse_sequence, parse_step
+from service.transport.parse_steps import Row, parse_steps
+from service.transport.problem import Answer
+
+MAX_ROWS_IN_FLIGHT = 256
+"""Most places in the engine's queue that one request takes."""
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A request that is there as a whole. Not changed by an operation.
+
+    Attributes:
+        parameters: The path's, percent-decoded.
+        headers: By lower-case name.
+        body: All of it.
+        timeout_s: How long the caller waits, None for any time.
+    """
+
+    parameters: dict[str, str]
+    headers: Headers
+    body: bytes
+    timeout_s: float | None
+
+
+class Work(Protocol):
+    """What an operation has begun."""
+
+    def cancel(self) -> None:
+        """Say that nobody waits any more: the completion is not called, or need not be heard."""
+        ...
+
+
+Done = Callable[[Answer | ServiceError], None]
+Operation = Callable[[Asked, Done], Work]
+"""Begins what is asked; its second argument is called once, from the event loop.
+
+It may raise `ServiceError` instead, and then nothing has begun."""
+
+
+class SessionOperations:
+    """The operations that take time steps of sessions."""
+
+    def __init__(self, engines: Engines, *, max_sequence_steps: int) -> None:
+        """Take the engines by model name, the default model's first."""
+        self._engines = engines
+        self._max_sequence_steps = max_sequence_steps
+
+    def step(self, asked: Asked, done: Done) -> Work:
+        """Take one time step."""
+        check_json(asked.headers)
+        engine, key = find_session(self._engines, asked.parameters)
+        request = parse_step(asked.body, engine.signature, key)
+        return _advance(engine, request, asked, done)
+
+    def sequence(self, asked: Asked, done: Done) -> Work:
+        """Take many time steps."""
+        check_json(asked.headers)
+        engine, key = find_session(self._engines, asked.parameters)
+        request = parse_sequence(asked.body, engine.signature, key, self._max_sequence_steps)
+        return _advance(engine, request, asked, done)
+
+    def steps(self, asked: Asked, done: Done) -> Work:
+        """Take one time step of many sessions."""
+        check_json(asked.headers)
+        engine = find_engine(self._engines, asked.parameters)
+        rows = parse_steps(asked.body, engine.signature)
+        work = _ManySteps(engine, rows, asked.timeout_s, done)
+        work.begin()
+        return work
+
+
+def _advance(engine: Engine, request: AdvanceRequest, asked: Asked, done: Done) -> Work:
+    return engine.submit(request, partial(_answer, done, engine.signature), asked.timeout_s)
+
+
+def _answer(done: Done, signature: Signature, result: Reply | ServiceError) -> None:
+    if isinstance(result, AdvanceReply):
+        done(Answer(200, render.render_advance(result, signature)))
+    else:
+        assert isinstance(result, ServiceError)
+        done(result)
+
+
+class _ManySteps:
+    """The rows of one request, a slice at a time, so that others find room in the queue."""
+
+    def __init__(
+        self, engine: Engine, rows: list[Row], timeout_s: float | None, done: Done
+    ) -> None:
+        """Take the rows; those that are errors already are not asked for."""
+        self._engine = engine
+        self._timeout_s = timeout_s
+        self._done = done
+        self._rows = rows
+        self._results: list[AdvanceReply | ServiceError | None] = [
+            row if isinstance(row, ServiceError) else None for row in rows
+        ]
+        self._good = [i for i, row in enumerate(rows) if not isinstance(row, ServiceError)]
+        self._num_begun = 0
+        self._num_waiting = 0
+        self._jobs: list[Job] = []
+        self._is_cancelled = False
+
+    def begin(self) -> None:
+        """Ask for the first slice.
+
+        Raises:
+            NotStreamableError: The model has no sessions.
+            DrainingError: The engine takes no rows at all.
+        """
+        try:
+            self._ask_slice()
+        except ServiceError:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Apply no row that has not gone to the store yet."""
+        self._is_cancelled = True
+        for job in self._jobs:
+            job.cancel()
+
+    def _ask_slice(self) -> None:
+        part = self._good[self._num_begun : self._num_begun + MAX_ROWS_IN_FLIGHT]
+        is_first = not self._num_begun
+        self._num_begun += len(part)
+        # One more than there are, so that no row ends the slice before all are asked for.
+        self._num_waiting = len(part) + 1
+        self._jobs = []
+        for index in part:
+            row = self._rows[index]
+            assert isinstance(row, AdvanceRequest)
+            try:
+                complete = partial(self._complete, index)
+                self._jobs.append(self._engine.submit(row, complete, self._timeout_s))
+            except ServiceError as error:
+                if is_first and isinstance(error, NotStreamableError | DrainingError):
+                    raise
+                self._complete(index, error)
+        self._end_one()
+
+    def _complete(self, index: int, result: Reply | ServiceError) -> None:
+        if isinstance(result, ServiceError):
+            # It holds the frames that it passed, and those hold these results: a cycle.
+            result.__traceback__ = None
+        assert isinstance(result, AdvanceReply | ServiceError)
+        self._results[index] = result
+        self._end_one()
+
+    def _end_one(self) -> None:
+        self._num_waiting -= 1
+        if self._num_waiting or self._is_cancelled:
+            return
+        if self._num_begun < len(self._good):
+            self._ask_slice()
+        else:
+            results = [result for result in self._results if result is not None]
+            self._done(Answer(200, render.render_steps(results)))
