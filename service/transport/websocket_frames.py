@@ -105,46 +105,54 @@ class FrameReader:
     def read(self, most: int) -> list[Incoming]:
         """Return up to `most` messages of those that are whole, `most` being at least 1."""
         messages: list[Incoming] = []
-        data, end = self._data, len(self._data)
-        while len(messages) < most and end - self._at > 1 and not self.is_over:
-            at = self._at
-            if data[at + 1] < _IS_MASKED:
-                self._fail(CloseCode.PROTOCOL_ERROR, "incorrect masking")
-                break
-            head = _read_head(data, at, end)
-            if head is None:
-                break
-            first, start, stop = head
-            is_plain = first in _WHOLE and not (self._is_fragmented or self.is_discarding)
-            if is_plain and stop <= end and stop - start <= self._max_bytes:
-                self._at = stop
-                payload = apply_mask(data[start:stop], data[start - 4 : start])
-                if first == _BINARY or self._is_utf8(payload):
-                    messages.append((first == _TEXT, payload))
-            elif not self._read_other(first, start, stop, messages):
+        while not self.is_over:
+            if not (self._is_fragmented or self.is_discarding):
+                self._read_plain(messages, most)
+            if len(messages) >= most or not self._read_other(messages):
                 break
         return messages
 
-    def _read_other(self, first: int, start: int, stop: int, messages: list[Incoming]) -> bool:
-        """Read a frame that is not a whole plain message; false if it has not come as a whole."""
-        end, length = len(self._data), stop - start
-        if first & _OPCODE not in _OPCODES:
-            self._fail(CloseCode.PROTOCOL_ERROR, "invalid opcode")
+    def _read_plain(self, messages: list[Incoming], most: int) -> None:
+        """Read whole messages of one frame and up to 64 KiB each, as long as they come."""
+        data, at, end = self._data, self._at, len(self._data)
+        # Two bytes and the mask are the shortest frame.
+        while len(messages) < most and end - at > 5 and data[at] in _WHOLE:
+            length, start = data[at + 1] ^ _IS_MASKED, at + 6
+            if length == 126:
+                length, start = data[at + 2] << 8 | data[at + 3], at + 8
+            elif length > 125:
+                break
+            stop = start + length
+            if stop > end or length > self._max_bytes:
+                break
+            payload = apply_mask(data[start:stop], data[start - 4 : start])
+            is_text = data[at] == _TEXT
+            at = stop
+            if is_text and not self._is_utf8(payload):
+                break
+            messages.append((is_text, payload))
+        self._at = at
+
+    def _read_other(self, messages: list[Incoming]) -> bool:
+        """Read a frame of any kind; false if none has come whole, or it breaks the protocol."""
+        end = len(self._data)
+        head = None if self.is_over else _read_head(self._data, self._at, end)
+        if head is None:
             return False
-        if first & _IS_CONTROL:
-            if length > 125:
-                self._fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
-                return False
-        elif self.is_discarding or length > self._max_bytes - len(self._parts):
+        first, is_masked, start, stop = head
+        problem = _problem(first, is_masked=is_masked, length=stop - start)
+        if problem:
+            self._fail(CloseCode.PROTOCOL_ERROR, problem)
+            return False
+        is_control = first & _IS_CONTROL
+        is_long = stop - start > self._max_bytes - len(self._parts)
+        if not is_control and (self.is_discarding or is_long):
             if not self.is_discarding:
                 messages.append((False, None))
                 self.discard()
             self._num_to_skip = max(0, stop - end)
             self._at = min(stop, end)
             return True
-        if first & _RESERVED:
-            self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits must be 0")
-            return False
         if stop > end:
             return False
         frame = bytes(self._data[self._at : stop])
@@ -187,20 +195,38 @@ class FrameReader:
         self.is_over = True
 
 
-def _read_head(data: bytes | bytearray, at: int, end: int) -> tuple[int, int, int] | None:
-    """Return a frame's first byte, and where its payload begins and ends; None if it has not come.
+def _read_head(data: bytes | bytearray, at: int, end: int) -> tuple[int, bool, int, int] | None:
+    """Return what the head of a frame tells, or None if it has not come.
 
     Args:
-        data: Of which two bytes of the frame are there.
-        at: Where it begins.
+        data: What has come.
+        at: Where the frame begins.
         end: The length of `data`.
+
+    Returns:
+        The frame's first byte, whether it is masked, and where its payload begins and ends.
     """
-    length = data[at + 1] & 0x7F
+    if end - at < 2:
+        return None
+    is_masked, length = data[at + 1] >= _IS_MASKED, data[at + 1] & 0x7F
     start = at + 6
     if length > 125:
         num_bytes = 2 if length == 126 else 8
         start += num_bytes
-        if end < start:
+        if is_masked and end < start:
             return None
         length = int.from_bytes(data[at + 2 : at + 2 + num_bytes])
-    return data[at], start, start + length
+    return data[at], is_masked, start, start + length
+
+
+def _problem(first: int, *, is_masked: bool, length: int) -> str:
+    """Return how a frame breaks the protocol, in the library's words; nothing if it does not."""
+    if first & _OPCODE not in _OPCODES:
+        return "invalid opcode"
+    if not is_masked:
+        return "incorrect masking"
+    if first & _RESERVED:
+        return "reserved bits must be 0"
+    if first & _IS_CONTROL and length > 125:
+        return "control frame too long"
+    return ""

@@ -241,6 +241,8 @@ async def test_a_client_who_vanishes_leaves_nothing_behind(live):
     """The next one finds the session whole and continues."""
     stream = await live.stream()
     await stream.recv()
+    await stream.send(frame(X[0]))
+    await stream.recv()
     for _ in range(50):
         await stream.send(frame(X[0]))
     stream.transport.abort()
