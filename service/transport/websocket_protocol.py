@@ -45,7 +45,10 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         """Accept a handshake for a stream; uvicorn has the others."""
         raw_path, _, query = event.path.partition("?")
-        headers = {name.lower().encode(): value.encode() for name, value in event.headers.items()}
+        headers = {
+            name.lower().encode(): value.encode("latin-1", "replace")
+            for name, value in event.headers.raw_items()
+        }
         parameters = self.entrance.find(raw_path.encode(), headers)
         if parameters is None:
             super().handle_connect(event)

@@ -100,8 +100,8 @@ class RawClient:
         self.writer = writer
 
     @classmethod
-    async def open(cls, live, path=STREAM, receive_buffer=None):
-        """Connect, and shake hands."""
+    async def open(cls, live, path=STREAM, receive_buffer=None, headers=""):
+        """Connect, and shake hands with these headers too."""
         sock = socket.socket()
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -112,7 +112,7 @@ class RawClient:
         client.writer.write(
             f"GET {path} HTTP/1.1\r\nHost: {live.address}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+            f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n".encode("latin-1")
         )
         head = await client.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")

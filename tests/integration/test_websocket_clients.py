@@ -215,6 +215,15 @@ async def test_a_handshake_that_is_none_is_refused(shell):
         writer.close()
 
 
+async def test_headers_may_come_twice_and_hold_anything(shell):
+    """As proxies send them."""
+    headers = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\nX-Name: J\xf6rg\r\n"
+    async with serving_live(make_app(), shell) as live:
+        client = await RawClient.open(live, headers=headers)
+        assert "hello" == json.loads((await client.receive())[1])["type"]
+        client.writer.close()
+
+
 async def test_uvicorns_sockets_are_not_compressed():
     """Numbers hardly compress; a client who offers it is not refused."""
     async with (
