@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from service.domain import (
     REPLAY_WINDOW,
     AdvanceReply,
     AdvanceRequest,
+    Float32,
     LookRequest,
     Reply,
     Request,
@@ -35,7 +38,7 @@ from service.errors import (
     SessionUnknownError,
 )
 from service.jobs import Complete, Job
-from service.transport.parse import parse_binary_steps, parse_step
+from service.transport.parse import parse_binary_steps, parse_single_steps, parse_step
 from service.transport.render import (
     render_advance,
     render_error_frame,
@@ -43,37 +46,12 @@ from service.transport.render import (
     render_hello,
 )
 from service.transport.status import status_of
+from service.transport.stream_messages import Close, Incoming, Limits, Outgoing
 
 log = logging.getLogger(__name__)
 
-Incoming = tuple[bool, bytes | None]
-"""Whether a message is text, and what it holds; None: it is over the limit, and was not kept."""
-Outgoing = tuple[bool, bytes]
-"""Whether a message is text, and what it holds."""
-
-
-class Limits(NamedTuple):
-    """What a stream takes.
-
-    Attributes:
-        frame_bytes: A longer message is refused.
-        frame_steps: Most time steps of one message.
-    """
-
-    frame_bytes: int
-    frame_steps: int
-
-
-class Close(NamedTuple):
-    """How a stream has ended.
-
-    Attributes:
-        code: Of WebSocket.
-        reason: The error's code.
-    """
-
-    code: int
-    reason: str
+_Waiting = tuple[bool, bytes | Float32 | None]
+"""An `Incoming`, or the inputs that it holds."""
 
 
 class Engine(Protocol):
@@ -135,7 +113,7 @@ class Stream:
         # that a client has sent before it came back.
         self._head = 0
         self._num_doubted = 0
-        self._waiting: deque[Incoming] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._in_flight: deque[_Step] = deque()
         self._greeting: list[Outgoing] = []
         self._error: ServiceError | None = None
@@ -167,9 +145,9 @@ class Stream:
         except ServiceError as error:
             self.end(error)
 
-    def take(self, messages: Iterable[Incoming]) -> None:
+    def take(self, messages: Sequence[Incoming]) -> None:
         """Take messages as they come, no more than there is room for."""
-        self._waiting.extend(messages)
+        self._waiting.extend(self._inputs_of(messages) or messages)
         self._submit_waiting()
 
     def answers(self) -> list[Outgoing]:
@@ -262,6 +240,16 @@ class Stream:
             return None
         return PositionConflictError(self._head, self._epoch, problem)
 
+    def _inputs_of(self, messages: Sequence[Incoming]) -> list[_Waiting] | None:
+        """Return the inputs of several messages that are single steps; None if they are not."""
+        if len(messages) < 2:
+            return None
+        frames = [frame for is_text, frame in messages if frame is not None and not is_text]
+        if len(frames) < len(messages) or len(frames[0]) > self._limits.frame_bytes:
+            return None
+        inputs = parse_single_steps(frames, self._engine.signature)
+        return None if inputs is None else [(False, step) for step in inputs]
+
     def _submit_waiting(self) -> None:
         """Submit what has its turn, in order."""
         waiting = self._waiting
@@ -275,17 +263,19 @@ class Stream:
             log.exception("a stream of session %s failed", self._key)
             self.end(InternalError())
 
-    def _submit(self, message: Incoming) -> bool:
+    def _submit(self, message: _Waiting) -> bool:
         """Submit a message; false, and nothing done, if it is not its turn yet.
 
         Raises:
             ServiceError: It is none, or was not taken.
         """
         is_text, frame = message
-        if frame is None or len(frame) > self._limits.frame_bytes:
-            raise BodyTooLargeError(self._limits.frame_bytes)
         named, epoch, return_state = None, self._epoch, False
-        if is_text:
+        if isinstance(frame, np.ndarray):
+            inputs = frame
+        elif frame is None or len(frame) > self._limits.frame_bytes:
+            raise BodyTooLargeError(self._limits.frame_bytes)
+        elif is_text:
             asked = parse_step(frame, self._engine.signature, self._key)
             inputs, return_state, named = asked.inputs, asked.return_state, asked.position
             epoch = epoch if asked.epoch is None else asked.epoch

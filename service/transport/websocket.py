@@ -12,8 +12,9 @@ from service.transport.calls import Receive, Scope, Send
 from service.transport.http_sessions import Engines, find_session
 from service.transport.query import parse_preconditions
 from service.transport.routing import PathTree, raw_path_of
-from service.transport.stream import Limits, Stream
+from service.transport.stream import Stream
 from service.transport.stream_asgi import AsgiStream
+from service.transport.stream_messages import Limits
 from service.transport.uvicorn_versions import is_extended
 
 PATIENCE_S = 30.0

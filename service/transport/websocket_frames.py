@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol
 
-from service.transport.stream import Incoming, Outgoing
+from service.transport.stream_messages import Incoming, Outgoing
 
 try:
     from websockets.speedups import apply_mask

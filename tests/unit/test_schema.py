@@ -19,6 +19,7 @@ from service.transport.parse import (
     parse_binary_steps,
     parse_predict,
     parse_sequence,
+    parse_single_steps,
     parse_step,
 )
 from service.transport.parse_state import parse_fork, parse_import, parse_reset
@@ -149,6 +150,22 @@ def test_any_bytes_are_a_step_or_an_error(frame):
         return
     assert 0 < len(inputs) <= 5
     assert ((inputs >= 0) & (inputs < 7)).all()
+
+
+NUMBERS = st.floats(width=32) | st.sampled_from([0.0, -0.0, 3.4e38, float("inf"), float("nan")])
+
+
+@given(st.lists(st.lists(NUMBERS, min_size=2, max_size=4), min_size=1, max_size=4))
+def test_frames_read_together_are_read_as_alone(rows):
+    """Or not at all, where one of them is bad."""
+    frames = [np.array(row, "<f4").tobytes() for row in rows]
+    together = parse_single_steps(frames, signature())
+    is_good = all(len(row) == 3 and np.isfinite(row).all() for row in rows)
+    assert is_good is (together is not None)
+    if together is not None:
+        alone = [parse_binary_steps(frame, signature(), 1) for frame in frames]
+        assert np.array(alone).tobytes() == together.tobytes()
+        assert np.array(alone).shape == together.shape
 
 
 # --- many sessions ---

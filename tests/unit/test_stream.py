@@ -21,7 +21,8 @@ from service.errors import (
     SessionUnknownError,
 )
 from service.jobs import Job
-from service.transport.stream import Limits, Stream
+from service.transport.stream import Stream
+from service.transport.stream_messages import Limits
 from tests.unit.documents import KEY, signature
 
 EPOCH = 7
@@ -297,6 +298,26 @@ def test_a_frame_of_many_steps_is_as_strict_as_one(frame, expected):
     assert [] == case.requests()
     (error,) = case.received()
     assert (expected, 4422) == (error["message"], case.code)
+
+
+def test_a_bad_frame_among_many_that_came_together_is_told_as_alone():
+    """Those before it are applied, and none behind it."""
+    case = Case((0, EPOCH))
+    case.received()
+    case.send(*steps(2), [1, np.nan, 3], *steps(2))
+    assert [0, 1] == [request.position for request in case.requests()]
+    case.engine.answer()
+    case.engine.answer()
+    *_, error = case.received()
+    assert "frame.1: expected a finite number, got NaN" == error["message"]
+
+
+def test_frames_that_came_together_keep_their_numbers():
+    """Each is the step that it was."""
+    case = Case((0, EPOCH))
+    case.send(*steps(5))
+    assert steps(5) == [request.inputs[0].tolist() for request in case.requests()]
+    assert {(1, 3)} == {request.inputs.shape for request in case.requests()}
 
 
 @pytest.mark.parametrize("frame", [None, "x" * 101])
