@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.installed-core
 TEST := $(VENV)/.installed-test
 LINT := $(VENV)/.installed-lint
+BENCH := $(VENV)/.installed-bench
+BENCH_RESULTS := build/bench.json
 
 # The pins are those of the newest Python that TensorFlow runs on. A newer one can still serve, with
 # the newest versions of everything.
@@ -20,7 +22,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-gpu parity chaos lint bench bench-training
+.PHONY: help serve test test-gpu parity chaos lint bench bench-stores bench-training
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,8 +46,11 @@ lint: $(LINT) ## ruff, mypy, import contracts, hadolint
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 
-bench: $(TEST) ## measure steps a second and latencies, in memory and by store
-	$(BIN)/python benchmarks/http_steps.py $(ARGS)
+bench: $(BENCH) ## measure the hot path beside its targets and its peers, and draw it (ARGS="--only http")
+	$(BIN)/python benchmarks/hot_path.py --json $(BENCH_RESULTS) $(ARGS)
+	$(BIN)/python benchmarks/plot.py $(BENCH_RESULTS) benchmarks/plots/hot_path.png
+
+bench-stores: $(TEST) ## measure what stores and durability cost, and a failover
 	$(BIN)/python benchmarks/durable_steps.py $(ARGS)
 	$(BIN)/python benchmarks/stores.py
 	PYTHONPATH=. $(BIN)/python benchmarks/failover.py
@@ -75,6 +80,11 @@ $(TEST): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing the service, TensorFlow and the test tools (the first time only: minutes)'
 	@$(INSTALL) '.[tensorflow,test]'
 	@touch $(CORE) $@
+
+$(BENCH): $(TEST)
+	@echo 'Installing what draws the benchmark'
+	@$(INSTALL) '.[bench]'
+	@touch $@
 
 $(LINT): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing the service and the linters (the first time only)'

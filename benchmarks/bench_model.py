@@ -8,16 +8,78 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
+from lstm_core import equations
 from lstm_core.spec import LSTMSpec
-from lstm_core.weights import initialize
+from lstm_core.weights import LSTMWeights, initialize
 
 INPUT_SIZE, UNITS, OUTPUT_SIZE = 32, 128, 8
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Arrays:
+    """The network's weights, all float32.
+
+    Attributes:
+        kernel: `(INPUT_SIZE, 4 * UNITS)`, gates in Keras's order.
+        recurrent_kernel: `(UNITS, 4 * UNITS)`, likewise.
+        bias: `(4 * UNITS,)`, likewise.
+        head_kernel: `(UNITS, OUTPUT_SIZE)`.
+        head_bias: `(OUTPUT_SIZE,)`.
+    """
+
+    kernel: Float32
+    recurrent_kernel: Float32
+    bias: Float32
+    head_kernel: Float32
+    head_bias: Float32
+
+
+def read_arrays(path: str | Path) -> Arrays:
+    """Read the weights from the file that `write_bench_model` wrote."""
+    with (
+        zipfile.ZipFile(path) as archive,
+        h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file,
+    ):
+        lstm, head = file["layers/lstm/cell/vars"], file["layers/dense/vars"]
+        return Arrays(
+            kernel=lstm["0"][()],
+            recurrent_kernel=lstm["1"][()],
+            bias=lstm["2"][()],
+            head_kernel=head["0"][()],
+            head_bias=head["1"][()],
+        )
+
+
+def expected_outputs(path: Path, inputs: Float32) -> npt.NDArray[np.float64]:
+    """Return what the equations of the LSTM give from zeros, in float64.
+
+    Args:
+        path: Of the model's file.
+        inputs: `(time, INPUT_SIZE)`.
+
+    Returns:
+        `(time, OUTPUT_SIZE)` float64.
+    """
+    arrays = read_arrays(path)
+    spec = LSTMSpec(input_size=INPUT_SIZE, units=UNITS)
+    weights = LSTMWeights(
+        kernel=arrays.kernel, recurrent_kernel=arrays.recurrent_kernel, bias=arrays.bias
+    )
+    h, c = np.zeros((1, UNITS)), np.zeros((1, UNITS))
+    outputs = np.empty((len(inputs), OUTPUT_SIZE))
+    for t, x in enumerate(inputs):
+        h, c = equations.step(spec, weights, x[None], h=h, c=c)
+        outputs[t] = h[0] @ arrays.head_kernel + arrays.head_bias
+    return outputs
 
 
 def write_bench_model(path: Path) -> None:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import time
@@ -29,8 +27,8 @@ import numpy as np
 import redis.asyncio
 import uvloop
 from bench_model import INPUT_SIZE
-from load import Result, post, run
-from servers import median, server, service_command, share_cores
+from load import Result, median, post, run
+from servers import free_port, on_core, server, service_command, share_cores
 
 from service.domain import TOMBSTONE_S
 from service.stores.redis import RedisStore
@@ -43,9 +41,7 @@ def redis_server(folder: Path) -> Iterator[str]:
     """Run a Redis with an append-only file, ready for sessions, on this process's core."""
     program = shutil.which("redis-server")
     assert program is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -117,14 +113,9 @@ def trips_us(url: str, core: int | None) -> tuple[float, float]:
 
     First as bare as can be, then by the library's own client.
     """
-    own = os.sched_getaffinity(0)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
     port = urlsplit(url).port or 6379
-    try:
+    with on_core(core):
         bare, by_library = (uvloop.run(ping(port)) for ping in (_ping, _ping_by_library))
-    finally:
-        os.sched_setaffinity(0, own)
     return statistics.median(bare) * 1e6, statistics.median(by_library) * 1e6
 
 
@@ -193,7 +184,7 @@ def main() -> None:
         else:
             url = stack.enter_context(redis_server(folder))
         ports = {
-            name: stack.enter_context(server([*command, *store], core))
+            name: stack.enter_context(server([*command, *store], core)).port
             for name, store in store_options(folder, url).items()
         }
 

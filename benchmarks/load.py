@@ -1,19 +1,26 @@
-"""A closed-loop load generator for HTTP/1.1: each client sends its next request on its last answer.
+"""A closed-loop load generator for HTTP and WebSocket: builds `load.c`, feeds it, reads figures.
 
-Latencies are from the write of a request to the last byte of its answer. Its own use of the CPU is
-part of the result, so that a figure which measures the generator shows.
+It is in C because at a hundred thousand answers a second one in Python would measure itself. Its
+own use of the CPU is part of each result, so that a figure which measures the generator shows.
+Latencies are exact: percentiles are taken over every answer of the measured time.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
+import statistics
+import struct
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import uvloop
+
+_FOLDER = TemporaryDirectory(prefix="load-")
+"""Where the generator is built; it goes with this process."""
+_MASK = b"\x5a\xa5\x3c\xc3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,8 @@ class Result:
         p50_ms: Median latency.
         p99_ms: The latency that one request in a hundred exceeds.
         generator_cpu: Share of one core that the generator used.
-        num_failed: Answers with another status than 200.
+        num_failed: Answers with another status than 200, or frames of another length; warm-up too.
+        num_answers: All answers, those of the warm-up and of the end too.
     """
 
     rate: float
@@ -33,86 +41,138 @@ class Result:
     p99_ms: float
     generator_cpu: float
     num_failed: int
+    num_answers: int
 
 
-class _Client(asyncio.Protocol):
-    def __init__(self, request: bytes, seconds: list[float]) -> None:
-        self._request = request
-        self._seconds = seconds
-        self._received = b""
-        self._sent = 0.0
-        self._transport: Any = None
-        self.num_failed = 0
-        self.is_lost = False
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is sent, and how.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+    Attributes:
+        messages: HTTP requests, or frames; client i sends the messages i, i + clients, ... again
+            and again.
+        num_clients: Each on a connection of its own.
+        depth: Messages that each client has in flight.
+        handshakes: Of WebSockets, one a client; none means HTTP.
+        answer_bytes: Of the payload of a good answer's frame.
+    """
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-        self.is_lost = True
-
-    def send(self) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        received = self._received = self._received + data
-        head = received.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        at = received.lower().find(b"content-length:", 0, head) + len(b"content-length:")
-        length = int(received[at : received.find(b"\r", at)])
-        if len(received) < head + 4 + length:
-            return
-        self._seconds.append(time.perf_counter() - self._sent)
-        self.num_failed += not received.startswith(b"HTTP/1.1 200")
-        self._received = b""
-        self.send()
+    messages: Sequence[bytes]
+    num_clients: int
+    depth: int = 1
+    handshakes: Sequence[bytes] = ()
+    answer_bytes: int = 0
 
 
-def post(path: str, body: bytes) -> bytes:
+class Run:
+    """A generator at work; it has been started when this is made."""
+
+    def __init__(self, load: Load, port: int, warmup_s: float, duration_s: float) -> None:
+        """Start it.
+
+        Args:
+            load: What is sent.
+            port: On the loopback address.
+            warmup_s: What comes in this time first is not counted.
+            duration_s: What comes in this time then is.
+        """
+        numbers = (port, load.num_clients, load.depth, warmup_s, duration_s, load.answer_bytes)
+        messages = self._messages = TemporaryDirectory(prefix="messages-")
+        path = Path(messages.name) / "messages"
+        with path.open("wb") as file:
+            for message in (*load.handshakes, *load.messages):
+                file.write(struct.pack("=I", len(message)))
+                file.write(message)
+        with path.open("rb") as file:
+            self._process = subprocess.Popen(
+                [_program(), *map(str, numbers)], stdin=file, stdout=subprocess.PIPE
+            )
+
+    def result(self) -> Result:
+        """Wait for its end.
+
+        Raises:
+            ConnectionError: The server closed a connection, or did not answer; standard error says.
+        """
+        output, _ = self._process.communicate()
+        self._messages.cleanup()
+        head, _, tail = output.partition(b"\n")
+        latencies_ns = np.frombuffer(tail, np.uint64)
+        if self._process.returncode != 0 or not len(latencies_ns):
+            raise ConnectionError("the load generator gave up, or had no answer in time")
+        seconds, cpu_s, num_measured, num_failed, num_answers = head.split()
+        p50_ns, p99_ns = np.percentile(latencies_ns, [50, 99])
+        return Result(
+            rate=int(num_measured) / float(seconds),
+            p50_ms=float(p50_ns) / 1e6,
+            p99_ms=float(p99_ns) / 1e6,
+            generator_cpu=float(cpu_s) / float(seconds),
+            num_failed=int(num_failed),
+            num_answers=int(num_answers),
+        )
+
+
+def run(
+    port: int, requests: Sequence[bytes], warmup_s: float, duration_s: float, num_clients: int = 0
+) -> Result:
+    """Keep clients busy with HTTP requests, by default one client a request."""
+    load = Load(messages=requests, num_clients=num_clients or len(requests))
+    return Run(load, port, warmup_s, duration_s).result()
+
+
+def post(path: str, body: bytes, content_type: str = "application/json") -> bytes:
     """Return a request's bytes."""
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {content_type}\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def run(port: int, requests: list[bytes], warmup_s: float, duration_s: float) -> Result:
-    """Keep one connection a request busy with it.
-
-    Args:
-        port: On the loopback address.
-        requests: One for each client, sent again and again.
-        warmup_s: What comes in this time first is not counted.
-        duration_s: What comes in this time then is.
-    """
-    return uvloop.run(_run(port, requests, warmup_s, duration_s))
+def handshake(path: str) -> bytes:
+    """Return the bytes that open a WebSocket."""
+    return (
+        f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: bG9hZCBnZW5lcmF0b3IgMQ==\r\n\r\n"
+    ).encode()
 
 
-def _same(client: _Client) -> _Client:
-    return client
+def binary_frame(payload: bytes) -> bytes:
+    """Return a client's frame around 126 to 65,535 bytes, masked as the protocol wants it."""
+    mask = (_MASK * (len(payload) // 4 + 1))[: len(payload)]
+    masked = np.frombuffer(payload, np.uint8) ^ np.frombuffer(mask, np.uint8)
+    return struct.pack(">BBH", 0x82, 0x80 | 126, len(payload)) + _MASK + masked.tobytes()
 
 
-async def _run(port: int, requests: list[bytes], warmup_s: float, duration_s: float) -> Result:
-    loop = asyncio.get_running_loop()
-    seconds: list[float] = []
-    clients = []
-    for request in requests:
-        client = _Client(request, seconds)
-        await loop.create_connection(partial(_same, client), "127.0.0.1", port)
-        clients.append(client)
-    for client in clients:
-        client.send()
-    await asyncio.sleep(warmup_s)
-    first, began, cpu = len(seconds), time.perf_counter(), time.process_time()
-    await asyncio.sleep(duration_s)
-    counted = np.array(seconds[first:])
-    took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    if any(client.is_lost for client in clients) or not len(counted):
-        raise ConnectionError("the server closed a connection, or did not answer")
+def in_turns(
+    repeats: int, sides: Mapping[str, Callable[[], Result]]
+) -> dict[str, tuple[Result, ...]]:
+    """Measure each side several times, in turns, so that a slow moment of the machine meets all."""
+    results: dict[str, list[Result]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, measure in sides.items():
+            results[name].append(measure())
+    return {name: tuple(each) for name, each in results.items()}
+
+
+def median(results: Iterable[Result]) -> Result:
+    """Return the median of each figure, all failures and all answers."""
+    given = tuple(results)
+
+    def middle(field: str) -> float:
+        return statistics.median(getattr(result, field) for result in given)
+
     return Result(
-        rate=len(counted) / took,
-        p50_ms=float(np.percentile(counted, 50)) * 1e3,
-        p99_ms=float(np.percentile(counted, 99)) * 1e3,
-        generator_cpu=cpu / took,
-        num_failed=sum(client.num_failed for client in clients),
+        rate=middle("rate"),
+        p50_ms=middle("p50_ms"),
+        p99_ms=middle("p99_ms"),
+        generator_cpu=middle("generator_cpu"),
+        num_failed=sum(result.num_failed for result in given),
+        num_answers=sum(result.num_answers for result in given),
     )
+
+
+@cache
+def _program() -> str:
+    """Build the generator; return its path."""
+    program = str(Path(_FOLDER.name) / "load")
+    source = str(Path(__file__).with_name("load.c"))
+    subprocess.run(["cc", "-O2", "-Wall", "-o", program, source], check=True)
+    return program

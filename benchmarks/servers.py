@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench_model import write_bench_model
-from load import Result
 
 HERE = Path(__file__).parent
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that runs.
+
+    Attributes:
+        port: On the loopback address.
+        pid: Of its process.
+    """
+
+    port: int
+    pid: int
+
+    def resident_bytes(self) -> int:
+        """Return how much memory its process has in use."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * 1024
 
 
 def share_cores() -> int | None:
@@ -28,16 +49,39 @@ def share_cores() -> int | None:
 
 
 @contextmanager
-def server(command: Sequence[str | Path], core: int | None) -> Iterator[int]:
-    """Run a server, `--port` added to its command, and give its port."""
+def on_core(core: int | None) -> Iterator[None]:
+    """Be on another core for a while, and have what is started there be born on it."""
+    own = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", *command, "--port", str(port)], cwd=HERE)
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def server(
+    command: Sequence[str | Path], core: int | None, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run a server until the end of the block, `--port` added to its command, once it listens."""
+    port = free_port()
+    with on_core(core):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--port", str(port)],
+            cwd=HERE,
+            env=os.environ | (environment or {}),
+        )
     try:
-        if core is not None:
-            os.sched_setaffinity(process.pid, {core})
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -46,25 +90,10 @@ def server(command: Sequence[str | Path], core: int | None) -> Iterator[int]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
-        yield port
+        yield Server(port=port, pid=process.pid)
     finally:
         process.terminate()
         process.wait()
-
-
-def median(results: list[Result]) -> Result:
-    """Return the median of each figure, and all failures."""
-
-    def middle(field: str) -> float:
-        return statistics.median(getattr(result, field) for result in results)
-
-    return Result(
-        rate=middle("rate"),
-        p50_ms=middle("p50_ms"),
-        p99_ms=middle("p99_ms"),
-        generator_cpu=middle("generator_cpu"),
-        num_failed=sum(result.num_failed for result in results),
-    )
 
 
 def service_command(folder: Path) -> list[str | Path]:
@@ -85,3 +114,9 @@ def service_command(folder: Path) -> list[str | Path]:
         "--model",
         model_option,
     ]
+
+
+def uvicorn_command(application: str) -> list[str | Path]:
+    """Return the command of an ASGI application beside this file, under uvicorn at its fastest."""
+    options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+    return ["uvicorn", application, *options, "--log-level", "warning"]

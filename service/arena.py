@@ -100,6 +100,22 @@ class Arena:
             # It is about to be used, and so that the next search need not pass it again.
             self._sessions.move_to_end(key)
 
+    def allocate_many(self, num_slots: int) -> list[int]:
+        """Take slots as `allocate` does; all or none.
+
+        Raises:
+            IndexError: As there.
+        """
+        slots: list[int] = []
+        try:
+            for _ in range(num_slots):
+                slots.append(self.allocate())  # noqa: PERF401 - what was taken is known on failure
+        except IndexError:
+            for slot in slots:
+                self.free(slot)
+            raise
+        return slots
+
     def slot_with(self, row: Float32, has_output: Bool) -> int:
         """Take a slot and write a row `(state_size,)` and its flags into it."""
         slot = self.allocate()

@@ -48,6 +48,9 @@ def plan(jobs: Sequence[JobT], chunk_steps: int) -> list[Batch[JobT]]:
         jobs: What is ready.
         chunk_steps: Most time steps of one job in one tick, at least 1.
     """
+    if all(job.num_left == 1 and not job.has_mask for job in jobs):
+        # Nearly always: nothing but single steps.
+        return [Batch(list(jobs), [1] * len(jobs))] if jobs else []
     groups: dict[tuple[int, bool], Batch[JobT]] = {}
     for job in jobs:
         length = min(job.num_left, chunk_steps)

@@ -10,12 +10,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
 from lstm_core.runtime.cpu import CpuRuntime
 from service import sessions
+from service.advancing import Advancer
+from service.answers import Answers, EngineStats
 from service.arena import Arena
+from service.committing import Committer
 from service.compute import Compute
 from service.domain import (
     DEFAULT_TENANT,
@@ -37,7 +41,7 @@ from service.errors import (
 from service.jobs import Complete, Job
 from service.opening import Lifetimes, Opener
 from service.stores.base import SessionStore
-from service.tick import EngineStats, Ticker
+from service.tick import Ticker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,7 @@ class Engine:
         self._earlier = tuple(earlier)
         self._versions = {engine.signature.fingerprint: engine for engine in earlier}
         self._arena = Arena(runtime, self._turns.is_out)
+        self._answers = Answers(self._arena)
         self._ticker = Ticker(
             Opener(
                 signature,
@@ -118,16 +123,16 @@ class Engine:
                 store,
                 self._lifetimes,
                 self._versions,
+                self._limits.chunk_steps,
+                self._turns.behind,
                 clock,
                 is_alone=is_alone and not earlier and not store.is_shared,
             ),
+            Advancer(self._arena, self._compute, self._answers, self._limits.chunk_steps, clock),
+            Committer(self._arena, store, self._answers, self._turns.is_out),
             self._arena,
-            self._compute,
-            store,
-            self._limits.chunk_steps,
-            self._turns.is_out,
+            self._answers,
             self._hand_over,
-            clock,
         )
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -135,6 +140,7 @@ class Engine:
         self._is_draining = False
         self._loop_task: asyncio.Task[None] | None = None
         self._passivation_task: asyncio.Task[None] | None = None
+        self._num_taken = 0
         self._num_predictions = 0
 
     @property
@@ -145,7 +151,7 @@ class Engine:
     @property
     def stats(self) -> EngineStats:
         """What the engine has done."""
-        return self._ticker.stats
+        return self._answers.stats
 
     @property
     def is_ready(self) -> bool:
@@ -156,7 +162,7 @@ class Engine:
     @property
     def num_pending(self) -> int:
         """How many requests wait or run."""
-        return len(self._turns) + self._num_predictions
+        return self._num_taken - self.stats.num_ended + self._num_predictions
 
     @property
     def kernel_s(self) -> float:
@@ -175,6 +181,8 @@ class Engine:
             request: It fits the signature: shapes, finite numbers.
             complete: Called once, from the event loop, with the answer or the error; never if the
                 job is cancelled.
+            timeout_s: The job fails, and is certainly not applied, if its turn has not come within
+                so many seconds; None means that it may wait.
 
         Raises:
             DrainingError: The engine is about to end.
@@ -183,15 +191,20 @@ class Engine:
         """
         if self.signature.streaming_obstacles:
             raise NotStreamableError(self.signature.model, list(self.signature.streaming_obstacles))
-        return self.take(Job(request, complete))
+        job = Job(request, complete, perf_counter())
+        self.take(job)
+        if timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            job.deadline = loop.call_later(timeout_s, self._expire, job)
+        return job
 
-    def take(self, job: Job) -> Job:
+    def take(self, job: Job) -> None:
         """Take a job into its session's turn; see `submit`."""
         self._admit()
+        self._num_taken += 1
         self._turns.add(job)
         self._idle.clear()
         self._wake.set()
-        return job
 
     async def ask(self, request: Request) -> Reply:
         """Submit a request and wait for its answer; a cancelled wait cancels the job.
@@ -313,18 +326,33 @@ class Engine:
             self.passivate()
 
     async def _give_turns(self) -> None:
-        jobs = list(self._turns.take(self._limits.max_batch_rows))
+        jobs = self._turns.take(self._limits.max_batch_rows)
         for job in jobs:
+            job.is_begun = True
             job.is_away = False
         await self._ticker.tick(jobs)
         for job in jobs:
             if job.is_away:
                 continue  # its turn ends in `_hand_over`, or has ended there before this tick did
             if job.is_done:
-                self._turns.done(job.key)
+                self._end_turn(job)
             else:
                 self._turns.again(job.key)
         self._note_idle()
+
+    def _end_turn(self, job: Job) -> None:
+        """Let a session's next job have its turn, behind those that were answered with this one."""
+        num_done = 1
+        for other in self._turns.behind(job.key):
+            if not other.is_done:
+                break
+            num_done += 1
+        self._turns.done(job.key, num_done)
+
+    def _expire(self, job: Job) -> None:
+        if not (job.is_begun or job.is_done or job.is_cancelled):
+            self._answers.expire(job)
+            self._note_idle()
 
     def _hand_over(self, job: Job, fingerprint: str) -> None:
         """Let another version of the model run a job; its session's turn lasts until then.
@@ -338,11 +366,12 @@ class Engine:
                 # The session is not that version's any more: another replica was here.
                 self._turns.again(job.key)
             else:
-                self._ticker.answer(job, result)
-                self._turns.done(job.key)
+                self._answers.answer(job, result)
+                self._end_turn(job)
                 self._note_idle()
             self._wake.set()
 
-        deputy = Job(job.request, take_back, is_cancelled=job.is_cancelled, is_deputy=True)
+        deputy = Job(job.request, take_back, perf_counter())
+        deputy.is_cancelled, deputy.is_deputy = job.is_cancelled, True
         self._versions[fingerprint].take(deputy)
         job.deputy = deputy

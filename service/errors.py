@@ -182,6 +182,15 @@ class UnsupportedMediaTypeError(ServiceError):
         super().__init__(f"the body must be application/json, not {content_type}")
 
 
+class DeadlineExceededError(ServiceError):
+    """The request had no turn in the time that its caller waits. Nothing was applied."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self) -> None:
+        super().__init__("the request had no turn within its X-Request-Timeout-Ms; not applied")
+
+
 class UnavailableError(ServiceError):
     """Not now. Nothing was applied; the same request may be sent again.
 

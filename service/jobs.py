@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from service.domain import (
     AdvanceRequest,
+    Bool,
     Float32,
     Record,
     Reply,
     Request,
-    SessionKey,
 )
 from service.errors import ServiceError
-from service.stores.base import Stored
+from service.stores.base import Commit, Stored
 
 Complete = Callable[[Reply | ServiceError], None]
+
+
+class Timer(Protocol):
+    """Something that will happen at a set time."""
+
+    def cancel(self) -> None:
+        """Let it not happen."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -34,95 +43,115 @@ class Live:
     used_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Change:
-    """A change of one session that waits for its commit.
+@dataclass(slots=True, eq=False)
+class Change(Commit):
+    """A change of one session that waits for its commit. Never changed itself.
 
     Attributes:
-        job: Who asked for it.
-        key: The session: the job's own, or the second one of a fork.
-        before: What the store is expected to have of it.
-        after: What it shall be; None ends it.
-        reply: The answer once it is.
+        job: Who asked for it, the first one where several jobs ran in one piece.
+        replies: The answers once it is, one for each job.
         live: The session at hand; None for the second one of a fork.
         run: Whose slot holds the new row; None where the change computed nothing.
     """
 
     job: Job
-    key: SessionKey
-    before: Stored | None
-    after: Record | None
-    reply: Reply
+    replies: Sequence[Reply]
     live: Live | None
     run: Run | None = None
 
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """Who asked for it, all of them."""
+        if self.run is None or not self.run.followers:
+            return (self.job,)
+        return (self.job, *self.run.followers)
 
-@dataclass(slots=True, eq=False)
+
+@dataclass(eq=False)
 class Job:
     """A request, from its admission to its answer.
 
     Attributes:
         request: What is asked.
         complete: Called once with the answer or the error, unless the job was cancelled.
+        taken_at: When it was admitted, in seconds of `perf_counter`.
+        key: The session.
         is_cancelled: Nobody waits for the answer any more.
         is_done: It is answered, or nobody waited.
+        is_begun: It has had a turn: its outcome is the answer, however late.
         is_away: Another engine has taken it over in this turn, and will end the turn or has.
+        is_alone: It may not run in one piece with others.
         deputy: The job that the other engine has for it.
         is_deputy: This is one: it is completed even where it is cancelled, to end the other's turn.
+        deadline: What answers it if it has had no turn by then.
         run: How its time steps go, once they have begun.
     """
 
     request: Request
     complete: Complete
-    is_cancelled: bool = False
-    is_done: bool = False
-    is_away: bool = False
-    deputy: Job | None = None
-    is_deputy: bool = False
-    run: Run | None = None
+    taken_at: float = 0.0
+    # What follows is left to the class until it changes: it costs a step nothing.
+    is_cancelled: bool = field(init=False, default=False)
+    is_deputy: bool = field(init=False, default=False)
+    is_done: bool = field(init=False, default=False)
+    is_begun: bool = field(init=False, default=False)
+    is_away: bool = field(init=False, default=False)
+    is_alone: bool = field(init=False, default=False)
+    deputy: Job | None = field(init=False, default=None)
+    deadline: Timer | None = field(init=False, default=None)
+    run: Run | None = field(init=False, default=None)
 
-    @property
-    def key(self) -> SessionKey:
-        """The session."""
-        return self.request.key
+    def __post_init__(self) -> None:
+        self.key = self.request.key
 
     def cancel(self) -> None:
         """Say that nobody waits any more: what has not gone to the store will not be applied."""
         self.is_cancelled = True
+        if self.deadline is not None:
+            self.deadline.cancel()
         if self.deputy is not None:
             self.deputy.cancel()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Run:
-    """The time steps of an `AdvanceRequest` on their way.
+    """Time steps of one session on their way: those of a request, or of several in one piece.
 
     Attributes:
-        job: Whose.
-        request: Of the job.
+        job: Whose; the first one's.
+        request: What that one asks.
         live: The session.
         start: The record that the steps start from; of a new session, position 0 of its new epoch.
-        digest: Of the request.
         slot: Where the state is now: the session's own slot until the first chunk is done.
+        inputs: `(time, input_size)` float32.
+        num_left: Time steps still to take.
         is_replay: The answer is computed again and nothing changes.
-        num_done: Time steps taken.
-        chunks: What they gave, `(steps, output_size)` each; only the last where only that is asked.
+        followers: The jobs that run in one piece with the first one, a step each.
+        chunks: What the steps gave, `(steps, output_size)` each; only the last where only that is
+            asked.
     """
 
     job: Job
     request: AdvanceRequest
     live: Live
     start: Record
-    digest: bytes
     slot: int
-    is_replay: bool = False
-    num_done: int = 0
-    chunks: list[Float32] = field(default_factory=list)
+    inputs: Float32
+    num_left: int
+    # As in `Job`.
+    is_replay: bool = field(init=False, default=False)
+    followers: Sequence[Job] = field(init=False, default=())
+    chunks: Sequence[Float32] = field(init=False, default=())
 
     @property
-    def num_left(self) -> int:
-        """Time steps still to take."""
-        return len(self.request.inputs) - self.num_done
+    def num_done(self) -> int:
+        """Time steps taken."""
+        return len(self.inputs) - self.num_left
+
+    @property
+    def mask(self) -> Bool | None:
+        """`(time,)` bool, true where a step is live; None means everywhere."""
+        return self.request.mask
 
     @property
     def has_mask(self) -> bool:

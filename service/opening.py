@@ -6,12 +6,16 @@ store that others write to for every answer that no commit would confirm. Change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
 
 from service import sessions
 from service.arena import Arena, unplaced
 from service.domain import (
+    MAX_STORED_ANSWER_BYTES,
     TOMBSTONE_S,
     AdvanceRequest,
     DeleteRequest,
@@ -76,6 +80,8 @@ class Opener:
         store: SessionStore,
         lifetimes: Lifetimes,
         versions: Collection[str],
+        most_together: int,
+        behind: Callable[[SessionKey], Iterable[Job]],
         clock: Callable[[], float],
         *,
         is_alone: bool,
@@ -88,6 +94,8 @@ class Opener:
             store: Where sessions are kept.
             lifetimes: How long.
             versions: Fingerprints of the other versions of the model that run here.
+            most_together: Most steps of one session that run in one piece.
+            behind: Tells which jobs of a session wait behind the first one.
             clock: Tells the seconds since 1970.
             is_alone: Whether nobody else writes to the store's sessions of this model.
         """
@@ -97,31 +105,44 @@ class Opener:
         self._store = store
         self._lifetimes = lifetimes
         self._versions = versions
+        self._behind = behind
+        # A longer answer is kept with the state before it, which only the first of many steps has.
+        self._most_together = (
+            most_together if signature.output_size * 4 <= MAX_STORED_ANSWER_BYTES else 1
+        )
         self._clock = clock
 
     async def open_all(self, jobs: Sequence[Job]) -> list[Opening]:
         """Begin the turns of jobs of different sessions; ask the store once, or not at all."""
         now = self._clock()
-        openings: dict[SessionKey, Opening] = {}
-        unsure = []
+        find = self._arena.find
+        openings: list[Opening | None] = []
+        has_unsure = False
         for job in jobs:
-            live = self._arena.find(job.key, now)
+            live = find(job.key, now)
             opening = None if live is None else self._open_at_hand(job, live, now)
-            if opening is None:
-                unsure.append(job)
-            else:
-                openings[job.key] = opening
-        if unsure:
-            openings |= await self._open_from_store(unsure, now)
-        return [openings[job.key] for job in jobs]
+            has_unsure = has_unsure or opening is None
+            openings.append(opening)
+        if not has_unsure:
+            return cast(list[Opening], openings)
+        unsure = [job for job, o in zip(jobs, openings, strict=True) if o is None]
+        opened = await self._open_from_store(unsure, now)
+        return [opened[job.key] if o is None else o for job, o in zip(jobs, openings, strict=True)]
 
     def _open_at_hand(self, job: Job, live: Live, now: float) -> Opening | None:
         """Open a job with what is at hand; None where only the store can tell."""
-        if isinstance(job.request, ForkRequest):
+        request, stored = job.request, live.stored
+        if (
+            isinstance(request, AdvanceRequest)
+            and isinstance(stored, Record)
+            and sessions.goes_on(stored, request, now)
+        ):
+            return self._run_on(job, request, live, stored)
+        if isinstance(request, ForkRequest):
             return None  # the second session is not at hand
         if (
-            isinstance(live.stored, Record)
-            and sessions.known(live.stored, job.request, now, self._lifetimes.tombstone_s) is None
+            isinstance(stored, Record)
+            and sessions.known(stored, request, now, self._lifetimes.tombstone_s) is None
         ):
             return None  # the store may have dropped it, and another may have begun in its place
         opening = self._open(job, live, None, now)
@@ -181,7 +202,7 @@ class Opener:
             if record is None and stored is not None:
                 self._arena.forget(job.key)
                 live = unplaced(stored, now)
-            return self._decide(job, live, record, loaded or {}, now)
+            return self._decide(job, live, record, loaded, now)
         except Exception as error:  # noqa: BLE001 - one job's fault is not the others'
             return error
 
@@ -190,7 +211,7 @@ class Opener:
         job: Job,
         live: Live,
         record: Record | None,
-        loaded: dict[SessionKey, Loaded],
+        loaded: dict[SessionKey, Loaded] | None,
         now: float,
     ) -> Opening:
         request = job.request
@@ -200,12 +221,13 @@ class Opener:
             decision = sessions.decide(record, request, now)
         if isinstance(request, AdvanceRequest):
             return self._open_run(job, request, live, record, decision, now)
-        if isinstance(request, ResetRequest | ImportRequest):
+        if isinstance(request, (ResetRequest, ImportRequest)):
             return self._open_new_life(job, request, live, now)
         if isinstance(request, DeleteRequest):
-            return Change(job, job.key, live.stored, None, EndedReply(), live)
+            return Change(job.key, live.stored, None, job, (EndedReply(),), live)
         assert record is not None, "decide() refuses absent sessions"
         if isinstance(request, ForkRequest):
+            assert loaded is not None, "the second session is not at hand"
             return self._open_fork(job, request, record, loaded[request.target_key], now)
         return session_reply(record)
 
@@ -216,7 +238,7 @@ class Opener:
         if version is not None and version in self._versions:
             return Elsewhere(version)
         after = sessions.new_life(self._fresh(now), request)
-        return Change(job, job.key, live.stored, after, session_reply(after), live)
+        return Change(job.key, live.stored, after, job, (session_reply(after),), live)
 
     def _open_run(
         self,
@@ -245,9 +267,39 @@ class Opener:
             replay = decision.replay
             slot = self._arena.slot_with(replay.row_before, replay.has_output_before)
             start = replace(start, position=replay.start)
-            return Run(job, request, live, start, b"", slot, is_replay=True)
+            run = Run(job, request, live, start, slot, request.inputs, len(request.inputs))
+            run.is_replay = True
+            return run
         assert isinstance(decision, sessions.Proceed), "answered above"
-        return Run(job, request, live, start, decision.digest, live.slot)
+        return self._run_on(job, request, live, start)
+
+    def _run_on(self, job: Job, request: AdvanceRequest, live: Live, start: Record) -> Run:
+        """Return the time steps of a request that goes on from a record."""
+        inputs = request.inputs
+        run = Run(job, request, live, start, live.slot, inputs, len(inputs))
+        behind = self._behind(job.key)
+        if behind and not job.is_alone and sessions.is_plain_step(request):
+            run.followers = followers = self._followers(behind, start)
+            parts = [inputs, *(cast(AdvanceRequest, each.request).inputs for each in followers)]
+            run.inputs = np.concatenate(parts)
+            run.num_left = len(parts)
+        return run
+
+    def _followers(self, behind: Iterable[Job], start: Record) -> list[Job]:
+        """Return the steps that run in one piece with the one before them, as if each did alone."""
+        followers: list[Job] = []
+        for other in behind:
+            step = other.request
+            if (
+                1 + len(followers) == self._most_together
+                or other.is_alone
+                or other.is_cancelled
+                or not isinstance(step, AdvanceRequest)
+                or not sessions.may_join(start, step, 1 + len(followers))
+            ):
+                break
+            followers.append(other)
+        return followers
 
     def _open_fork(
         self,
@@ -262,7 +314,7 @@ class Opener:
         ):
             raise SessionExistsError(request.target)
         after = sessions.forked(record, now)
-        return Change(job, request.target_key, target, after, session_reply(after), None)
+        return Change(request.target_key, target, after, job, (session_reply(after),), None)
 
     def _fresh(self, now: float) -> Record:
         return sessions.fresh_record(self._signature, now, self._lifetimes.ttl_s)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -48,13 +48,10 @@ _EPOCH_BITS = 53  # what a JSON number carries exactly
 
 @dataclass(frozen=True, slots=True)
 class Proceed:
-    """The request runs from the session's state.
+    """The request runs from the session's state."""
 
-    Attributes:
-        digest: Of an `AdvanceRequest`; empty for the others.
-    """
 
-    digest: bytes = b""
+_PROCEED = Proceed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +86,23 @@ def known(record: Record | None, request: Request, now: float, tombstone_s: floa
     return None if begins_anew or now >= record.expires_at + tombstone_s else record
 
 
+def goes_on(record: Record, request: AdvanceRequest, now: float) -> bool:
+    """Tell whether a request simply goes on from a record; what `decide` says first, in short.
+
+    Args:
+        record: The session as it is.
+        request: What is asked.
+        now: Seconds since 1970.
+    """
+    return (
+        (request.position is None or request.position == record.position)
+        and (request.epoch is None or request.epoch == record.epoch)
+        and not request.must_begin
+        and (record.ttl_s is None or now < record.touched_at + record.ttl_s)
+        and record.position + len(request.inputs) <= MAX_POSITION
+    )
+
+
 def decide(record: Record | None, request: Request, now: float) -> Decision:
     """Decide what a request in its turn does.
 
@@ -103,11 +117,13 @@ def decide(record: Record | None, request: Request, now: float) -> Decision:
         PositionConflictError: The session is elsewhere, or in another epoch.
         InvalidRequestError: The session would come to a position that no number can tell.
     """
+    if isinstance(request, AdvanceRequest) and record is not None and goes_on(record, request, now):
+        return _PROCEED
     if (
         record is not None
         and record.ttl_s is not None
         and now >= record.expires_at
-        and isinstance(request, AdvanceRequest | LookRequest | ForkRequest)
+        and isinstance(request, (AdvanceRequest, LookRequest, ForkRequest))
     ):
         raise SessionExpiredError(request.key.client_id, record.ttl_s)
     if isinstance(request, AdvanceRequest):
@@ -119,25 +135,23 @@ def decide(record: Record | None, request: Request, now: float) -> Decision:
             raise SessionUnknownError(request.key.client_id)
     if record is None and not isinstance(request, ResetRequest | ImportRequest):
         raise SessionUnknownError(request.key.client_id)
-    return Proceed()
+    return _PROCEED
 
 
 def _decide_advance(record: Record | None, request: AdvanceRequest) -> Decision:
     if record is None:
         if request.position or request.epoch is not None:
             raise SessionUnknownError(request.key.client_id)
-        return Proceed(request.digest())
+        return _PROCEED
     if request.must_begin:
         problem = "the request begins a session, but there is one"
         raise PositionConflictError(record.position, record.epoch, problem)
-    digest = request.digest()
     if request.position is None or request.position == record.position:
         _expect(record, request.position, request.epoch)
-        if record.position + len(request.inputs) > MAX_POSITION:
-            text = f"the session would pass {MAX_POSITION}, the last one; reset it"
-            raise InvalidRequestError([Problem(("position",), text)])
-        return Proceed(digest)
+        text = f"the session would pass {MAX_POSITION}, the last one; reset it"
+        raise InvalidRequestError([Problem(("position",), text)])
     if request.epoch is None or request.epoch == record.epoch:
+        digest = request.digest()
         for replay in reversed(record.replays):
             if replay.start == request.position and replay.digest == digest:
                 return Answered(replay.reply) if isinstance(replay, Replay) else Recompute(replay)
@@ -162,53 +176,89 @@ def new_epoch() -> int:
     return secrets.randbits(_EPOCH_BITS)
 
 
+def may_join(record: Record, request: AdvanceRequest, num_before: int) -> bool:
+    """Tell whether a step may run in one piece with those before it, as if each ran alone.
+
+    Args:
+        record: Where the first of them starts from.
+        request: The step.
+        num_before: Steps between the two.
+    """
+    position = record.position + num_before
+    return (
+        is_plain_step(request)
+        and (request.position is None or request.position == position)
+        and (request.epoch is None or request.epoch == record.epoch)
+        and position < MAX_POSITION
+    )
+
+
+def is_plain_step(request: AdvanceRequest) -> bool:
+    """Tell whether a request is for one step and nothing else."""
+    return (
+        len(request.inputs) == 1
+        and request.mask is None
+        and not request.return_state
+        and not request.must_begin
+    )
+
+
 def advanced(
     before: Record,
-    request: AdvanceRequest,
-    digest: bytes,
-    reply: AdvanceReply,
+    steps: Iterable[tuple[AdvanceRequest, AdvanceReply]],
     *,
     row: Float32,
     has_output: Bool,
     now: float,
 ) -> Record:
-    """Return the record of a session that has taken a request's steps.
+    """Return the record of a session that has taken the steps of requests.
 
     Args:
         before: What it was; a new session's is at position 0 of its new epoch.
-        request: What was asked.
-        digest: Of the request.
-        reply: Its answer.
+        steps: What was asked, with the answers, in the order of their steps.
         row: `(state_size,)` float32, the new state.
         has_output: `(recurrent layers,)` bool, the new flags.
         now: Seconds since 1970.
     """
-    replay: Replay | LongReplay
-    if (
-        reply.outputs.nbytes + (0 if reply.row is None else reply.row.nbytes)
-        <= MAX_STORED_ANSWER_BYTES
-    ):
-        replay = Replay(start=before.position, digest=digest, reply=reply)
-    else:
-        replay = LongReplay(
-            start=before.position,
-            digest=digest,
-            row_before=before.row,
-            has_output_before=before.has_output,
-        )
-    kept = before.replays
-    if kept and isinstance(kept[-1], LongReplay):
-        # Only the last request may be computed again: older states are not kept.
-        kept = kept[:-1]
+    replays = before.replays
+    position = before.position
+    for request, reply in steps:
+        if replays and isinstance(replays[-1], LongReplay):
+            # Only the last request may be computed again: older states are not kept.
+            replays = replays[:-1]
+        if len(replays) >= REPLAY_WINDOW:
+            replays = replays[1 - REPLAY_WINDOW :]
+        replays = (*replays, _replay(before, position, request, reply))
+        position = reply.position
     return Record(
         fingerprint=before.fingerprint,
         epoch=before.epoch,
-        position=before.position + len(request.inputs),
+        position=position,
         row=row,
         has_output=has_output,
         touched_at=now,
         ttl_s=before.ttl_s,
-        replays=(*kept[1 - REPLAY_WINDOW :], replay),
+        replays=replays,
+        nonce=new_nonce(),
+    )
+
+
+def _replay(
+    before: Record, start: int, request: AdvanceRequest, reply: AdvanceReply
+) -> Replay | LongReplay:
+    """Return what is kept for the retry of a request that started from a position.
+
+    Only a request that starts from the record `before` may have an answer that is too long to keep.
+    """
+    num_bytes = reply.outputs.nbytes + (0 if reply.row is None else reply.row.nbytes)
+    if num_bytes <= MAX_STORED_ANSWER_BYTES:
+        return Replay(start=start, digest=request.digest(), reply=reply)
+    assert start == before.position, "a step that joins others has a short answer"
+    return LongReplay(
+        start=start,
+        digest=request.digest(),
+        row_before=before.row,
+        has_output_before=before.has_output,
     )
 
 
@@ -279,13 +329,10 @@ class Turns(Generic[JobT]):
     """
 
     def __init__(self) -> None:
-        self._queues: dict[SessionKey, deque[JobT]] = {}
-        self._ready: deque[SessionKey] = deque()
-        self._num_jobs = 0
-
-    def __len__(self) -> int:
-        """Return the number of jobs, those taken and not done included."""
-        return self._num_jobs
+        self._first: dict[SessionKey, JobT] = {}
+        # Only of the sessions that have more than one job.
+        self._behind: dict[SessionKey, deque[JobT]] = {}
+        self._ready: deque[JobT] = deque()
 
     @property
     def has_ready(self) -> bool:
@@ -294,33 +341,40 @@ class Turns(Generic[JobT]):
 
     def add(self, job: JobT) -> None:
         """Queue a job behind the others of its session."""
-        queue = self._queues.get(job.key)
-        if queue is None:
-            self._queues[job.key] = deque((job,))
-            self._ready.append(job.key)
+        if self._first.setdefault(job.key, job) is job:
+            self._ready.append(job)
         else:
-            queue.append(job)
-        self._num_jobs += 1
+            self._behind.setdefault(job.key, deque()).append(job)
 
-    def take(self, most: int) -> Iterator[JobT]:
+    def take(self, most: int) -> list[JobT]:
         """Take the first job of up to `most` sessions, the longest waiting first."""
-        for _ in range(min(most, len(self._ready))):
-            yield self._queues[self._ready.popleft()][0]
+        ready = self._ready
+        return [ready.popleft() for _ in range(min(most, len(ready)))]
+
+    def behind(self, key: SessionKey) -> Iterable[JobT]:
+        """Return the jobs of a session that wait behind its first one, in their order."""
+        return self._behind.get(key, ())
 
     def again(self, key: SessionKey) -> None:
         """Put a session whose job is not finished behind the others."""
-        self._ready.append(key)
+        self._ready.append(self._first[key])
 
-    def done(self, key: SessionKey) -> None:
-        """Drop a session's finished job, and let its next one have its turn."""
-        queue = self._queues[key]
-        queue.popleft()
-        self._num_jobs -= 1
-        if queue:
-            self._ready.append(key)
+    def done(self, key: SessionKey, num_jobs: int = 1) -> None:
+        """Drop a session's first jobs, which are finished, and let its next one have its turn."""
+        behind = self._behind.get(key) if self._behind else None
+        if behind is None:
+            del self._first[key]
+            return
+        for _ in range(num_jobs - 1):
+            behind.popleft()
+        if behind:
+            self._ready.append(behind.popleft())
+            self._first[key] = self._ready[-1]
         else:
-            del self._queues[key]
+            del self._first[key]
+        if not behind:
+            del self._behind[key]
 
     def is_out(self, key: SessionKey) -> bool:
         """Tell whether a session has jobs."""
-        return key in self._queues
+        return key in self._first

@@ -50,9 +50,9 @@ def is_same(actual: Stored | None, expected: Stored | None) -> bool:
     return actual == expected
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Commit:
-    """A change of one session, made only if the session is as it was.
+    """A change of one session, made only if the session is as it was. Never changed itself.
 
     Attributes:
         key: The session.

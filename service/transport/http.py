@@ -10,7 +10,7 @@ from time import perf_counter
 from service.errors import InternalError, ServiceError
 from service.transport.calls import Call, ClientGoneError, Receive, Scope, Send, send_answer
 from service.transport.headers import Headers, request_id_of, timeout_of
-from service.transport.operations import Asked, Operation
+from service.transport.operations import Operation
 from service.transport.problem import Answer, http_problem, problem
 from service.transport.query import reject_query
 from service.transport.routing import Match, Route, RouteTable, raw_path_of
@@ -98,7 +98,8 @@ async def _run(operation: Operation, call: Call) -> Answer:
         ServiceError: It failed.
         ClientGoneError: The caller left first.
     """
-    # The operation looks at what the headers say that it is.
+    begin = operation(call.parameters)
+    # What the headers say that it is, is looked at behind `begin`.
     body = await call.read_body(check=None)
     answered: asyncio.Future[Answer | ServiceError] = asyncio.get_running_loop().create_future()
 
@@ -106,7 +107,7 @@ async def _run(operation: Operation, call: Call) -> Answer:
         if not answered.done():
             answered.set_result(result)
 
-    work = operation(Asked(call.parameters, call.headers, body, call.timeout_s), done)
+    work = begin(call.headers, body, call.timeout_s, done)
     try:
         result = await call.wait(answered)
     except (asyncio.CancelledError, ClientGoneError):

@@ -11,118 +11,20 @@ It also ends what uvicorn lets live: heads without an end, and clients who send 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import ServiceError
-from service.transport.headers import Headers, length_of, request_id_of, timeout_of
-from service.transport.http import CLIENT_GONE_STATUS, HttpEntrance, answer_to_error
-from service.transport.operations import Asked, Work
+from service.transport.headers import Headers, length_of, request_id_of
+from service.transport.hot import AnswerHeads, Hot, Target, find_target
+from service.transport.http import HttpEntrance
 from service.transport.patience import Clock, Patience, Phase
 from service.transport.problem import Answer, http_problem
-from service.transport.routing import Route
 
 MAX_HEAD_BYTES = 64 * 1024
 """A request's head that does not end within these is refused with 431."""
-
-
-class _NoEvent:
-    """Stands where uvicorn tells a request of its own that something has come."""
-
-    def set(self) -> None:
-        """Do nothing: a hot request waits for nothing."""
-
-
-_NO_EVENT = _NoEvent()
-
-
-class _Hot:
-    """A plain request for a hot route: in uvicorn's eyes, its own `RequestResponseCycle`."""
-
-    __slots__ = (
-        "began",
-        "body",
-        "disconnected",
-        "headers",
-        "is_queued",
-        "is_whole",
-        "keep_alive",
-        "message_event",
-        "parameters",
-        "protocol",
-        "request_id",
-        "response_complete",
-        "route",
-        "work",
-    )
-
-    def __init__(
-        self,
-        protocol: HotHttpProtocol,
-        route: Route,
-        parameters: dict[str, str],
-        headers: Headers,
-    ) -> None:
-        self.protocol = protocol
-        self.route = route
-        self.parameters = parameters
-        self.headers = headers
-        self.body: bytes | bytearray = b""
-        self.request_id = ""
-        self.began = 0.0
-        self.work: Work | None = None
-        self.is_whole = False
-        self.is_queued = False
-        # What uvicorn reads and sets.
-        self.keep_alive = True
-        self.disconnected = False
-        self.response_complete = False
-        self.message_event = _NO_EVENT
-
-    def begin(self) -> None:
-        """Run the operation."""
-        self.is_queued = False
-        if not self.is_whole:
-            return
-        self.began = perf_counter()
-        self.request_id = request_id_of(self.headers)
-        operation = self.route.operation
-        assert operation is not None, "only operations are hot"
-        try:
-            asked = Asked(self.parameters, self.headers, bytes(self.body), timeout_of(self.headers))
-            work = operation(asked, self.done)
-        except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
-            self.done(answer_to_error(error, self.route, self.request_id))
-        else:
-            self.work = None if self.response_complete else work
-
-    def done(self, result: Answer | ServiceError) -> None:
-        """Write the answer."""
-        if isinstance(result, ServiceError):
-            result = answer_to_error(result, self.route, self.request_id)
-        self.work = None
-        self.protocol.answer(self, result)
-
-    def extend(self, body: bytes) -> None:
-        """Take a part of the body."""
-        if not self.body:
-            self.body = body
-        elif isinstance(self.body, bytearray):
-            self.body += body
-        else:
-            self.body = bytearray(self.body) + body
-
-    def leave(self) -> None:
-        """Drop what nobody waits for any more."""
-        self.disconnected = True
-        if self.work is not None:
-            self.work.cancel()
-            self.work = None
-        if self.began and not self.response_complete:
-            self.protocol.observe(self, CLIENT_GONE_STATUS)
 
 
 class HotHttpProtocol(HttpToolsProtocol):
@@ -130,20 +32,21 @@ class HotHttpProtocol(HttpToolsProtocol):
 
     entrance: HttpEntrance
     patience: Patience
+    _heads: AnswerHeads
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         """Take what uvicorn gives."""
         super().__init__(*arguments, **options)
         self._known_url = b""
-        self._known_route: tuple[Route, dict[str, str]] | None = None
+        self._target: Target | None = None
+        self._known_list: list[tuple[bytes, bytes]] = []
+        self._known_headers: Headers | None = None
         self._is_head_open = False
         self._is_message_open = False
         self._num_head_bytes = 0
         self._holds_next = False
         self._clock = Clock(self.patience, monotonic())
         self._looking: asyncio.TimerHandle | None = None
-        self._default_headers: list[tuple[bytes, bytes]] | None = None
-        self._default_lines = b""
 
     # What asyncio calls
 
@@ -156,14 +59,24 @@ class HotHttpProtocol(HttpToolsProtocol):
         """Cancel what nobody waits for any more."""
         self._stop_looking()
         for cycle in (self.cycle, *(queued for queued, _ in self.pipeline)):
-            if isinstance(cycle, _Hot) and not cycle.disconnected:
+            if isinstance(cycle, Hot) and not cycle.disconnected:
                 cycle.leave()
         self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; the parser calls back below."""
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.logger.warning("a request is not HTTP")
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                return
+            self._unsupported_upgrade_warning()
         if self._is_message_open:
             self._note_part(len(data))
 
@@ -186,19 +99,25 @@ class HotHttpProtocol(HttpToolsProtocol):
         """Begin a request; what ASGI needs of it is made when it turns out to be for ASGI."""
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
         self._is_message_open = self._is_head_open = True
         self._num_head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Find out which kind of request it is."""
         self._is_head_open = False
         hot = self._find_hot()
         if hot is None:
-            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            url, headers = self.url, self.headers
             super().on_message_begin()
-            self.url, self.expect_100_continue = url, expects
+            self.url = url
             self.headers += headers  # in place: the scope has the list too
+            self.expect_100_continue = (b"expect", b"100-continue") in [
+                (name, value.lower()) for name, value in headers
+            ]
             super().on_headers_complete()
             return
         is_first = _is_answered(self.cycle)
@@ -211,7 +130,7 @@ class HotHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         cycle = self.cycle
-        if isinstance(cycle, _Hot):
+        if isinstance(cycle, Hot):
             cycle.extend(body)
         else:
             super().on_body(body)
@@ -220,7 +139,7 @@ class HotHttpProtocol(HttpToolsProtocol):
         """Begin the request if it is its turn."""
         self._is_message_open = False
         cycle = self.cycle
-        if isinstance(cycle, _Hot):
+        if isinstance(cycle, Hot):
             cycle.is_whole = True
             if not cycle.is_queued:
                 cycle.begin()
@@ -235,7 +154,7 @@ class HotHttpProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401 - uvicorn's
-        if isinstance(cycle, _Hot):
+        if isinstance(cycle, Hot):
             cycle.begin()
         else:
             super()._start_asgi_task(cycle, app)
@@ -257,68 +176,51 @@ class HotHttpProtocol(HttpToolsProtocol):
 
     # The hot requests
 
-    def _find_hot(self) -> _Hot | None:
+    def _find_hot(self) -> Hot | None:
         """Return the request that has come if it is answered here, else None."""
         if self.url != self._known_url:
-            self._known_url, self._known_route = self.url, self._find_route(self.url)
-        known, parser = self._known_route, self.parser
-        if known is None or parser.get_method() != b"POST":
+            self._known_url, self._target = self.url, find_target(self.entrance, self.url)
+        target, parser = self._target, self.parser
+        if target is None or parser.get_method() != b"POST":
             return None
+        # The head of a connection's next request is nearly always that of the one before it.
+        if self.headers != self._known_list:
+            self._known_list, self._known_headers = self.headers, self._plain_headers()
+        if (
+            self._known_headers is None
+            or not parser.should_keep_alive()
+            or parser.get_http_version() != "1.1"
+        ):
+            return None
+        return Hot(self, target, self._known_headers)
+
+    def _plain_headers(self) -> Headers | None:
+        """Return the headers by name if they are those of a plain request, else None."""
         headers: Headers = dict(self.headers)
         limit = self.entrance.max_body_bytes
         if (
-            parser.get_http_version() != "1.1"
-            or not parser.should_keep_alive()
-            or parser.should_upgrade()
-            or self.expect_100_continue
-            or self.limit_concurrency is not None
-            or b"content-length" not in headers
+            b"content-length" not in headers
             or b"transfer-encoding" in headers
+            or b"upgrade" in headers
+            or b"expect" in headers
             or length_of(headers, limit) > limit
         ):
             return None
-        return _Hot(self, *known, headers)
+        return headers
 
-    def _find_route(self, url: bytes) -> tuple[Route, dict[str, str]] | None:
-        match = self.entrance.routes.find(url)
-        route = None if match is None else match.routes.get("POST")
-        if match is None or route is None or route.operation is None:
-            return None
-        return route, match.parameters
-
-    def answer(self, hot: _Hot, answer: Answer) -> None:
-        """Write the answer of a hot request, and go on with the next one."""
-        self.observe(hot, answer.status)
-        hot.response_complete = True
-        if self.transport.is_closing():
+    def answer(self, hot: Hot, answer: Answer) -> None:
+        """Write the answer of a hot request, unless its client has gone, and go on."""
+        if hot.disconnected or self.transport.is_closing():
             return
-        self.transport.write(self._head(answer, hot.request_id, closes=not hot.keep_alive))
-        self.transport.write(answer.body)
+        self.transport.write(self._whole(answer, hot.request_id, closes=not hot.keep_alive))
         if not hot.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
-    def observe(self, hot: _Hot, status: int) -> None:
-        """Tell the observer of the end of a hot request."""
-        self.entrance.observe(hot.route.template, status, perf_counter() - hot.began)
-
-    def _head(self, answer: Answer, request_id: str, *, closes: bool) -> bytes:
-        """Return what stands before an answer's body, as uvicorn would write it."""
-        if self._default_headers is not self.server_state.default_headers:
-            # uvicorn makes a new list each second, for the date.
-            self._default_headers = self.server_state.default_headers
-            self._default_lines = _lines(self._default_headers)
-        others = _lines(answer.headers) if answer.headers else b""
-        if closes:
-            others += b"connection: close\r\n"
-        return b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
-            STATUS_LINE[answer.status],
-            self._default_lines,
-            answer.content_type,
-            len(answer.body),
-            request_id.encode(),
-            others,
-        )
+    def _whole(self, answer: Answer, request_id: str, *, closes: bool) -> bytes:
+        """Return the bytes of an answer."""
+        headers = self.server_state.default_headers
+        return self._heads.render(headers, answer, request_id, closes=closes) + answer.body
 
     # Clients who keep the connection waiting
 
@@ -368,7 +270,7 @@ class HotHttpProtocol(HttpToolsProtocol):
         """Answer a request that will not be whole, and close."""
         request_id = request_id_of({})
         answer = http_problem(status, detail, request_id)
-        self.transport.write(self._head(answer, request_id, closes=True) + answer.body)
+        self.transport.write(self._whole(answer, request_id, closes=True))
         self.transport.close()
 
 
@@ -379,12 +281,9 @@ def hot_protocol(entrance: HttpEntrance, patience: Patience) -> type[HotHttpProt
         entrance: Of the application that uvicorn serves.
         patience: How long clients may keep a connection waiting.
     """
-    return type("HotHttpProtocol", (HotHttpProtocol,), {"entrance": entrance, "patience": patience})
+    members = {"entrance": entrance, "patience": patience, "_heads": AnswerHeads()}
+    return type("HotHttpProtocol", (HotHttpProtocol,), members)
 
 
 def _is_answered(cycle: Any) -> bool:  # noqa: ANN401 - of either kind; None before the first one
     return cycle is None or cycle.response_complete
-
-
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -7,11 +7,10 @@ that an entrance needs no task for it. Every entrance that speaks HTTP runs thes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from service.domain import AdvanceReply, AdvanceRequest, Reply, Signature
+from service.domain import AdvanceReply, AdvanceRequest, Reply, SessionKey, Signature
 from service.engine import Engine
 from service.errors import DrainingError, NotStreamableError, ServiceError
 from service.jobs import Job
@@ -26,23 +25,6 @@ MAX_ROWS_IN_FLIGHT = 256
 """Most places in the engine's queue that one request takes."""
 
 
-@dataclass(slots=True, eq=False)
-class Asked:
-    """A request that is there as a whole. Not changed by an operation.
-
-    Attributes:
-        parameters: The path's, percent-decoded.
-        headers: By lower-case name.
-        body: All of it.
-        timeout_s: How long the caller waits, None for any time.
-    """
-
-    parameters: dict[str, str]
-    headers: Headers
-    body: bytes
-    timeout_s: float | None
-
-
 class Work(Protocol):
     """What an operation has begun."""
 
@@ -52,10 +34,13 @@ class Work(Protocol):
 
 
 Done = Callable[[Answer | ServiceError], None]
-Operation = Callable[[Asked, Done], Work]
-"""Begins what is asked; its second argument is called once, from the event loop.
-
-It may raise `ServiceError` instead, and then nothing has begun."""
+Begin = Callable[[Headers, bytes, float | None, Done], Work]
+"""Begins what is asked by headers, by lower-case name, and a body, for a caller who waits so many
+seconds. The completion is called once, from the event loop. It may raise `ServiceError` instead,
+and then nothing has begun."""
+Operation = Callable[[dict[str, str]], Begin]
+"""Takes the parameters of a path, percent-decoded, and returns what is done there, for this request
+and others to the same path. It may raise `ServiceError`."""
 
 
 class SessionOperations:
@@ -66,32 +51,54 @@ class SessionOperations:
         self._engines = engines
         self._max_sequence_steps = max_sequence_steps
 
-    def step(self, asked: Asked, done: Done) -> Work:
+    def step(self, parameters: dict[str, str]) -> Begin:
         """Take one time step."""
-        check_json(asked.headers)
-        engine, key = find_session(self._engines, asked.parameters)
-        request = parse_step(asked.body, engine.signature, key)
-        return _advance(engine, request, asked, done)
+        return partial(_step, *find_session(self._engines, parameters))
 
-    def sequence(self, asked: Asked, done: Done) -> Work:
+    def sequence(self, parameters: dict[str, str]) -> Begin:
         """Take many time steps."""
-        check_json(asked.headers)
-        engine, key = find_session(self._engines, asked.parameters)
-        request = parse_sequence(asked.body, engine.signature, key, self._max_sequence_steps)
-        return _advance(engine, request, asked, done)
+        engine, key = find_session(self._engines, parameters)
+        return partial(_sequence, engine, key, self._max_sequence_steps)
 
-    def steps(self, asked: Asked, done: Done) -> Work:
+    def steps(self, parameters: dict[str, str]) -> Begin:
         """Take one time step of many sessions."""
-        check_json(asked.headers)
-        engine = find_engine(self._engines, asked.parameters)
-        rows = parse_steps(asked.body, engine.signature)
-        work = _ManySteps(engine, rows, asked.timeout_s, done)
-        work.begin()
-        return work
+        return partial(_steps, find_engine(self._engines, parameters))
 
 
-def _advance(engine: Engine, request: AdvanceRequest, asked: Asked, done: Done) -> Work:
-    return engine.submit(request, partial(_answer, done, engine.signature), asked.timeout_s)
+def _step(
+    engine: Engine,
+    key: SessionKey,
+    headers: Headers,
+    body: bytes,
+    timeout_s: float | None,
+    done: Done,
+) -> Work:
+    check_json(headers)
+    request = parse_step(body, engine.signature, key)
+    return engine.submit(request, partial(_answer, done, engine.signature), timeout_s)
+
+
+def _sequence(
+    engine: Engine,
+    key: SessionKey,
+    max_steps: int,
+    headers: Headers,
+    body: bytes,
+    timeout_s: float | None,
+    done: Done,
+) -> Work:
+    check_json(headers)
+    request = parse_sequence(body, engine.signature, key, max_steps)
+    return engine.submit(request, partial(_answer, done, engine.signature), timeout_s)
+
+
+def _steps(
+    engine: Engine, headers: Headers, body: bytes, timeout_s: float | None, done: Done
+) -> Work:
+    check_json(headers)
+    work = _ManySteps(engine, parse_steps(body, engine.signature), timeout_s, done)
+    work.begin()
+    return work
 
 
 def _answer(done: Done, signature: Signature, result: Reply | ServiceError) -> None:

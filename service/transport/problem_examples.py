@@ -23,6 +23,7 @@ _EXAMPLES: tuple[errors.ServiceError, ...] = (
     errors.StateNotFiniteError("a state"),
     errors.BodyTooLargeError(4 * 1024 * 1024),
     errors.UnsupportedMediaTypeError("text/plain"),
+    errors.DeadlineExceededError(),
     errors.QueueFullError(4096),
     errors.DrainingError(),
     errors.TooManySessionsError(),

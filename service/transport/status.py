@@ -33,6 +33,7 @@ STATUS: dict[type[errors.ServiceError], Status] = {
     errors.StateNotFiniteError: Status(http=422, websocket=4422),
     errors.BodyTooLargeError: Status(http=413, websocket=1009),
     errors.UnsupportedMediaTypeError: Status(http=415, websocket=1003),
+    errors.DeadlineExceededError: Status(http=504, websocket=1013),
     errors.QueueFullError: Status(http=503, websocket=1013),
     errors.DrainingError: Status(http=503, websocket=1012),
     errors.TooManySessionsError: Status(http=503, websocket=1013),

@@ -252,10 +252,10 @@ async def test_a_fault_behind_the_kernel_fails_one_job_and_leaves_no_slot(monkey
     free = runtime.num_free
     advanced = sessions.advanced
 
-    def fail_for_bad(before, request, *arguments, **options):
-        if request.key.client_id == "bad":
+    def fail_for_bad(before, steps, **options):
+        if steps[0][0].key.client_id == "bad":
             raise MemoryError
-        return advanced(before, request, *arguments, **options)
+        return advanced(before, steps, **options)
 
     monkeypatch.setattr(sessions, "advanced", fail_for_bad)
 

@@ -1,0 +1,196 @@
+"""Time steps on their way through the kernel, to the changes that they make of their sessions.
+
+Knows no queue, no store and no transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from service import batching, sessions
+from service.answers import Answers
+from service.arena import Arena
+from service.chunks import Chunks
+from service.compute import Compute
+from service.domain import AdvanceReply, AdvanceRequest, Bool, Float32
+from service.jobs import Change, Run
+
+
+class Advancer:
+    """Takes the next steps of runs.
+
+    Attributes:
+        changes: What finished runs make of their sessions, to be taken by who commits it.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        compute: Compute,
+        answers: Answers,
+        chunk_steps: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Bring the parts together.
+
+        Args:
+            arena: The sessions at hand.
+            compute: Runs the kernels on the arena's rows.
+            answers: For runs that fail or change nothing.
+            chunk_steps: Most time steps of one run at a time.
+            clock: Tells the seconds since 1970.
+        """
+        self.changes: list[Change] = []
+        self._arena = arena
+        self._compute = compute
+        self._answers = answers
+        self._chunk_steps = chunk_steps
+        self._clock = clock
+
+    async def advance(self, runs: Sequence[Run]) -> None:
+        """Take the next chunk of each run."""
+        for batch in batching.plan(runs, self._chunk_steps):
+            await self._advance(batch)
+
+    async def _advance(self, batch: batching.Batch[Run]) -> None:
+        """Take one chunk of each run; a run that fails leaves its session as it was."""
+        runs, lengths = batch.jobs, batch.lengths
+        inputs, mask = _gather_inputs(runs, lengths)
+        to_slots = self._arena.allocate_many(len(runs))
+        from_slots = [run.slot for run in runs]
+        try:
+            advanced = await self._compute.advance(from_slots, to_slots, inputs, lengths, mask)
+        except Exception as error:  # noqa: BLE001 - alone, each run shows if the fault is its own
+            for slot in to_slots:
+                self._arena.free(slot)
+            if len(runs) == 1:
+                self._fail_run(runs[0], error)
+                return
+            for run, length in zip(runs, lengths, strict=True):
+                await self._advance(batching.Batch([run], [length]))
+            return
+        stats = self._answers.stats
+        stats.num_batches += 1
+        stats.num_batch_rows += len(runs)
+        stats.num_steps += sum(lengths)
+        chunks = Chunks(advanced)
+        now = self._clock()
+        take = self._take_step if advanced.outputs.shape[1] == 1 else self._take_chunk
+        for index, run in enumerate(runs):
+            try:
+                take(run, to_slots[index], chunks, index, lengths[index], now)
+            except Exception as error:  # noqa: BLE001 - the guard of one job
+                self._fail_run(run, error)
+
+    def _take_chunk(
+        self, run: Run, slot: int, chunks: Chunks, index: int, length: int, now: float
+    ) -> None:
+        """Move a run to the slot that its chunk ended in, and finish it if that was the last.
+
+        Raises:
+            StateNotFiniteError: It came to no state that a session may have.
+        """
+        if run.slot != run.live.slot:
+            self._arena.free(run.slot)
+        run.slot = slot
+        run.num_left -= length
+        chunks.check_finite(index)
+        if run.request.return_sequences or run.followers:
+            run.chunks = [*run.chunks, chunks.outputs(index, 0, length)]
+        elif not run.num_left:
+            run.chunks = (chunks.outputs(index, length - 1, length),)
+        if run.num_left:
+            return
+        outputs = run.chunks[0] if len(run.chunks) == 1 else np.concatenate(run.chunks)
+        if run.followers:
+            steps = _replies_apart(run, outputs)
+            self._finish(run, steps, chunks.row(index), chunks.has_output(index), now)
+        else:
+            self._finish_one(run, outputs, chunks, index, now)
+
+    def _take_step(
+        self, run: Run, slot: int, chunks: Chunks, index: int, length: int, now: float
+    ) -> None:
+        """Do as `_take_chunk`, for what is a single step nearly always."""
+        if run.num_left > 1 or run.chunks or run.followers:
+            self._take_chunk(run, slot, chunks, index, length, now)
+            return
+        if run.slot != run.live.slot:
+            self._arena.free(run.slot)
+        run.slot = slot
+        run.num_left = 0
+        chunks.check_finite(index)
+        self._finish_one(run, chunks.outputs(index, 0, 1), chunks, index, now)
+
+    def _finish_one(
+        self, run: Run, outputs: Float32, chunks: Chunks, index: int, now: float
+    ) -> None:
+        """Finish a run of one request, which gave `(time, output_size)` outputs."""
+        request, start, row = run.request, run.start, chunks.row(index)
+        reply = AdvanceReply(
+            outputs=outputs if request.return_sequences else outputs[-1],
+            position=start.position + len(run.inputs),
+            epoch=start.epoch,
+            replayed=run.is_replay,
+            row=row if request.return_state else None,
+        )
+        if run.is_replay:
+            self._answers.answer(run.job, reply)
+        else:
+            self._finish(run, ((request, reply),), row, chunks.has_output(index), now)
+
+    def _finish(
+        self,
+        run: Run,
+        steps: Sequence[tuple[AdvanceRequest, AdvanceReply]],
+        row: Float32,
+        has_output: Bool,
+        now: float,
+    ) -> None:
+        after = sessions.advanced(run.start, steps, row=row, has_output=has_output, now=now)
+        job, live = run.job, run.live
+        replies = [reply for _, reply in steps]
+        self.changes.append(Change(job.key, live.stored, after, job, replies, live, run))
+
+    def _fail_run(self, run: Run, error: Exception) -> None:
+        """Answer what went wrong with a run; where it is several jobs', find out whose fault."""
+        if run.followers:
+            self._answers.take_apart(run)
+        else:
+            self._answers.fail(run.job, error)
+
+
+def _replies_apart(run: Run, outputs: Float32) -> list[tuple[AdvanceRequest, AdvanceReply]]:
+    """Return the answer of each of the jobs that ran in one piece, a step each."""
+    steps = []
+    for index, job in enumerate((run.job, *run.followers)):
+        request = job.request
+        assert isinstance(request, AdvanceRequest)
+        # A copy: a view would keep the answers of all as long as this one is kept.
+        output = outputs[index].copy()
+        reply = AdvanceReply(
+            outputs=output[None] if request.return_sequences else output,
+            position=run.start.position + index + 1,
+            epoch=run.start.epoch,
+        )
+        steps.append((request, reply))
+    return steps
+
+
+def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32, Bool | None]:
+    """Return the next time steps of each run, `(batch, time, input_size)`, and their mask."""
+    time = max(lengths)
+    features = runs[0].inputs.shape[1]
+    if time == 1 and runs[0].mask is None:
+        parts = [run.inputs[run.num_done] for run in runs]
+        return np.concatenate(parts).reshape(len(runs), 1, features), None
+    inputs = np.zeros((len(runs), time, features), np.float32)
+    mask = np.ones((len(runs), time), np.bool_) if runs[0].has_mask else None
+    for index, (run, length) in enumerate(zip(runs, lengths, strict=True)):
+        span = slice(run.num_done, run.num_done + length)
+        inputs[index, :length] = run.inputs[span]
+        if mask is not None and run.mask is not None:
+            mask[index, :length] = run.mask[span]
+    return inputs, mask

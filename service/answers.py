@@ -1,0 +1,105 @@
+"""How jobs end: the only room that answers them. Counts what the engine does."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from service.arena import Arena
+from service.domain import Reply
+from service.errors import (
+    DeadlineExceededError,
+    InternalError,
+    PositionConflictError,
+    ServiceError,
+)
+from service.jobs import Job, Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """What an engine has done since it began, for metrics. Numbers only grow."""
+
+    num_steps: int = 0
+    num_ticks: int = 0
+    num_batches: int = 0
+    num_batch_rows: int = 0
+    num_replayed: int = 0
+    num_conflicts: int = 0
+    num_rejected: int = 0
+    num_cancelled: int = 0
+    num_internal_errors: int = 0
+    num_ended: int = 0
+
+
+class Answers:
+    """The answers to the jobs of an engine.
+
+    Attributes:
+        stats: What the engine has done.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        """Answer jobs whose runs have slots in an arena."""
+        self.stats = EngineStats()
+        self._arena = arena
+
+    def answer(self, job: Job, result: Reply | ServiceError) -> None:
+        """Answer a job."""
+        if job.run is not None:
+            self.drop_run(job)
+        self._end(job)
+        if job.is_cancelled:
+            return
+        try:
+            job.complete(result)
+        except Exception:
+            # One caller's fault is not the others'.
+            log.exception("an answer of session %s could not be handed over", job.key)
+
+    def expire(self, job: Job) -> None:
+        """Answer a job that has had no turn in the time that its caller waits."""
+        self.answer(job, DeadlineExceededError())
+        job.is_cancelled = True
+
+    def fail(self, job: Job, error: BaseException) -> None:
+        """Answer a job with what went wrong; what is no `ServiceError` is a fault of ours."""
+        if not isinstance(error, ServiceError):
+            log.error("a request for session %s failed", job.key, exc_info=error)
+            self.stats.num_internal_errors += 1
+            error = InternalError()
+        elif isinstance(error, PositionConflictError):
+            self.stats.num_conflicts += 1
+        self.answer(job, error)
+
+    def skip_cancelled(self, job: Job) -> bool:
+        """End a job that nobody waits for; false, and nothing done, if somebody does."""
+        if not job.is_cancelled:
+            return False
+        self.stats.num_cancelled += 1
+        self.drop_run(job)
+        self._end(job)
+        if job.is_deputy:
+            # Who handed it over does not wait for the answer, but for the end of the turn.
+            job.complete(InternalError())
+        return True
+
+    def take_apart(self, run: Run) -> None:
+        """Let the jobs that ran in one piece start anew, each alone."""
+        for job in (run.job, *run.followers):
+            job.is_alone = True
+        self.drop_run(run.job)
+
+    def drop_run(self, job: Job) -> None:
+        """Free the slot that a run has come to, if it is not the session's own."""
+        run, job.run = job.run, None
+        if run is not None and run.slot != run.live.slot:
+            self._arena.free(run.slot)
+
+    def _end(self, job: Job) -> None:
+        job.is_done = True
+        self.stats.num_ended += 1
+        if job.deadline is not None:
+            job.deadline.cancel()

@@ -1,0 +1,51 @@
+"""What one `advance` gave, row by row, as sessions keep it.
+
+Copies: a view would keep the whole batch in memory as long as one session of it is kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lstm_core.runtime.cpu import Advanced
+from service.domain import Bool, Float32
+from service.errors import StateNotFiniteError
+
+
+class Chunks:
+    """The rows of an `Advanced`."""
+
+    def __init__(self, advanced: Advanced) -> None:
+        """Look at what all rows have in common, nearly always."""
+        self._advanced = advanced
+        self._is_finite = bool(advanced.is_state_finite.all() and advanced.is_output_finite.all())
+        # One array for all: nobody writes to it.
+        flags = advanced.has_output
+        self._all_have_output = np.ones(flags.shape[1], np.bool_) if flags.all() else None
+
+    def check_finite(self, index: int) -> None:
+        """Look at one row.
+
+        Raises:
+            StateNotFiniteError: It came to no state that a session may have.
+        """
+        if self._is_finite:
+            return
+        if not self._advanced.is_state_finite[index]:
+            raise StateNotFiniteError("a state")
+        if not self._advanced.is_output_finite[index]:
+            raise StateNotFiniteError("an output")
+
+    def outputs(self, index: int, start: int, end: int) -> Float32:
+        """Return `(end - start, output_size)` float32, what a row gave in some of its steps."""
+        return self._advanced.outputs[index, start:end].copy()
+
+    def row(self, index: int) -> Float32:
+        """Return `(state_size,)` float32, a row's new state."""
+        return self._advanced.rows[index].copy()
+
+    def has_output(self, index: int) -> Bool:
+        """Return `(recurrent layers,)` bool, a row's new flags."""
+        if self._all_have_output is not None:
+            return self._all_have_output
+        return self._advanced.has_output[index].copy()

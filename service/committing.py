@@ -1,0 +1,120 @@
+"""The end of a tick: its changes made durable in one trip, and answered.
+
+Knows no queue, no kernel and no transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from service.answers import Answers
+from service.arena import Arena
+from service.domain import SessionKey
+from service.errors import SessionDamagedError, TooManySessionsError, UnavailableError
+from service.jobs import Change, Run
+from service.stores.base import Damaged, Outcome, SessionStore
+
+
+class Committer:
+    """Commits the changes of ticks."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        store: SessionStore,
+        answers: Answers,
+        is_busy: Callable[[SessionKey], bool],
+    ) -> None:
+        """Bring the parts together.
+
+        Args:
+            arena: The sessions at hand.
+            store: Where sessions are kept.
+            answers: For the jobs that asked.
+            is_busy: Whether a session has jobs.
+        """
+        self._arena = arena
+        self._store = store
+        self._answers = answers
+        self._is_busy = is_busy
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make the tick's changes durable in one trip, then answer."""
+        chosen = self._choose(changes)
+        if not chosen:
+            return
+        try:
+            outcomes = await self._store.commit_many(chosen)
+        except UnavailableError as error:
+            # Whether they were made is not known. What the store says before the next job of each
+            # session will settle it.
+            for change in chosen:
+                for job in change.jobs:
+                    self._answers.fail(job, error.again())
+                self._forget(change)
+            return
+        for change, outcome in zip(chosen, outcomes, strict=True):
+            if outcome is Outcome.COMMITTED:
+                self._apply(change)
+                for job, reply in zip(change.jobs, change.replies, strict=True):
+                    self._answers.answer(job, reply)
+            else:
+                self._reject(change, outcome)
+
+    def _choose(self, changes: Sequence[Change]) -> list[Change]:
+        """Return what is to be committed, one change a session; the other jobs start anew."""
+        taken: list[Change] = []
+        keys: set[SessionKey] = set()
+        for change in changes:
+            # A caller may have gone while the kernel ran: what it asked for is not applied any
+            # more. And a fork's second session may have a change of its own.
+            if self._answers.skip_cancelled(change.job) or self._comes_apart(change.run):
+                continue
+            if change.key in keys:
+                self._answers.drop_run(change.job)
+            else:
+                keys.add(change.key)
+                taken.append(change)
+        return taken
+
+    def _comes_apart(self, run: Run | None) -> bool:
+        """Let the steps of a run start anew, each alone, if one of them is not wanted any more."""
+        if run is None or not any(follower.is_cancelled for follower in run.followers):
+            return False
+        self._answers.take_apart(run)
+        return True
+
+    def _reject(self, change: Change, outcome: Outcome) -> None:
+        if outcome is Outcome.CONFLICT:
+            self._answers.stats.num_conflicts += 1
+            # Another writer was here. The job starts anew from what the store says now.
+            self._answers.drop_run(change.job)
+            self._forget(change)
+            return
+        for job in change.jobs:
+            if outcome is Outcome.FULL:
+                self._answers.fail(job, TooManySessionsError())
+            else:
+                self._answers.fail(job, _damaged(change))
+
+    def _apply(self, change: Change) -> None:
+        if change.live is None or change.after is None:
+            self._forget(change)
+        elif change.run is not None:
+            self._arena.keep(change.key, change.live, change.after, change.run.slot)
+            change.job.run = None
+        else:
+            slot = self._arena.slot_with(change.after.row, change.after.has_output)
+            self._arena.keep(change.key, change.live, change.after, slot)
+
+    def _forget(self, change: Change) -> None:
+        """Let go of a session that is not as it is at hand."""
+        # The second session of a fork may have a job of its own on its way, from a state that its
+        # commit will find out to be another.
+        if change.live is not None or not self._is_busy(change.key):
+            self._arena.forget(change.key)
+
+
+def _damaged(change: Change) -> SessionDamagedError:
+    reason = change.before.reason if isinstance(change.before, Damaged) else "it cannot be replaced"
+    return SessionDamagedError(change.key.client_id, reason)

@@ -1,0 +1,41 @@
+"""How often a quantity was how large. Knows no exporter, so that whoever measures can count."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+
+class Histogram:
+    """Counts of values in intervals.
+
+    Attributes:
+        bounds: The upper bounds of the intervals, rising, each in its interval; the last interval
+            has none.
+        counts: How many values were in each interval, one more than there are bounds.
+        total: The sum of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Begin with no value."""
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Return each bound as text, `+Inf` last, and how many values were not over it."""
+        lines = []
+        num_below = 0
+        for bound, count in zip(
+            (*map(str, map(float, self.bounds)), "+Inf"), self.counts, strict=True
+        ):
+            num_below += count
+            lines.append((bound, num_below))
+        return lines

@@ -1,0 +1,188 @@
+"""A plain request for a hot route, from its head to its answer, in the place of an ASGI task.
+
+Knows no socket: a connection gives it the body and takes its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from service.errors import ServiceError
+from service.transport.headers import Headers, request_id_of, timeout_of
+from service.transport.http import CLIENT_GONE_STATUS, HttpEntrance, answer_to_error
+from service.transport.operations import Begin, Work
+from service.transport.problem import Answer
+from service.transport.routing import Route
+
+
+class Target(NamedTuple):
+    """Where the requests for a path go.
+
+    Attributes:
+        route: Their route, an operation's.
+        begin: What is done there.
+    """
+
+    route: Route
+    begin: Begin
+
+
+def find_target(entrance: HttpEntrance, url: bytes) -> Target | None:
+    """Return where POST requests for a URL go, None if they are for ASGI."""
+    match = entrance.routes.find(url)
+    route = None if match is None else match.routes.get("POST")
+    if match is None or route is None or route.operation is None:
+        return None
+    try:
+        return Target(route, route.operation(match.parameters))
+    except ServiceError:
+        return None  # ASGI says what is wrong with the path
+
+
+class Connection(Protocol):
+    """What carries hot requests."""
+
+    entrance: HttpEntrance
+
+    def answer(self, hot: Hot, answer: Answer) -> None:
+        """Write the answer of a request, unless its client has gone."""
+        ...
+
+
+class _NoEvent:
+    """Stands where uvicorn tells a request of its own that something has come."""
+
+    def set(self) -> None:
+        """Do nothing: a hot request waits for nothing."""
+
+
+@dataclass(eq=False)
+class Hot:
+    """One request. In uvicorn's eyes it is a `RequestResponseCycle`.
+
+    Attributes:
+        connection: It came by this one.
+        target: Where it goes.
+        headers: By lower-case name.
+        body: What has come of it.
+        request_id: What its answer is called by.
+        is_whole: Whether all of the body has come.
+        is_queued: Whether others of its connection are to be answered before.
+        keep_alive: uvicorn's: whether the connection goes on after its answer.
+        disconnected: uvicorn's: whether the client has gone.
+        response_complete: uvicorn's: whether it is answered.
+    """
+
+    connection: Connection
+    target: Target
+    headers: Headers
+    # What follows is left to the class until it changes: it costs a request nothing.
+    body: bytes | bytearray = field(init=False, default=b"")
+    request_id: str = field(init=False, default="")
+    is_whole: bool = field(init=False, default=False)
+    is_queued: bool = field(init=False, default=False)
+    keep_alive: bool = field(init=False, default=True)
+    disconnected: bool = field(init=False, default=False)
+    response_complete: bool = field(init=False, default=False)
+    message_event: _NoEvent = field(init=False, default=_NoEvent())
+    _work: Work | None = field(init=False, default=None)
+    _began: float = field(init=False, default=0.0)
+
+    def extend(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if not self.body:
+            self.body = body
+        elif isinstance(self.body, bytearray):
+            self.body += body
+        else:
+            self.body = bytearray(self.body) + body
+
+    def begin(self) -> None:
+        """Do what is asked, if all of it has come."""
+        self.is_queued = False
+        if not self.is_whole:
+            return
+        self._began = perf_counter()
+        headers = self.headers
+        self.request_id = request_id_of(headers)
+        try:
+            work = self.target.begin(headers, bytes(self.body), timeout_of(headers), self.done)
+        except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
+            self.done(answer_to_error(error, self.target.route, self.request_id))
+        else:
+            if not self.response_complete:
+                self._work = work
+
+    def done(self, result: Answer | ServiceError) -> None:
+        """Answer it."""
+        if isinstance(result, ServiceError):
+            result = answer_to_error(result, self.target.route, self.request_id)
+        self._work = None
+        self.response_complete = True
+        self._observe(result.status)
+        self.connection.answer(self, result)
+
+    def leave(self) -> None:
+        """Drop it: its client has gone."""
+        self.disconnected = True
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+            self._observe(CLIENT_GONE_STATUS)
+
+    def _observe(self, status: int) -> None:
+        seconds = perf_counter() - self._began
+        self.connection.entrance.observe(self.target.route.template, status, seconds)
+
+
+class AnswerHeads:
+    """What stands before the bodies of answers, as uvicorn would write it."""
+
+    def __init__(self) -> None:
+        """Know no default headers yet."""
+        self._default_headers: list[tuple[bytes, bytes]] | None = None
+        self._beginnings: dict[tuple[int, bytes], bytes] = {}
+
+    def render(
+        self,
+        default_headers: list[tuple[bytes, bytes]],
+        answer: Answer,
+        request_id: str,
+        *,
+        closes: bool,
+    ) -> bytes:
+        """Return the bytes before an answer's body.
+
+        Args:
+            default_headers: uvicorn's, such as the date; another list where they are others.
+            answer: The answer.
+            request_id: What it is called by.
+            closes: Whether the connection ends with it.
+        """
+        if self._default_headers is not default_headers:
+            self._default_headers = default_headers
+            self._beginnings.clear()
+        kind = (answer.status, answer.content_type)
+        beginning = self._beginnings.get(kind)
+        if beginning is None:
+            headers = [*default_headers, (b"content-type", answer.content_type)]
+            beginning = STATUS_LINE[answer.status] + _lines(headers) + b"content-length: "
+            self._beginnings[kind] = beginning
+        others = _lines(answer.headers) if answer.headers else b""
+        if closes:
+            others += b"connection: close\r\n"
+        return b"%b%d\r\nx-request-id: %b\r\n%b\r\n" % (
+            beginning,
+            len(answer.body),
+            request_id.encode(),
+            others,
+        )
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
