@@ -42,7 +42,7 @@ async def test_a_deaf_client_is_not_read_from_and_is_cut_off(shell):
     """Its steps are applied as far as there is room for their answers, and no further."""
     app = make_app()
     app.streams.patience_s = 1.0
-    async with serving_live(app, shell, send_buffer=4096) as live:
+    async with serving_live(app, shell, send_buffer=4096, ws_ping_interval=None) as live:
         client = await RawClient.open(live, receive_buffer=4096)
         num_sent = 200
         for _ in range(num_sent):
@@ -63,7 +63,7 @@ async def test_a_slow_client_gets_everything(shell):
     """However long it takes in all: it reads."""
     app = make_app()
     app.streams.patience_s = 1.0
-    async with serving_live(app, shell, send_buffer=4096) as live:
+    async with serving_live(app, shell, send_buffer=4096, ws_ping_interval=None) as live:
         client = await RawClient.open(live, receive_buffer=4096)
         num_frames = 25
         for _ in range(num_frames):
