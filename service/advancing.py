@@ -98,9 +98,11 @@ class Advancer:
         run.num_left -= length
         chunks.check_finite(index)
         if run.request.return_sequences or run.followers:
-            run.chunks = [*run.chunks, chunks.outputs(index, 0, length)]
+            if not isinstance(run.chunks, list):
+                run.chunks = []
+            run.chunks.append(chunks.outputs(index, 0, length))
         elif not run.num_left:
-            run.chunks = (chunks.outputs(index, length - 1, length),)
+            run.chunks = [chunks.outputs(index, length - 1, length)]
         if run.num_left:
             return
         outputs = run.chunks[0] if len(run.chunks) == 1 else np.concatenate(run.chunks)

@@ -53,11 +53,15 @@ class Committer:
                     self._answers.fail(job, error.again())
                 self._forget(change)
             return
+        answer = self._answers.answer
         for change, outcome in zip(chosen, outcomes, strict=True):
             if outcome is Outcome.COMMITTED:
                 self._apply(change)
-                for job, reply in zip(change.jobs, change.replies, strict=True):
-                    self._answers.answer(job, reply)
+                if len(change.replies) == 1:
+                    answer(change.job, change.replies[0])
+                else:
+                    for job, reply in zip(change.jobs, change.replies, strict=True):
+                        answer(job, reply)
             else:
                 self._reject(change, outcome)
 
@@ -68,7 +72,9 @@ class Committer:
         for change in changes:
             # A caller may have gone while the kernel ran: what it asked for is not applied any
             # more. And a fork's second session may have a change of its own.
-            if self._answers.skip_cancelled(change.job) or self._comes_apart(change.run):
+            if change.job.is_cancelled and self._answers.skip_cancelled(change.job):
+                continue
+            if change.run is not None and change.run.followers and self._comes_apart(change.run):
                 continue
             if change.key in keys:
                 self._answers.drop_run(change.job)
@@ -77,9 +83,9 @@ class Committer:
                 taken.append(change)
         return taken
 
-    def _comes_apart(self, run: Run | None) -> bool:
+    def _comes_apart(self, run: Run) -> bool:
         """Let the steps of a run start anew, each alone, if one of them is not wanted any more."""
-        if run is None or not any(follower.is_cancelled for follower in run.followers):
+        if not any(follower.is_cancelled for follower in run.followers):
             return False
         self._answers.take_apart(run)
         return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
@@ -14,14 +15,16 @@ from time import perf_counter
 import numpy as np
 
 from lstm_core.runtime.cpu import Advanced, CpuRuntime
-from service.domain import Bool, Float32
+from service.domain import Bool, Float32, ForecastRequest
 
+_FORECAST_CHUNK_S = 0.000_5
+"""How long a forecast computes before the interpreter's lock and the thread go to others."""
 _MAX_PREDICT_CELLS = 4_000_000
 """Most values of one layer's outputs that `predict` computes at a time: 16 MB."""
 
 
 class Compute:
-    """A runtime's two operations, off the event loop where they would hold it up.
+    """A runtime's operations, off the event loop where they would hold it up.
 
     Attributes:
         kernel_s: Time spent in `advance` so far.
@@ -31,7 +34,7 @@ class Compute:
         """Set the threads up.
 
         Args:
-            runtime: Nobody else calls its `advance` and `predict`.
+            runtime: Nobody else computes with it.
             name: Of the model, for the threads' names.
             inline_us: An `advance` that is expected to take longer leaves the event loop.
         """
@@ -41,6 +44,7 @@ class Compute:
         self._us_per_step: dict[int, float] = {}
         self._advance_thread = ThreadPoolExecutor(1, f"advance-{name}")
         self._predict_thread = ThreadPoolExecutor(1, f"predict-{name}")
+        self._forecast_thread = ThreadPoolExecutor(1, f"forecast-{name}")
 
     async def advance(
         self,
@@ -84,9 +88,41 @@ class Compute:
             is_wanted.clear()
             raise
 
+    async def forecast(
+        self, request: ForecastRequest, row: Float32, has_output: Bool
+    ) -> Float32 | None:
+        """Call `CpuRuntime.forecast` on its thread, where forecasts take turns.
+
+        A cancelled call ends with the chunk that it is at.
+
+        Args:
+            request: Its session is of this runtime's network, and has an output where the first
+                input is to come from it.
+            row: `(state_size,)` float32, the session's; it is not changed.
+            has_output: `(recurrent layers,)` bool, likewise.
+
+        Returns:
+            `(num_steps, output_size)` float32; None if a state or an output was not finite.
+        """
+        loop = asyncio.get_running_loop()
+        row = row.copy()
+        steps = self._runtime.forecast(
+            row, has_output.copy(), request.first_input, request.feedback, request.num_steps
+        )
+        outputs = np.empty((request.num_steps, self._runtime.network.output_size), np.float32)
+        num_done: int | None = 0
+        # A chunk at a time: between two, other forecasts have the thread, and the event loop the
+        # interpreter, which one that computes would keep for five milliseconds.
+        while num_done is not None and num_done < request.num_steps:
+            num_done = await loop.run_in_executor(
+                self._forecast_thread, _take_steps, steps, row, outputs, num_done
+            )
+        return None if num_done is None else outputs
+
     def close(self) -> None:
         """End the threads, those that run with the slice that they are at."""
         self._advance_thread.shutdown(wait=False)
+        self._forecast_thread.shutdown(wait=False)
         self._predict_thread.shutdown(wait=False)
 
     def _predict(self, inputs: Float32, mask: Bool | None, is_wanted: threading.Event) -> Float32:
@@ -100,3 +136,28 @@ class Compute:
                 if is_wanted.is_set()
             ]
         )
+
+
+def _take_steps(
+    steps: Iterator[Float32], row: Float32, outputs: Float32, num_done: int
+) -> int | None:
+    """Take the steps of a forecast for a while.
+
+    Args:
+        steps: Those that are left.
+        row: `(state_size,)` float32, where the state is after each.
+        outputs: `(steps, output_size)` float32, written where a step was taken.
+        num_done: Steps taken before.
+
+    Returns:
+        Steps taken so far; None if a state or an output was not finite.
+    """
+    ends_at = perf_counter() + _FORECAST_CHUNK_S
+    for values in steps:
+        outputs[num_done] = values
+        num_done += 1
+        if not (np.isfinite(values).all() and np.isfinite(row).all()):
+            return None
+        if perf_counter() > ends_at:
+            break
+    return num_done

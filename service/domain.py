@@ -85,8 +85,7 @@ class AdvanceRequest:
     def digest(self) -> bytes:
         """Return 16 bytes that tell this request from others, but for position and epoch."""
         flags = self.return_sequences + 2 * self.return_state + 4 * (self.mask is not None)
-        inputs = np.ascontiguousarray(self.inputs)
-        digest = hashlib.blake2b(inputs.data, digest_size=16, salt=_SALTS[flags])
+        digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16, salt=_SALTS[flags])
         if self.mask is not None:
             digest.update(self.mask.tobytes())
         return digest.digest()
@@ -140,9 +139,13 @@ class LookRequest:
 
     Attributes:
         key: The session.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
     """
 
     key: SessionKey
+    position: int | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +222,44 @@ class SessionReply:
     row: Float32
     has_output: Bool
     ttl_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ForecastRequest:
+    """Run a session's state on, each step's outputs the next one's inputs. The session stays.
+
+    Attributes:
+        key: The session.
+        num_steps: How many steps, at least 1.
+        first_input: `(input_size,)` float32, finite, of the first step; None means what the
+            session's last output feeds.
+        feedback: `(input_size,)` int, for each input the index of the output that feeds it; -1
+            where it keeps its value of `first_input`.
+        position: Where the caller expects the session to be; None means anywhere.
+        epoch: The life that the caller expects; None means any.
+    """
+
+    key: SessionKey
+    num_steps: int
+    first_input: Float32 | None
+    feedback: npt.NDArray[np.intp]
+    position: int | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ForecastReply:
+    """What a forecast gave.
+
+    Attributes:
+        outputs: `(num_steps, output_size)` float32.
+        position: Where the session is, from which it was made.
+        epoch: The life that it is in.
+    """
+
+    outputs: Float32
+    position: int
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 
@@ -25,15 +26,21 @@ from service.domain import (
     DEFAULT_TENANT,
     Bool,
     Float32,
+    ForecastReply,
+    ForecastRequest,
+    LookRequest,
     Reply,
     Request,
+    SessionReply,
     SessionSummary,
     Signature,
 )
 from service.errors import (
     DrainingError,
     FingerprintMismatchError,
+    InvalidRequestError,
     NotStreamableError,
+    Problem,
     QueueFullError,
     ServiceError,
     StateNotFiniteError,
@@ -78,6 +85,7 @@ class Engine:
 
     Attributes:
         signature: What the model takes and gives.
+        stats: What the engine has done.
     """
 
     def __init__(
@@ -116,6 +124,7 @@ class Engine:
         self._versions = {engine.signature.fingerprint: engine for engine in earlier}
         self._arena = Arena(runtime, self._turns.is_out)
         self._answers = Answers(self._arena)
+        self.stats: EngineStats = self._answers.stats
         self._ticker = Ticker(
             Opener(
                 signature,
@@ -147,11 +156,6 @@ class Engine:
     def earlier(self) -> tuple[Engine, ...]:
         """The engines of earlier versions of the model."""
         return self._earlier
-
-    @property
-    def stats(self) -> EngineStats:
-        """What the engine has done."""
-        return self._answers.stats
 
     @property
     def is_ready(self) -> bool:
@@ -257,6 +261,53 @@ class Engine:
             raise StateNotFiniteError("an output")
         return outputs
 
+    async def forecast(self, request: ForecastRequest) -> ForecastReply:
+        """Run a session's state on with its own outputs; the session is not touched.
+
+        Raises:
+            DrainingError: The engine is about to end.
+            QueueFullError: Too many requests wait.
+            NotStreamableError: The model has no sessions.
+            SessionUnknownError, SessionExpiredError, PositionConflictError: As for any request.
+            FingerprintMismatchError: The session's version of the model does not run here.
+            InvalidRequestError: The first input is missing, and the session has had no output.
+            StateNotFiniteError: A state or an output is not finite.
+        """
+        look = LookRequest(key=request.key, position=request.position, epoch=request.epoch)
+        session = cast(SessionReply, await self.ask(look))
+        # In the place of the look, which was admitted.
+        self._num_predictions += 1
+        self._idle.clear()
+        try:
+            compute = self._compute_of(session)
+            if request.first_input is None and not session.has_output[-1]:
+                problem = "missing: the session has had no output that could be fed back"
+                raise InvalidRequestError([Problem(("inputs",), problem)])
+            outputs = await compute.forecast(request, session.row, session.has_output)
+        finally:
+            self._num_predictions -= 1
+            self._note_idle()
+        if outputs is None:
+            raise StateNotFiniteError("a state or an output")
+        return ForecastReply(outputs=outputs, position=session.position, epoch=session.epoch)
+
+    def _compute_of(self, session: SessionReply) -> Compute:
+        """Return what computes with the weights that a session's state belongs to.
+
+        Raises:
+            FingerprintMismatchError: They are not here.
+        """
+        if session.fingerprint == self.signature.fingerprint:
+            return self._compute
+        engine = self._versions.get(session.fingerprint)
+        if engine is None:
+            raise FingerprintMismatchError(
+                self.signature.fingerprint,
+                session.fingerprint,
+                "reset it, or serve that version too",
+            )
+        return engine._compute  # noqa: SLF001 - an engine as this one
+
     async def check_store(self) -> None:
         """Tell whether commits would be taken.
 
@@ -290,7 +341,8 @@ class Engine:
     async def drain(self) -> None:
         """Refuse new requests, answer those taken, and end."""
         self.refuse()
-        await self._idle.wait()
+        while not self._idle.is_set():  # a forecast may have followed its look
+            await self._idle.wait()
         for engine in self._earlier:
             await engine.drain()
         for task in (self._loop_task, self._passivation_task):

@@ -141,7 +141,7 @@ class Run:
     # As in `Job`.
     is_replay: bool = field(init=False, default=False)
     followers: Sequence[Job] = field(init=False, default=())
-    chunks: Sequence[Float32] = field(init=False, default=())
+    chunks: list[Float32] | tuple[()] = field(init=False, default=())
 
     @property
     def num_done(self) -> int:

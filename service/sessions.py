@@ -135,6 +135,8 @@ def decide(record: Record | None, request: Request, now: float) -> Decision:
             raise SessionUnknownError(request.key.client_id)
     if record is None and not isinstance(request, ResetRequest | ImportRequest):
         raise SessionUnknownError(request.key.client_id)
+    if record is not None and isinstance(request, LookRequest):
+        _expect(record, request.position, request.epoch)
     return _PROCEED
 
 

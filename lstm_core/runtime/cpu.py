@@ -6,7 +6,7 @@ and when a slot is free, is the caller's business, but for the free list itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from lstm_core.errors import NotStreamableError
 from lstm_core.kernels.numpy import NumpyLSTM, limit_blas_threads
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
 from lstm_core.pointwise import Embedding, Masking
+from lstm_core.runtime.forecast import Indices, first_of, run_on
 from lstm_core.spec import LSTMSpec
 
 Float32 = npt.NDArray[np.float32]
@@ -46,7 +47,7 @@ class Advanced:
 
 
 class CpuRuntime:
-    """A network with an arena. One thread at a time, but for `predict`, which is on its own.
+    """A network with an arena. One thread at a time, but for `predict` and `forecast`.
 
     A flag for each recurrent layer stands beside every row: whether the layer has had a live step
     since its state was set. A masked step repeats the last output only then, else it gives zeros.
@@ -68,6 +69,9 @@ class CpuRuntime:
         self.network = network
         self._kernels = {layer: NumpyLSTM(layer.spec, layer.weights) for layer in _lstms(network)}
         self._predict_kernels = {
+            layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()
+        }
+        self._forecast_kernels = {
             layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()
         }
         self.dispatches: dict[Layer, Dispatch] = {
@@ -144,7 +148,7 @@ class CpuRuntime:
         has_output = self._has_output[sources]
         # Saturated gates overflow by design; what went wrong is told by the finiteness of the row.
         with np.errstate(all="ignore"):
-            outputs = self._stream(inputs, rows, has_output, active, mask)
+            outputs = self._stream(self._kernels, inputs, rows, has_output, active, mask)
         if order is not None:
             for t in range(min(lengths), time):
                 outputs[active[t] :, t] = 0
@@ -161,7 +165,13 @@ class CpuRuntime:
         )
 
     def _stream(
-        self, x: Float32, rows: Float32, has_output: Bool, active: list[int], mask: Bool | None
+        self,
+        kernels: Mapping[Recurrent, NumpyLSTM],
+        x: Float32,
+        rows: Float32,
+        has_output: Bool,
+        active: list[int],
+        mask: Bool | None,
     ) -> Float32:
         """Run the stack, every layer over all the time steps; `rows` and `has_output` in place."""
         given = mask
@@ -172,7 +182,7 @@ class CpuRuntime:
                 begin_c = offset + layer.spec.output_size
                 end = begin_c + layer.spec.units
                 y = np.zeros((*x.shape[:2], layer.spec.output_size), np.float32)
-                self._kernels[layer].run(
+                kernels[layer].run(
                     x,
                     y,
                     h=rows[:, offset:begin_c],
@@ -195,10 +205,49 @@ class CpuRuntime:
                 x = layer(x)
         return x
 
+    def forecast(
+        self,
+        row: Float32,
+        has_output: Bool,
+        first_input: Float32 | None,
+        feedback: Indices,
+        num_steps: int,
+    ) -> Iterator[Float32]:
+        """Run a state on, each step's outputs fed back as the next one's inputs.
+
+        May run on a thread of its own, beside `advance` and `predict`, but not beside another
+        forecast's step; between two steps another forecast may have its turn.
+
+        Args:
+            row: `(state_size,)` float32, overwritten with the state after each step.
+            has_output: `(recurrent layers,)` bool, overwritten likewise.
+            first_input: `(input_size,)` float32, of the first step; None means what the state's
+                last output feeds.
+            feedback: `(input_size,)`, for each input the index of the output that feeds it, or
+                `HELD`, which keeps its value of `first_input`.
+            num_steps: How many steps, at least 1.
+
+        Returns:
+            The outputs of each step, `(output_size,)` float32, computed when they are asked for.
+
+        Raises:
+            NotStreamableError: A layer needs the whole sequence at once.
+            ValueError: There is nothing to begin with.
+        """
+
+        def step(x: Float32) -> Float32:
+            kernels, state, flags = self._forecast_kernels, row[None], has_output[None]
+            with np.errstate(all="ignore"):
+                return self._stream(kernels, x[None, None], state, flags, [1], None)[0, 0]
+
+        if first_input is None:
+            first_input = first_of(self.network, row, has_output, feedback)
+        return run_on(self.network, step, first_input, feedback, num_steps)
+
     def predict(self, inputs: Float32, mask: Bool | None = None) -> Float32:
         """Run whole sequences from zero states, as the file's own framework would.
 
-        May run on a thread of its own, beside `advance`, but not beside another `predict`.
+        May run on a thread of its own, beside the others, but not beside another `predict`.
 
         Args:
             inputs: `(batch, time, input_size)` float32.

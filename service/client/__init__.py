@@ -13,7 +13,7 @@ except ImportError as error:
 
 from service.client.asynchronous import AsyncSession
 from service.client.blocking import Session, Stream
-from service.client.documents import SequenceReply, StepReply
+from service.client.documents import ForecastReply, SequenceReply, StepReply
 from service.client.errors import (
     ClientError,
     ConflictError,
@@ -36,6 +36,7 @@ __all__ = [
     "ClientError",
     "ConflictError",
     "FingerprintMismatchError",
+    "ForecastReply",
     "InvalidRequestError",
     "LostUpdateError",
     "ProtocolError",

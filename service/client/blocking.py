@@ -134,6 +134,7 @@ class Session(_Face[SessionCore]):
 
     step = _blocking(SessionCore.step)
     sequence = _blocking(SessionCore.sequence)
+    forecast = _blocking(SessionCore.forecast)
     reset_states = _blocking(SessionCore.reset_states)
     state = _blocking(SessionCore.state)
     load_state = _blocking(SessionCore.load_state)

@@ -59,6 +59,21 @@ class SequenceReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ForecastReply:
+    """What a forecast gave.
+
+    Attributes:
+        outputs: `[steps][features]`.
+        position: Where the session is, from which it was made.
+        epoch: The life that it is in.
+    """
+
+    outputs: list[list[float]]
+    position: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a session is.
 
@@ -81,7 +96,7 @@ class Hello:
     replay_window: int
 
 
-DocumentT = TypeVar("DocumentT", StepReply, SequenceReply, Place, Hello)
+DocumentT = TypeVar("DocumentT", StepReply, SequenceReply, ForecastReply, Place, Hello)
 
 
 def session_path(model: str | None, client_id: str) -> str:

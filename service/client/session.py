@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from service.client.documents import (
+    ForecastReply,
     Mask,
     Matrix,
     Place,
@@ -174,6 +175,28 @@ class SessionCore:
         if return_state:
             document["return_state"] = True
         return await self._accept(read(SequenceReply, await self._advance("sequence", document)))
+
+    @_in_turn
+    async def forecast(
+        self,
+        steps: int,
+        inputs: Vector | None = None,
+        feedback: Sequence[int | None] | None = None,
+    ) -> ForecastReply:
+        """Run on from where the session is, outputs fed back as inputs; the session stays there.
+
+        Args:
+            steps: How many time steps.
+            inputs: `[features]`, of the first step; None means what the last output feeds.
+            feedback: `[features]`, for each input the index of the output that feeds it in the next
+                step, or None where it keeps its value of `inputs`. Where it is left out, output i
+                feeds input i.
+        """
+        options = {"inputs": inputs, "feedback": feedback, "epoch": self.epoch}
+        document: dict[str, Any] = {"steps": steps, "position": self.position}
+        document |= {name: value for name, value in options.items() if value is not None}
+        path = f"{self._numbering.path}/forecast"
+        return read(ForecastReply, await self._exchange.request(LOOK, "POST", path, document))
 
     @_in_turn
     async def reset_states(

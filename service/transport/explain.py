@@ -22,7 +22,6 @@ _EXPECTED = {
     "finite_number": "a finite number within float32",
     "greater_than": "a number within float32",
     "less_than": "a number within float32",
-    "greater_than_equal": "an integer from 0",
     "int_type": "an integer",
     "int_from_float": "an integer",
     "bool_type": "true or false",
@@ -98,6 +97,8 @@ def _message(details: ErrorDetails, known: str) -> str:
         return f"expected at most {context['max_length']} values, got {context['actual_length']}"
     if kind == "less_than" and isinstance(value, int):
         expected: str | None = f"an integer below {context['lt']}"
+    elif kind == "greater_than_equal":
+        expected = f"an integer from {context['ge']}"
     elif kind == "greater_than" and context["gt"] == 0:
         expected = "a number over 0"
     elif kind == "less_than_equal":

@@ -14,12 +14,14 @@ from service.domain import AdvanceReply, AdvanceRequest, Reply, SessionKey, Sign
 from service.engine import Engine
 from service.errors import DrainingError, NotStreamableError, ServiceError
 from service.jobs import Job
-from service.transport import render
-from service.transport.headers import Headers, check_json
+from service.transport import binary_steps, render
+from service.transport.headers import Headers, check_json, check_plain
 from service.transport.http_sessions import Engines, find_engine, find_session
+from service.transport.long_sequences import SequenceWork
 from service.transport.parse import parse_sequence, parse_step
 from service.transport.parse_steps import Row, parse_steps
 from service.transport.problem import Answer
+from service.transport.slices import LARGE_BODY_BYTES, Turns, parse_sequence_in_slices
 
 MAX_ROWS_IN_FLIGHT = 256
 """Most places in the engine's queue that one request takes."""
@@ -43,6 +45,11 @@ Operation = Callable[[dict[str, str]], Begin]
 and others to the same path. It may raise `ServiceError`."""
 
 
+Results = list[AdvanceReply | ServiceError]
+"""One answer a row."""
+WriteRows = Callable[[Results], Answer]
+
+
 class SessionOperations:
     """The operations that take time steps of sessions."""
 
@@ -50,6 +57,7 @@ class SessionOperations:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
         self._max_sequence_steps = max_sequence_steps
+        self._turns = Turns()
 
     def step(self, parameters: dict[str, str]) -> Begin:
         """Take one time step."""
@@ -57,12 +65,29 @@ class SessionOperations:
 
     def sequence(self, parameters: dict[str, str]) -> Begin:
         """Take many time steps."""
-        engine, key = find_session(self._engines, parameters)
-        return partial(_sequence, engine, key, self._max_sequence_steps)
+        return partial(self._sequence, *find_session(self._engines, parameters))
 
     def steps(self, parameters: dict[str, str]) -> Begin:
         """Take one time step of many sessions."""
         return partial(_steps, find_engine(self._engines, parameters))
+
+    def _sequence(
+        self,
+        engine: Engine,
+        key: SessionKey,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float | None,
+        done: Done,
+    ) -> Work:
+        check_json(headers)
+        work = SequenceWork(engine, self._turns, timeout_s, done)
+        most = self._max_sequence_steps
+        if len(body) <= LARGE_BODY_BYTES:
+            work.submit(parse_sequence(body, engine.signature, key, most))
+        else:
+            work.read(parse_sequence_in_slices(body, engine.signature, key, most))
+        return work
 
 
 def _step(
@@ -78,29 +103,6 @@ def _step(
     return engine.submit(request, partial(_answer, done, engine.signature), timeout_s)
 
 
-def _sequence(
-    engine: Engine,
-    key: SessionKey,
-    max_steps: int,
-    headers: Headers,
-    body: bytes,
-    timeout_s: float | None,
-    done: Done,
-) -> Work:
-    check_json(headers)
-    request = parse_sequence(body, engine.signature, key, max_steps)
-    return engine.submit(request, partial(_answer, done, engine.signature), timeout_s)
-
-
-def _steps(
-    engine: Engine, headers: Headers, body: bytes, timeout_s: float | None, done: Done
-) -> Work:
-    check_json(headers)
-    work = _ManySteps(engine, parse_steps(body, engine.signature), timeout_s, done)
-    work.begin()
-    return work
-
-
 def _answer(done: Done, signature: Signature, result: Reply | ServiceError) -> None:
     if isinstance(result, AdvanceReply):
         done(Answer(200, render.render_advance(result, signature)))
@@ -109,11 +111,39 @@ def _answer(done: Done, signature: Signature, result: Reply | ServiceError) -> N
         done(result)
 
 
+def _steps(
+    engine: Engine, headers: Headers, body: bytes, timeout_s: float | None, done: Done
+) -> Work:
+    if binary_steps.is_binary_steps(headers):
+        check_plain(headers)
+        rows = binary_steps.parse_binary_steps(body, engine.signature)
+        write: WriteRows = partial(_write_binary_rows, engine.signature.output_size)
+    else:
+        check_json(headers)
+        rows, write = parse_steps(body, engine.signature), _write_rows
+    work = _ManySteps(engine, rows, timeout_s, lambda results: done(write(results)))
+    work.begin()
+    return work
+
+
+def _write_rows(results: Results) -> Answer:
+    return Answer(200, render.render_steps(results))
+
+
+def _write_binary_rows(output_size: int, results: Results) -> Answer:
+    body = binary_steps.render_binary_steps(results, output_size)
+    return Answer(200, body, binary_steps.MEDIA_TYPE.encode())
+
+
 class _ManySteps:
     """The rows of one request, a slice at a time, so that others find room in the queue."""
 
     def __init__(
-        self, engine: Engine, rows: list[Row], timeout_s: float | None, done: Done
+        self,
+        engine: Engine,
+        rows: list[Row],
+        timeout_s: float | None,
+        done: Callable[[Results], None],
     ) -> None:
         """Take the rows; those that are errors already are not asked for."""
         self._engine = engine
@@ -147,6 +177,7 @@ class _ManySteps:
         self._is_cancelled = True
         for job in self._jobs:
             job.cancel()
+        self._jobs = []
 
     def _ask_slice(self) -> None:
         part = self._good[self._num_begun : self._num_begun + MAX_ROWS_IN_FLIGHT]
@@ -179,8 +210,9 @@ class _ManySteps:
         self._num_waiting -= 1
         if self._num_waiting or self._is_cancelled:
             return
+        self._jobs = []  # they hold this
         if self._num_begun < len(self._good):
             self._ask_slice()
         else:
             results = [result for result in self._results if result is not None]
-            self._done(Answer(200, render.render_steps(results)))
+            self._done(results)

@@ -58,14 +58,32 @@ def parse_sequence(
     """
     is_real = signature.vocabulary is None
     body_class = schema.SequenceBody if is_real else schema.TokenSequenceBody
-    # An array a time step; the few others are within what the limit lets through.
-    document = read(body_class, body, PartsLimit(max_steps, f"at most {max_steps} time steps"))
+    document = read(body_class, body, sequence_limit(max_steps))
     num_steps = len(document.inputs)
-    if num_steps > max_steps:
-        raise wrong(("inputs",), f"expected at most {max_steps} time steps, got {num_steps}")
-    if document.return_sequences:
-        _check_num_outputs(f"{num_steps} time steps", num_steps, signature)
+    _check_num_steps(document, num_steps, signature, max_steps)
     inputs = _sequence(document.inputs, signature, ("inputs",))
+    return sequence_request(document, inputs, signature, key, max_steps)
+
+
+def sequence_limit(max_steps: int) -> PartsLimit:
+    """Return what a `SequenceBody` of so many time steps may hold."""
+    # An array a time step; the few others are within what the limit lets through.
+    return PartsLimit(max_steps, f"at most {max_steps} time steps")
+
+
+def sequence_request(
+    document: schema.SequenceBody,
+    inputs: Float32,
+    signature: Signature,
+    key: SessionKey,
+    max_steps: int,
+) -> AdvanceRequest:
+    """Return the request of a document whose inputs are `(time, input_size)` float32, and good.
+
+    Raises:
+        InvalidRequestError: It has too many time steps, or its mask is none of theirs.
+    """
+    _check_num_steps(document, len(inputs), signature, max_steps)
     return AdvanceRequest(
         key=key,
         inputs=inputs,
@@ -75,6 +93,15 @@ def parse_sequence(
         position=document.position,
         epoch=document.epoch,
     )
+
+
+def _check_num_steps(
+    document: schema.SequenceBody, num_steps: int, signature: Signature, max_steps: int
+) -> None:
+    if num_steps > max_steps:
+        raise wrong(("inputs",), f"expected at most {max_steps} time steps, got {num_steps}")
+    if document.return_sequences:
+        check_num_outputs(f"{num_steps} time steps", num_steps, signature)
 
 
 def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Float32, Bool | None]:
@@ -107,9 +134,9 @@ def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Fl
             raise wrong(("inputs", index), f"{expected}; pad it and mask the padding")
     if signature.returns_sequences:
         what = f"{len(sequences)} sequences of {num_steps} time steps"
-        _check_num_outputs(what, num_all_steps, signature)
+        check_num_outputs(what, num_all_steps, signature)
     else:
-        _check_num_outputs(f"{len(sequences)} sequences", len(sequences), signature)
+        check_num_outputs(f"{len(sequences)} sequences", len(sequences), signature)
     if document.mask is None:
         return np.stack(sequences), None
     if len(document.mask) != len(sequences):
@@ -134,7 +161,7 @@ def parse_binary_steps(frame: bytes, signature: Signature, max_steps: int) -> Fl
     if num_steps > 1:
         if num_steps > max_steps:
             raise wrong(("frame",), f"expected at most {max_steps} time steps, got {num_steps}")
-        _check_num_outputs(f"{num_steps} time steps", num_steps, signature, ("frame",))
+        check_num_outputs(f"{num_steps} time steps", num_steps, signature, ("frame",))
         is_finite = np.isfinite(inputs).all()
     else:
         # Zero times anything finite is zero, and else NaN: a quarter of the time of asking each.
@@ -206,19 +233,33 @@ def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Loca
             raise wrong((*where, index), count("numbers", size, len(row)))
         if signature.vocabulary is not None:
             _check_tokens(row, signature.vocabulary, (*where, index))
-    pack = _packer(size).pack
-    packed = b"".join([pack(*row) for row in rows])
+    return pack(rows, size)
+
+
+def pack(rows: Sequence[Sequence[float]], size: int) -> Float32:
+    """Return rows of `size` numbers each as `(rows, size)` float32, read-only."""
+    pack_row = _packer(size).pack
+    packed = b"".join([pack_row(*row) for row in rows])
     return np.frombuffer(packed, np.float32).reshape(len(rows), size)
 
 
-def _check_num_outputs(
-    what: str, num_vectors: int, signature: Signature, where: Location = ("inputs",)
+def check_num_outputs(
+    what: str,
+    num_vectors: int,
+    signature: Signature,
+    where: Location = ("inputs",),
+    remedy: str = "send it in pieces",
 ) -> None:
+    """Look whether so many vectors of outputs may be asked for.
+
+    Raises:
+        InvalidRequestError: They are more than `MAX_OUTPUT_VALUES`.
+    """
     num_values = num_vectors * signature.output_size
     if num_values > MAX_OUTPUT_VALUES:
         answer = f"{what} with {signature.output_size} outputs each give {num_values}"
         text = f"expected an answer of at most {MAX_OUTPUT_VALUES} values, but {answer}"
-        raise wrong(where, f"{text}; send it in pieces")
+        raise wrong(where, f"{text}; {remedy}")
 
 
 def _check_tokens(values: Sequence[float], vocabulary: int, where: Location) -> None:

@@ -1,13 +1,27 @@
-"""From the bytes of a `StepsBody` to one request a row, or what is wrong with the row."""
+"""From the bytes of a `StepsBody` to one request a row, or what is wrong with the row.
+
+Where every row is good, as nearly always, the checks are made for all of them at once; else each
+row is looked at for itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.domain import DEFAULT_TENANT, AdvanceRequest, SessionKey, Signature, is_client_id
+from service.domain import (
+    DEFAULT_TENANT,
+    AdvanceRequest,
+    Float32,
+    SessionKey,
+    Signature,
+    is_client_id,
+)
 from service.errors import InvalidRequestError, Problem
 from service.transport import schema
 from service.transport.documents import (
@@ -17,10 +31,12 @@ from service.transport.documents import (
     reject_duplicate_fields,
 )
 from service.transport.explain import describe, explain
-from service.transport.parse import vector
+from service.transport.parse import pack, vector
 
 Row = AdvanceRequest | InvalidRequestError
 
+_ID_BYTES = (string.ascii_letters + string.digits + "._:@-").encode()
+_MAX_ID = 128
 # An array and a client id a row.
 _LIMIT = PartsLimit(2 * schema.MAX_STEPS_ROWS, f"at most {schema.MAX_STEPS_ROWS} rows")
 
@@ -55,41 +71,117 @@ def parse_steps(body: bytes, signature: Signature) -> list[Row]:
         InvalidRequestError: The whole is no `StepsBody`, its lists differ in length, or it has
             more than `MAX_STEPS_ROWS`.
     """
-    is_real = signature.vocabulary is None
-    body_class = schema.StepsBody if is_real else schema.TokenStepsBody
-    document: schema.StepsBody | _LooseBody
+    body_class = schema.StepsBody if signature.vocabulary is None else schema.TokenStepsBody
     check_num_parts(body, _LIMIT)
     try:
-        strict: schema.StepsBody = body_class.__pydantic_validator__.validate_json(body)
+        document: schema.StepsBody | None = body_class.__pydantic_validator__.validate_json(body)
     except ValidationError:
-        # Some row is bad, or all of it: only what is wrong with rows is forgiven here.
-        document = read(_LooseBody, body, _LIMIT)
-    else:
-        reject_duplicate_fields(body, strict, len(strict.client_ids))
-        document = strict
+        document = None
+    if document is None:
+        # Some row is bad, or all of it: only what is wrong with rows is forgiven here. Not in the
+        # handler above, whose error each of the rows' would hold, with these frames.
+        loose = read(_LooseBody, body, _LIMIT)
+        _check_lengths(loose)
+        return loose_rows(_rows_of(loose), signature)
+    reject_duplicate_fields(body, document, len(document.client_ids))
     _check_lengths(document)
-    rows = _strict_rows(document, is_real=is_real)
-    seen: dict[str, int] = {}
-    return [
-        row if isinstance(row, InvalidRequestError) else _request(index, row, signature, seen)
-        for index, row in enumerate(rows)
-    ]
+    if set(map(len, document.inputs)) == {signature.input_size}:
+        inputs = pack(document.inputs, signature.input_size)
+        if are_tokens(inputs, signature.vocabulary):
+            rows = good_rows(document.client_ids, inputs, document.positions, signature)
+            if rows is not None:
+                return rows
+    return _each_request(_rows_of(document), signature)
 
 
 _RowValues = tuple[str, Sequence[float], int | None]
 
 
-def _strict_rows(
-    document: schema.StepsBody | _LooseBody, *, is_real: bool
-) -> list[_RowValues | InvalidRequestError]:
+def good_rows(
+    client_ids: Sequence[str],
+    inputs: Float32,
+    positions: Sequence[int | None] | None,
+    signature: Signature,
+) -> list[Row] | None:
+    """Return one request a row, all checks made for all rows at once; None if some row is bad.
+
+    Args:
+        client_ids: `rows` of them.
+        inputs: `(rows, input_size)` float32, checked already.
+        positions: `rows` of them, checked already; None means anywhere.
+        signature: Of the model.
+    """
+    num_rows = len(client_ids)
+    if not (are_client_ids(client_ids) and len(set(client_ids)) == num_rows):
+        return None
+    model = signature.model
+    return [
+        AdvanceRequest(
+            key=SessionKey(DEFAULT_TENANT, model, client_id),
+            inputs=row,
+            return_sequences=False,
+            position=position,
+        )
+        for client_id, row, position in zip(
+            client_ids,
+            inputs[:, None],
+            repeat(None, num_rows) if positions is None else positions,
+            strict=True,
+        )
+    ]
+
+
+def loose_rows(rows: Iterable[tuple[Any, Any, Any]], signature: Signature) -> list[Row]:
+    """Return one request a row, or what is wrong with it.
+
+    Args:
+        rows: Client id, inputs and position of each, which may be anything.
+        signature: Of the model.
+    """
+    row_class: type[_RealRow | _TokenRow] = _RealRow if signature.vocabulary is None else _TokenRow
+    return _each_request([_strict_row(row, row_class) for row in rows], signature)
+
+
+def are_client_ids(texts: Sequence[str]) -> bool:
+    """Tell whether each text can name a client, as `is_client_id` does for one."""
+    try:
+        # Nothing but newlines is left, one between two texts; one in a text is one too many.
+        rest = "\n".join(texts).encode("ascii").translate(None, _ID_BYTES)
+    except UnicodeEncodeError:
+        return False
+    lengths = set(map(len, texts))
+    return (
+        len(rest) == len(texts) - 1
+        and not rest.strip(b"\n")
+        and max(lengths) <= _MAX_ID
+        and 0 not in lengths
+        and "." not in texts
+        and ".." not in texts
+    )
+
+
+def are_tokens(inputs: Float32, vocabulary: int | None) -> bool:
+    """Tell whether all inputs are integers of a vocabulary, where the model has one."""
+    if vocabulary is None:
+        return True
+    return bool(((inputs >= 0) & (inputs < vocabulary) & (inputs == np.trunc(inputs))).all())
+
+
+def _rows_of(document: schema.StepsBody | _LooseBody) -> list[tuple[Any, Any, Any]]:
     positions = document.positions
     if positions is None:
         positions = [None] * len(document.inputs)
-    rows = zip(document.client_ids, document.inputs, positions, strict=True)
-    if isinstance(document, schema.StepsBody):
-        return list(rows)
-    row_class: type[_RealRow | _TokenRow] = _RealRow if is_real else _TokenRow
-    return [_strict_row(row, row_class) for row in rows]
+    return list(zip(document.client_ids, document.inputs, positions, strict=True))
+
+
+def _each_request(
+    rows: Iterable[_RowValues | InvalidRequestError], signature: Signature
+) -> list[Row]:
+    seen: dict[str, int] = {}
+    return [
+        row if isinstance(row, InvalidRequestError) else _request(index, row, signature, seen)
+        for index, row in enumerate(rows)
+    ]
 
 
 def _strict_row(

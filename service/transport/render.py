@@ -12,6 +12,7 @@ import orjson
 from service.domain import (
     AdvanceReply,
     Float32,
+    ForecastReply,
     SessionReply,
     SessionSummary,
     Signature,
@@ -42,8 +43,28 @@ def render_predict(outputs: Float32) -> bytes:
     return dump({"outputs": outputs})
 
 
+def render_forecast(reply: ForecastReply) -> bytes:
+    """Write a `ForecastReply`."""
+    return dump({"outputs": reply.outputs, "position": reply.position, "epoch": reply.epoch})
+
+
 def render_steps(results: Sequence[AdvanceReply | ServiceError]) -> bytes:
     """Write a `StepsReply`."""
+    replies = [result for result in results if not isinstance(result, ServiceError)]
+    if len(replies) < len(results):
+        return _render_some_steps(results)
+    return dump(
+        {
+            "outputs": [reply.outputs for reply in replies],
+            "positions": [reply.position for reply in replies],
+            "epochs": [reply.epoch for reply in replies],
+            "replayed": [reply.replayed for reply in replies],
+            "errors": [None] * len(replies),
+        }
+    )
+
+
+def _render_some_steps(results: Sequence[AdvanceReply | ServiceError]) -> bytes:
     replies = [None if isinstance(result, ServiceError) else result for result in results]
     return dump(
         {

@@ -60,6 +60,15 @@ class PredictReply(_Reply):
     )
 
 
+class ForecastReply(_Reply):
+    """The outputs of the steps of a forecast, and where the session is, as before."""
+
+    model_config = _example({"outputs": [[0.1, -0.2], [0.3, 0.1]], "position": 2, "epoch": _EPOCH})
+    outputs: list[list[float]] = Field(description="`[steps][features]`.")
+    position: Position
+    epoch: Epoch
+
+
 class RowError(_Reply):
     """Why one row failed. Nothing of it was applied."""
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from service import errors
 from service.engine import Engine
-from service.transport import replies, schema
+from service.transport import binary_steps, replies, schema
+from service.transport.http_forecast import ForecastHandler
 from service.transport.http_models import ModelHandlers, RenderMetrics
 from service.transport.http_sessions import SessionHandlers
 from service.transport.http_states import StateHandlers
@@ -29,13 +30,15 @@ def build_routes(
     operations = SessionOperations(engines, max_sequence_steps=max_sequence_steps)
     sessions = SessionHandlers(engines)
     states = StateHandlers(engines)
+    forecasts = ForecastHandler(engines, max_steps=max_sequence_steps)
+    handlers = operations, sessions, states, forecasts
     return RouteTable(
         [
             *_process_routes(models),
             *_model_routes(models, operations, "/v1/models/{model}", ""),
-            *session_routes(operations, sessions, states, "/v1/models/{model}/sessions", ""),
+            *session_routes(*handlers, "/v1/models/{model}/sessions", ""),
             *_model_routes(models, operations, "/v1", "_default"),
-            *session_routes(operations, sessions, states, "/v1/sessions", "_default"),
+            *session_routes(*handlers, "/v1/sessions", "_default"),
         ]
     )
 
@@ -124,7 +127,9 @@ def _model_routes(
             description="Status 200 even where rows failed: each has its error in `errors`.",
             tag="sessions",
             bodies=(schema.StepsBody, schema.TokenStepsBody),
+            binary_bodies={binary_steps.MEDIA_TYPE: binary_steps.BODY},
             reply=replies.StepsReply,
+            binary_replies={binary_steps.MEDIA_TYPE: binary_steps.REPLY},
             errors=(
                 errors.ModelUnknownError,
                 errors.NotStreamableError,

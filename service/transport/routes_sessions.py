@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service import errors
 from service.transport import replies, schema, tensors
+from service.transport.http_forecast import ForecastHandler
 from service.transport.http_sessions import SessionHandlers
 from service.transport.http_states import StateHandlers
 from service.transport.operations import SessionOperations
@@ -61,6 +62,7 @@ def session_routes(
     operations: SessionOperations,
     sessions: SessionHandlers,
     states: StateHandlers,
+    forecasts: ForecastHandler,
     prefix: str,
     suffix: str,
 ) -> list[Route]:
@@ -70,12 +72,14 @@ def session_routes(
         operations: What does those that take steps.
         sessions: What does the others.
         states: What does those on whole states.
+        forecasts: What does forecasts.
         prefix: Where the sessions of a model are.
         suffix: What makes the operations' names unique.
     """
     return [
         *_advance_routes(operations, prefix, suffix),
         *_state_routes(states, prefix, suffix),
+        _forecast_route(forecasts, prefix, suffix),
         Route(
             method="GET",
             template=prefix,
@@ -143,6 +147,29 @@ def _advance_routes(operations: SessionOperations, prefix: str, suffix: str) -> 
             errors=_ADVANCE_ERRORS,
         ),
     ]
+
+
+def _forecast_route(forecasts: ForecastHandler, prefix: str, suffix: str) -> Route:
+    return Route(
+        method="POST",
+        template=f"{prefix}/{{client_id}}/forecast",
+        name=f"forecast{suffix}",
+        handler=forecasts.forecast,
+        summary="What would come if outputs were the next inputs",
+        description="Runs on from the session's state, each step's outputs fed back as the next"
+        " one's inputs. The session itself stays as it is: position, epoch, time to live and the"
+        " answers kept for retries. By default output i feeds input i; a model with more inputs"
+        " than outputs, or in another order, needs `feedback`.",
+        tag="sessions",
+        bodies=(schema.ForecastBody,),
+        reply=replies.ForecastReply,
+        errors=(
+            *_LIVE_ERRORS,
+            errors.PositionConflictError,
+            errors.FingerprintMismatchError,
+            errors.StateNotFiniteError,
+        ),
+    )
 
 
 def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route]:

@@ -55,6 +55,7 @@ ExpectedEpoch = Annotated[
     Field(description="The life of the session that is expected; another one: 409."),
 ]
 ReturnState = Annotated[bool, Field(description="Answer with the state after the last step too.")]
+OutputIndex = Annotated[int, Field(ge=0, lt=2**31, description="Of an output.")]
 ClientId = Annotated[str, Field(json_schema_extra={"pattern": CLIENT_ID_PATTERN})]
 TimeToLive = Annotated[float, Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)]
 Fingerprint = Annotated[
@@ -218,6 +219,29 @@ class ImportBody(StateMetadata):
         },
     )
     states: RealMatrix = Field(description="h and c of every recurrent layer, in Keras's order.")
+
+
+class ForecastBody(BaseModel):
+    """Time steps whose inputs are the outputs of the ones before."""
+
+    model_config = _strict(
+        {"steps": 24},
+        {"steps": 24, "inputs": [0.12, -0.5, 0.98], "feedback": [1, None, 0], "position": 41},
+    )
+    steps: int = Field(ge=1, lt=MAX_POSITION, description="How many time steps.")
+    inputs: RealVector | None = Field(
+        None,
+        description="`[features]`, of the first step. Left out: what the session's last output"
+        " feeds.",
+    )
+    feedback: Annotated[list[OutputIndex | None], FAIL_FAST] | None = Field(
+        None,
+        description="`[features]`, for each input the index of the output that feeds it in the"
+        " next step; null: it keeps its value of `inputs`. Left out: output i feeds input i,"
+        " where the model has as many outputs as inputs.",
+    )
+    position: ExpectedPosition = None
+    epoch: ExpectedEpoch = None
 
 
 class ForkBody(BaseModel):

@@ -354,3 +354,35 @@ def test_a_stream_does_not_go_on_from_zeros_where_the_server_has_lost_the_sessio
         with pytest.raises(SessionUnknownError):
             stream.receive()
         assert 1 == session.position
+
+
+def test_a_forecast_leaves_the_session_where_it_is(server, client_id):
+    """It gives what its outputs give as the next inputs; the next step is the same as without."""
+    feedback = [*range(9), None, None, None]
+    with Session(server.url, client_id) as session, Session(server.url, f"{client_id}-2") as other:
+        for each in (session, other):
+            each.sequence(STEPS[:5])
+        reply = session.forecast(3, STEPS[5], feedback)
+        assert (5, session.epoch, 5) == (reply.position, reply.epoch, session.position)
+        x, outputs = STEPS[5].tolist(), []
+        for _ in range(3):
+            outputs.append(other.step(x).outputs)
+            x = [*outputs[-1], *x[9:]]
+        assert_close(outputs, reply.outputs)
+        other.delete()
+        with pytest.raises(SessionUnknownError):
+            Session(server.url, f"{client_id}-2").forecast(1, STEPS[0], feedback)
+
+
+async def test_an_awaited_forecast_is_refused_behind_another_writer(server, client_id):
+    """It is of the state that its caller knows, or of none."""
+    feedback = [*range(9), None, None, None]
+    async with AsyncSession(server.url, client_id) as session:
+        await session.step(STEPS[0])
+        reply = await session.forecast(2, STEPS[1], feedback)
+        assert (2, 9) == np.array(reply.outputs).shape
+        async with AsyncSession(server.url, client_id) as other:
+            await other.resume()
+            await other.step(STEPS[1])
+        with pytest.raises(ConflictError):
+            await session.forecast(2, STEPS[1], feedback)

@@ -1,8 +1,13 @@
 """Many sessions in one request beside everybody else: its limit, its slices, its end."""
 
+import json
+import struct
+
+import numpy as np
 import pytest
 
 from service.engine import EngineLimits
+from service.transport.binary_steps import MEDIA_TYPE
 from service.transport.operations import MAX_ROWS_IN_FLIGHT
 from service.transport.schema import MAX_STEPS_ROWS
 from tests.integration.small_service import X, make_app, make_engine, serving, streaming
@@ -82,3 +87,55 @@ async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engi
     codes = [error and error["code"] for error in answer.json()["errors"]]
     assert [None] * 256 + ["draining"] * 44 == codes
     assert (503, "draining") == (again.status_code, again.json()["code"])
+
+
+def binary_of(names, inputs, positions):
+    """Return a binary body."""
+    header = struct.pack("<II", len(names), 1) + struct.pack(f"<{len(names)}q", *positions)
+    return header + np.array(inputs, "<f4").tobytes() + "\n".join(names).encode()
+
+
+async def test_both_forms_answer_the_same(engine):
+    """Outputs, positions, replays and errors; and each answers in the form that it was asked in."""
+    names = ["a", "b", "a", "c", "b b"]
+    inputs = [X[0], X[1], X[2], [np.nan, 0, 0], X[0]]
+    body = binary_of(names, inputs, [-1, 3, -1, -1, 0])
+    headers = {"content-type": f"{MEDIA_TYPE}; v=1", "accept": "application/json"}
+    document = {
+        "client_ids": names,
+        "inputs": [*inputs[:3], "NaN", inputs[4]],
+        "positions": [None, 3, None, None, 0],
+    }
+    text = json.dumps(document).replace('"NaN"', "[NaN, 0, 0]")
+    async with serving(make_app({"net": engine})) as client:
+        binary = await client.post("/v1/models/net/steps", content=body, headers=headers)
+        await client.post("/v1/sessions/a/reset_states")
+        answer = (await client.post("/v1/steps", content=text)).json()
+    assert (200, MEDIA_TYPE) == (binary.status_code, binary.headers["content-type"])
+    n, size, *rest = struct.unpack_from("<II5q5Q5H5B1x10f", binary.content)
+    assert (5, 2) == (n, size)
+    assert [1, -1, -1, -1, -1] == rest[:5]
+    assert answer["positions"] == [value if value >= 0 else None for value in rest[:5]]
+    assert [200, 404, 422, 422, 422] == rest[10:15]
+    assert pytest.approx(answer["outputs"][0]) == rest[20:22]
+    errors = json.loads(binary.content[struct.calcsize("<II5q5Q5H5B1x10f") :])
+    told = [error and {"row": row} | error for row, error in enumerate(answer["errors"])]
+    assert [error for error in told if error] == errors
+
+
+async def test_a_binary_body_may_be_replayed_and_may_not_be_compressed(engine):
+    """A retry by position gets the first answer; what does not fit is a problem document."""
+    headers = {"content-type": MEDIA_TYPE}
+    body = binary_of(["a", "b"], X[:2], [0, 0])
+    async with serving(make_app({"net": engine})) as client:
+        first, again = [
+            (await client.post("/v1/steps", content=body, headers=headers)).content for _ in "12"
+        ]
+        short = await client.post("/v1/steps", content=body[:30], headers=headers)
+        packed = headers | {"content-encoding": "gzip"}
+        compressed = await client.post("/v1/steps", content=body, headers=packed)
+    replayed = 8 + 2 * 8 + 2 * 8 + 2 * 2
+    assert first[:replayed] + b"\1\1" + first[replayed + 2 :] == again
+    assert (422, "invalid_request") == (short.status_code, short.json()["code"])
+    assert "application/problem+json" == short.headers["content-type"]
+    assert 415 == compressed.status_code

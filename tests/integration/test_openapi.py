@@ -167,3 +167,13 @@ async def test_the_documentation_needs_no_internet():
             assert 200 == (await client.get(link)).status_code
         assert "http" not in re.sub(r"<!--.*?-->", "", page).replace("http-equiv", "")
         assert 200 == (await client.get("/openapi.json")).status_code
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/v1/models/{model}"])
+def test_the_binary_form_of_steps_is_documented(document, prefix):
+    """What is sent, and what comes back."""
+    operation = document["paths"][f"{prefix}/steps"]["post"]
+    for content in (operation["requestBody"]["content"], operation["responses"]["200"]["content"]):
+        assert ["application/json", "application/vnd.lstm-steps"] == list(content)
+        description = content["application/vnd.lstm-steps"]["schema"]["description"]
+        assert "u32 rows N" in description

@@ -1,0 +1,89 @@
+"""What a network would answer to its own outputs: a state run on, each output the next input.
+
+Owns which output feeds which input. Knows no arena and no kernel: whoever calls brings the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_core.errors import NotStreamableError
+from lstm_core.network import Bidirectional, Network, Recurrent
+
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+HELD = -1
+"""In place of an output's index: the input keeps the value that it has in the first step."""
+
+Step = Callable[[Float32], Float32]
+"""Takes the state one time step on: `(input_size,)` to `(output_size,)`, both float32."""
+
+
+def run_on(
+    network: Network, step: Step, first_input: Float32, feedback: Indices, num_steps: int
+) -> Iterator[Float32]:
+    """Return the outputs of each step, `(output_size,)` float32, computed when they are asked for.
+
+    Args:
+        network: Whose steps.
+        step: Takes its state on.
+        first_input: `(input_size,)` float32, of the first step.
+        feedback: `(input_size,)`, for each input the index of the output that feeds it, or `HELD`.
+        num_steps: How many steps, at least 1.
+
+    Raises:
+        NotStreamableError: A layer needs the whole sequence at once.
+    """
+    if network.streaming_obstacles:
+        raise NotStreamableError(network.streaming_obstacles)
+    return _run_on(step, first_input, feedback, num_steps)
+
+
+def _run_on(
+    step: Step, first_input: Float32, feedback: Indices, num_steps: int
+) -> Iterator[Float32]:
+    x = first_input
+    outputs = step(x)
+    yield outputs
+    for _ in range(num_steps - 1):
+        x = feed(outputs, feedback, x)
+        outputs = step(x)
+        yield outputs
+
+
+def feed(outputs: Float32, feedback: Indices, held: Float32) -> Float32:
+    """Return the inputs `(input_size,)` that outputs `(output_size,)` feed; `held` for the rest."""
+    return np.where(feedback == HELD, held, outputs[feedback])
+
+
+def first_of(network: Network, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
+    """Return `(input_size,)` float32: what a state's last output feeds.
+
+    The last recurrent layer's h is what that layer gave for the last live step; the layers behind
+    it have no state.
+
+    Args:
+        network: Whose state.
+        row: `(state_size,)` float32.
+        has_output: `(recurrent layers,)` bool.
+        feedback: As for `run_on`.
+
+    Raises:
+        ValueError: There has been no output, or it does not feed all inputs.
+    """
+    if not network.recurrent or not has_output[-1] or (feedback == HELD).any():
+        raise ValueError("the first input is missing, and no last output feeds all of it")
+    h = network.state_layout[-2]
+    x: Float32 = row[None, None, h.offset : h.offset + h.size].copy()
+    index = max(i for i, layer in enumerate(network.layers) if isinstance(layer, Recurrent))
+    with np.errstate(all="ignore"):
+        for layer in network.layers[index + 1 :]:
+            assert not isinstance(layer, Recurrent | Bidirectional)
+            x = layer(x)
+    outputs: Float32 = x[0, 0]
+    return outputs[feedback]
