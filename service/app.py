@@ -37,15 +37,27 @@ Errors are `application/problem+json` with a stable `code`. Every answer names i
 `/v1/sessions/{client_id}/stream`: the first frame is
 `{"type": "hello", "position", "epoch", "input_size", "output_size", "replay_window"}`; `epoch` is
 null where there is no session yet. Then a text frame is the body of a step and is answered with a
-step's reply; a binary frame is `input_size` little-endian float32 numbers and is answered with
-`output_size` of them. Answers keep the order; no more than `replay_window` may be in flight. The
-first error ends the stream, and nothing behind it applies: a text frame
+step's reply. A binary frame is one or more time steps, `input_size` little-endian float32 numbers
+each, applied as a whole, and is answered with `output_size` of them for each step. Answers keep the
+order; up to `replay_window` frames are in flight, and what is sent beyond them waits unread. A
+client that reads nothing for half a minute while answers wait for it is cut off, and so is one
+that answers no ping.
+
+After a reconnect a client sends again what was not answered. Text frames name their `position`, and
+need nothing else. For binary frames the stream's URL says where the first of them starts:
+`?position=41&epoch=5102375120932`, the position alone before the first answer. The hello still
+tells the session's own place. Cut into the same frames, steps that were applied already are
+answered as they were then; but of answers over 16 KiB only the last is kept.
+
+The first error ends the stream, and nothing behind it applies: a text frame
 `{"type": "error", "code", "message", "position"?, "epoch"?}`, then close: 4409 if somebody else
-wrote to the session or answered steps were lost, 4410 if its time to live is over, 4422 for an
-invalid frame, 4404 for an unknown model or session, 1009 for a frame over the limit, 1012 if the
-replica shuts down, 1013 if it is too busy or its store does not answer, 1011 for a fault or a
-damaged session. Only a step that names its `position` may be a retry and be replayed. A handshake
-whose `Origin` is not the service's own host and port is refused with 403.
+wrote to the session, answered steps were lost, or it cannot go on from where the URL says, 4410 if
+its time to live is over, 4422 for an invalid frame or query, 4404 for an unknown model or session,
+1009 for a message over the limit, 1012 if the replica shuts down, 1013 if it is too busy or its
+store does not answer, 1011 for a fault or a damaged session. What breaks WebSocket's own rules is
+closed at once: 1002, or 1007 for text that is no UTF-8. Only a step that names its `position` may
+be a retry and be replayed, or one of the first `replay_window` frames behind a URL that does. A
+handshake whose `Origin` is not the service's own host and port is refused with 403.
 """
 
 
@@ -149,7 +161,9 @@ def create_app(
         engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
     app.http = HttpEntrance(app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe)
-    app.streams = WebSocketEntrance(engines, max_frame_bytes=max_body_bytes)
+    app.streams = WebSocketEntrance(
+        engines, max_frame_bytes=max_body_bytes, max_frame_steps=max_sequence_steps
+    )
     add_docs(app)
     return app
 

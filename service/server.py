@@ -25,6 +25,7 @@ from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
 from service.transport.http_protocol import hot_protocol
 from service.transport.patience import Patience
+from service.transport.websocket import stream_protocol
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def serve(settings: Settings) -> int:
         http=hot_protocol(
             app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=settings.transfer_timeout_s)
         ),
-        ws="websockets-sansio",
+        ws=stream_protocol(app.streams),
         ws_max_size=settings.max_body_bytes,
         access_log=False,
         log_config=None,

@@ -26,6 +26,8 @@ from service.transport.explain import Location, describe, wrong
 MAX_OUTPUT_VALUES = 2_000_000
 """A longer answer would take too long to write: the event loop stands still meanwhile."""
 
+_LITTLE_FLOAT = np.dtype("<f4")
+
 
 def parse_step(body: bytes, signature: Signature, key: SessionKey) -> AdvanceRequest:
     """Read a `StepBody`.
@@ -143,29 +145,62 @@ def parse_predict(body: bytes, signature: Signature, max_steps: int) -> tuple[Fl
     return np.stack(sequences), np.array(masks, np.bool_)
 
 
-def parse_binary_step(frame: bytes, signature: Signature) -> Float32:
-    """Read `input_size` little-endian float32 numbers as one time step, `(1, input_size)`.
+def parse_binary_steps(frame: bytes, signature: Signature, max_steps: int) -> Float32:
+    """Read little-endian float32 numbers, `input_size` a time step, as `(time, input_size)`.
 
     Raises:
-        InvalidRequestError: Another length, a number that is not finite, or no token of the model.
+        InvalidRequestError: No whole number of time steps from 1 to `max_steps`, a number that is
+            not finite, no token of the model, or an answer of more than `MAX_OUTPUT_VALUES`.
     """
-    num_bytes = 4 * signature.input_size
-    if len(frame) != num_bytes:
-        expected = f"expected {num_bytes} bytes ({signature.input_size} float32 numbers)"
+    size = signature.input_size
+    num_steps, rest = divmod(len(frame), 4 * size)
+    if rest or not num_steps:
+        expected = f"expected {4 * size} bytes ({size} float32 numbers) for each time step"
         raise wrong(("frame",), f"{expected}, got {len(frame)}")
-    inputs = np.frombuffer(frame, "<f4").reshape(1, -1)
-    is_finite = np.isfinite(inputs[0])
-    if not is_finite.all():
-        index = int(np.argmin(is_finite))
-        text = f"expected a finite number, got {describe(float(inputs[0, index]))}"
+    inputs = np.ndarray((num_steps, size), _LITTLE_FLOAT, frame)
+    if num_steps > 1:
+        if num_steps > max_steps:
+            raise wrong(("frame",), f"expected at most {max_steps} time steps, got {num_steps}")
+        check_num_outputs(f"{num_steps} time steps", num_steps, signature, ("frame",))
+        is_finite = np.isfinite(inputs).all()
+    else:
+        # Zero times anything finite is zero, and else NaN: a quarter of the time of asking each.
+        is_finite = not np.vdot(inputs, _zeros(size))
+    if not is_finite:
+        index = int(np.argmin(np.isfinite(inputs)))
+        text = f"expected a finite number, got {describe(float(inputs.flat[index]))}"
         raise wrong(("frame", index), text)
     if signature.vocabulary is not None:
-        tokens = inputs[0].tolist()
+        tokens = inputs.ravel().tolist()
         for index, token in enumerate(tokens):
             if token != int(token):
                 raise wrong(("frame", index), f"expected an integer, got {describe(token)}")
         _check_tokens([int(token) for token in tokens], signature.vocabulary, ("frame",))
     return inputs.astype(np.float32, copy=False)
+
+
+def parse_single_steps(frames: Sequence[bytes], signature: Signature) -> Float32 | None:
+    """Read several frames of one time step each at once, which costs little more than one alone.
+
+    Returns:
+        `(frames, 1, input_size)`, or None where one of them is something else, or not good:
+        `parse_binary_steps` tells.
+    """
+    size = signature.input_size
+    if signature.vocabulary is not None:
+        return None
+    for frame in frames:
+        if len(frame) != 4 * size:
+            return None
+    inputs = np.ndarray((len(frames), 1, size), _LITTLE_FLOAT, b"".join(frames))
+    if np.vdot(inputs, _zeros(len(frames) * size)):
+        return None
+    return inputs.astype(np.float32, copy=False)
+
+
+@cache
+def _zeros(size: int) -> Float32:
+    return np.zeros(size, np.float32)
 
 
 @cache

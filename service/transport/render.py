@@ -33,6 +33,11 @@ def render_advance(reply: AdvanceReply, signature: Signature) -> bytes:
     return dump(document)
 
 
+def render_floats(outputs: Float32) -> bytes:
+    """Write the little-endian float32 numbers of a stream's binary answer."""
+    return outputs.astype("<f4", copy=False).tobytes()
+
+
 def render_predict(outputs: Float32) -> bytes:
     """Write a `PredictReply`."""
     return dump({"outputs": outputs})

@@ -1,4 +1,7 @@
-"""The stream: time steps of one session over a WebSocket, several in flight, answers in order.
+"""The rules of a stream: time steps of one session, several in flight, answers in order.
+
+No socket, no event loop: a shell hands messages in, is told when there are answers, and takes them
+out. Both shells, for ASGI and for uvicorn's sockets, are made of it.
 
 A stream holds its session's position itself and expects it with every step, so that another writer
 is noticed. The first error ends it, and nothing behind it applies.
@@ -6,245 +9,327 @@ is noticed. The first error ends it, and nothing behind it applies.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
 
 from service.domain import (
     REPLAY_WINDOW,
     AdvanceReply,
     AdvanceRequest,
+    Float32,
+    LookRequest,
     Reply,
+    Request,
     SessionKey,
+    SessionReply,
+    Signature,
 )
-from service.engine import Engine
 from service.errors import (
     BodyTooLargeError,
     InternalError,
     PositionConflictError,
     ServiceError,
+    SessionUnknownError,
 )
-from service.jobs import Job
-from service.transport.calls import Receive, Send
-from service.transport.parse import parse_binary_step, parse_step
-from service.transport.render import render_advance, render_error_frame, render_hello
+from service.jobs import Complete, Job
+from service.transport.parse import parse_binary_steps, parse_single_steps, parse_step
+from service.transport.render import (
+    render_advance,
+    render_error_frame,
+    render_floats,
+    render_hello,
+)
 from service.transport.status import status_of
+from service.transport.stream_messages import Close, Incoming, Limits, Outgoing
 
 log = logging.getLogger(__name__)
 
+_Waiting = tuple[bool, bytes | Float32 | None]
+"""An `Incoming`, or the inputs that it holds."""
+
+
+class Engine(Protocol):
+    """What takes the requests; `service.engine` has it."""
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        ...
+
+    def submit(self, request: Request, complete: Complete) -> Job:
+        """Take a request; `complete` is called later, once."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
-class _InFlight:
-    """A step that is not answered yet.
+class _Step:
+    """A message that is not answered yet.
 
     Attributes:
-        is_binary: How it came, and is answered.
+        is_text: How it came, and is answered.
         may_replay: Whether it may be an earlier request that comes again.
         job: The engine's, until there is a result.
         result: What the engine said.
     """
 
-    is_binary: bool
+    is_text: bool
     may_replay: bool
     job: Job | None = None
     result: Reply | ServiceError | None = None
 
 
 class Stream:
-    """One open stream."""
+    """One stream, from its opening to its end.
 
-    def __init__(
-        self,
-        engine: Engine,
-        key: SessionKey,
-        receive: Receive,
-        send: Send,
-        max_frame_bytes: int,
+    Attributes:
+        close: How it has ended, once its last answer was taken; None until then.
+    """
+
+    def __init__(self, limits: Limits, on_answers: Callable[[], None]) -> None:
+        """Begin with nothing; `begin` opens it.
+
+        Args:
+            limits: What it takes.
+            on_answers: Called when there is something to take out, once until it is taken.
+        """
+        self.close: Close | None = None
+        self._limits = limits
+        self._on_answers = on_answers
+        self._is_told = False
+        self._engine: Engine
+        self._key: SessionKey
+        self._look: Job | None = None
+        self._is_open = False
+        # From where the next step starts, and in which life; no epoch before it has begun.
+        self._position = 0
+        self._epoch: int | None = None
+        # How far the session is known to have come: only steps before it can come again, and those
+        # that a client has sent before it came back.
+        self._head = 0
+        self._num_doubted = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._in_flight: deque[_Step] = deque()
+        self._greeting: list[Outgoing] = []
+        self._error: ServiceError | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more messages may be handed in now."""
+        if self._error is not None or not self._is_open:
+            return 0
+        return REPLAY_WINDOW - len(self._in_flight) - len(self._waiting)
+
+    def begin(
+        self, engine: Engine, key: SessionKey, position: int | None, epoch: int | None
     ) -> None:
-        """Bring the parts together; `run` begins.
+        """Ask where the session is.
 
         Args:
             engine: The model's.
             key: The session.
-            receive: ASGI's.
-            send: ASGI's, the connection being accepted.
-            max_frame_bytes: A longer frame is refused.
+            position: From where the client's next step starts; None: where the session is.
+            epoch: The life that the client expects; None means any.
         """
         self._engine = engine
         self._key = key
-        self._receive = receive
-        self._send = send
-        self._max_frame_bytes = max_frame_bytes
-        self._position = 0
-        self._head = 0
-        self._epoch: int | None = None
-        self._in_flight: deque[_InFlight] = deque()
-        self._answered = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._error: ServiceError | None = None
-        self._is_gone = False
-
-    async def run(self, position: int, epoch: int | None) -> None:
-        """Say hello, and answer steps until the stream ends.
-
-        Args:
-            position: Where the session is.
-            epoch: The life that it is in; None where there is no session.
-        """
-        self._position, self._epoch = position, epoch
-        # How far the session is known to have come: only steps before it can come again.
-        self._head = position
-        hello = render_hello(
-            self._engine.signature, position=position, epoch=epoch, replay_window=REPLAY_WINDOW
-        )
-        await _send_text(self._send, hello)
-        reader = asyncio.create_task(self._read())
-        reader.add_done_callback(self._on_read)
         try:
-            await self._write()
-        finally:
-            reader.cancel()
-            for step in self._in_flight:
-                if step.job is not None:
-                    step.job.cancel()
-            self._in_flight.clear()
-        if self._error is not None and not self._is_gone:
-            await send_error(self._send, self._error)
+            self._look = engine.submit(
+                LookRequest(key=key), partial(self._open, position=position, epoch=epoch)
+            )
+        except ServiceError as error:
+            self.end(error)
+
+    def take(self, messages: Sequence[Incoming]) -> None:
+        """Take messages as they come, no more than there is room for."""
+        self._waiting.extend(self._inputs_of(messages) or messages)
+        self._submit_waiting()
+
+    def answers(self) -> list[Outgoing]:
+        """Return what is to be sent now, in order; an error is the last, and `close` behind it."""
+        self._is_told = False
+        answers, self._greeting = self._greeting, []
+        in_flight = self._in_flight
+        while in_flight and (result := in_flight[0].result) is not None:
+            if isinstance(result, ServiceError):
+                # Nothing behind it applies: it was cancelled when this came.
+                self._error = result
+                in_flight.clear()
+                break
+            assert isinstance(result, AdvanceReply)
+            if in_flight.popleft().is_text:
+                answers.append((True, render_advance(result, self._engine.signature)))
+            else:
+                answers.append((False, render_floats(result.outputs)))
+        if self._waiting:
+            self._submit_waiting()
+        if self._error is not None and not in_flight and self.close is None:
+            answers.append((True, render_error_frame(self._error)))
+            self.close = Close(status_of(self._error).websocket, self._error.code)
+        return answers
 
     def end(self, error: ServiceError) -> None:
-        """End the stream with an error, after the answers to the steps in flight."""
+        """End with an error, after the answers to the steps in flight."""
         # It holds the frames that it passed, and those hold the stream: a cycle with the inputs.
         error.__traceback__ = None
         if self._error is None:
             self._error = error
-        self._answered.set()
+        self._waiting.clear()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._tell()
 
-    async def _read(self) -> None:
-        """Submit frames as they come, while there is room for one more in flight."""
-        while self._error is None:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                self._is_gone = True
-                self._answered.set()
-                return
-            try:
-                await self._submit(message.get("text"), message.get("bytes"))
-            except ServiceError as error:
-                self.end(error)
-            while len(self._in_flight) >= REPLAY_WINDOW:
-                await self._wait_for_room()
+    def abandon(self) -> None:
+        """Let go of everything: nobody is there to be answered."""
+        self._error = self._error or InternalError()
+        self.close = self.close or Close(status_of(self._error).websocket, self._error.code)
+        self._waiting.clear()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._cancel()
+        self._in_flight.clear()
 
-    def _on_read(self, reader: asyncio.Task[None]) -> None:
-        """End the stream if reading failed for a reason of ours, so that nobody waits for ever."""
-        if not reader.cancelled() and (fault := reader.exception()) is not None:
-            log.error("a stream failed", exc_info=fault)
-            self.end(InternalError())
-
-    async def _submit(self, text: str | None, data: bytes | None) -> None:
-        is_binary = text is None
-        frame = (data or b"") if text is None else text.encode()
-        if len(frame) > self._max_frame_bytes:
-            raise BodyTooLargeError(self._max_frame_bytes)
-        named, epoch, return_state = None, None, False
-        if is_binary:
-            inputs = parse_binary_step(frame, self._engine.signature)
-        else:
-            asked = parse_step(frame, self._engine.signature, self._key)
-            inputs, return_state = asked.inputs, asked.return_state
-            named, epoch = asked.position, asked.epoch
-        position = self._position if named is None else named
-        await self._wait_for_turn(position)
+    def _open(
+        self, result: Reply | ServiceError, *, position: int | None, epoch: int | None
+    ) -> None:
+        """Say hello, and see whether the client can go on from where it says."""
+        self._look = None
         if self._error is not None:
             return
-        request = AdvanceRequest(
-            key=self._key,
-            inputs=inputs,
-            return_sequences=False,
-            return_state=return_state,
-            position=position,
-            epoch=self._epoch if epoch is None else epoch,
-            # A step that names its position may be the retry of the one that began the session.
-            must_begin=self._epoch is None and named is None,
+        if isinstance(result, SessionReply):
+            self._head, self._epoch = result.position, result.epoch
+        elif not isinstance(result, SessionUnknownError):
+            self.end(result if isinstance(result, ServiceError) else InternalError())
+            return
+        hello = render_hello(
+            self._engine.signature,
+            position=self._head,
+            epoch=self._epoch,
+            replay_window=REPLAY_WINDOW,
         )
-        step = _InFlight(is_binary, may_replay=named is not None or position < self._head)
+        self._greeting.append((True, hello))
+        self._position = self._head if position is None else position
+        # As many of its messages may have been applied, unknown to the client.
+        self._num_doubted = 0 if position is None else REPLAY_WINDOW
+        self._is_open = True
+        if (error := self._misplaced(position, epoch)) is None:
+            self._tell()
+        else:
+            self.end(error)
 
-        def complete(result: Reply | ServiceError) -> None:
-            self._complete(step, result)
+    def _misplaced(self, position: int | None, epoch: int | None) -> ServiceError | None:
+        """Say what is wrong with where the client would go on.
 
-        self._in_flight.append(step)
+        Whether a position before the session's can be replayed, its first step will show.
+        """
+        if self._epoch is None:
+            is_new = not position and epoch is None
+            return None if is_new else SessionUnknownError(self._key.client_id)
+        if epoch not in (None, self._epoch):
+            problem = f"the stream is for epoch {epoch}"
+        elif self._position > self._head:
+            problem = f"the stream starts from position {position}"
+        else:
+            return None
+        return PositionConflictError(self._head, self._epoch, problem)
+
+    def _inputs_of(self, messages: Sequence[Incoming]) -> list[_Waiting] | None:
+        """Return the inputs of several messages that are single steps; None if they are not."""
+        if len(messages) < 2:
+            return None
+        frames = [frame for is_text, frame in messages if frame is not None and not is_text]
+        if len(frames) < len(messages) or len(frames[0]) > self._limits.frame_bytes:
+            return None
+        inputs = parse_single_steps(frames, self._engine.signature)
+        return None if inputs is None else [(False, step) for step in inputs]
+
+    def _submit_waiting(self) -> None:
+        """Submit what has its turn, in order."""
+        waiting = self._waiting
         try:
-            step.job = self._engine.submit(request, complete)
-        except ServiceError:
-            self._in_flight.pop()
-            raise
-        self._position = position + 1
+            while waiting and self._error is None and self._submit(waiting[0]):
+                waiting.popleft()
+        except ServiceError as error:
+            self.end(error)
+        except Exception:
+            # The guard: whatever went wrong inside, this stream ends, and the client is told.
+            log.exception("a stream of session %s failed", self._key)
+            self.end(InternalError())
 
-    async def _wait_for_turn(self, position: int) -> None:
-        """Wait until a step from this position may follow those in flight, or the stream ends."""
-        while (
-            (position != self._position or self._epoch is None)
-            and self._in_flight
-            and self._error is None
-        ):
+    def _submit(self, message: _Waiting) -> bool:
+        """Submit a message; false, and nothing done, if it is not its turn yet.
+
+        Raises:
+            ServiceError: It is none, or was not taken.
+        """
+        is_text, frame = message
+        named, epoch, return_state = None, self._epoch, False
+        if isinstance(frame, np.ndarray):
+            inputs = frame
+        elif frame is None or len(frame) > self._limits.frame_bytes:
+            raise BodyTooLargeError(self._limits.frame_bytes)
+        elif is_text:
+            asked = parse_step(frame, self._engine.signature, self._key)
+            inputs, return_state, named = asked.inputs, asked.return_state, asked.position
+            epoch = epoch if asked.epoch is None else asked.epoch
+        else:
+            inputs = parse_binary_steps(frame, self._engine.signature, self._limits.frame_steps)
+        position = self._position if named is None else named
+        if self._in_flight and (position != self._position or self._epoch is None):
             # A jump, such as a retry from before a reconnect: what is in flight comes first, so
             # that nothing behind an error applies. And behind the step that begins the session, so
             # that its epoch is known.
-            await self._wait_for_room()
+            return False
+        may_replay = named is not None or position < self._head or self._num_doubted > 0
+        step = _Step(is_text, may_replay)
+        request = AdvanceRequest(
+            key=self._key,
+            inputs=inputs,
+            return_sequences=len(inputs) > 1,
+            return_state=return_state,
+            position=position,
+            epoch=epoch,
+            # A step that names its position may be the retry of the one that began the session.
+            must_begin=self._epoch is None and not may_replay,
+        )
+        job = self._engine.submit(request, partial(self._complete, step))
+        self._in_flight.append(step)
+        step.job = job
+        self._position = position + len(inputs)
+        if self._num_doubted:
+            self._num_doubted -= 1
+        return True
 
-    def _complete(self, step: _InFlight, result: Reply | ServiceError) -> None:
+    def _complete(self, step: _Step, result: Reply | ServiceError) -> None:
         """Take the engine's word; an error ends the stream before the next step has its turn."""
+        step.job = None  # which holds this step in its turn: a cycle
         if isinstance(result, AdvanceReply):
             self._head = max(self._head, result.position)
+            self._epoch = result.epoch
             if result.replayed and not step.may_replay:
                 problem = "another writer has sent the same step"
                 result = PositionConflictError(result.position, result.epoch, problem)
         step.result = result
-        step.job = None  # which holds this step in its turn: a cycle
         if isinstance(result, ServiceError):
             self.end(result)
-            for other in self._in_flight:
-                if other.result is None and other.job is not None:
-                    other.job.cancel()
-        self._answered.set()
-
-    async def _wait_for_room(self) -> None:
-        self._has_room.clear()
-        await self._has_room.wait()
-
-    async def _write(self) -> None:
-        """Send answers in the order of their steps, until the stream ends."""
-        while not self._is_gone:
-            while self._in_flight and self._in_flight[0].result is not None:
-                step = self._in_flight[0]
-                if isinstance(step.result, ServiceError):
-                    self._error = step.result
-                    return
-                assert isinstance(step.result, AdvanceReply)
-                self._epoch = step.result.epoch
-                await self._send_reply(step.result, is_binary=step.is_binary)
-                # Only now: a caller who does not read is not read from either.
-                self._in_flight.popleft()
-                self._has_room.set()
-            if self._error is not None and not self._in_flight:
-                return
-            self._answered.clear()
-            await self._answered.wait()
-
-    async def _send_reply(self, reply: AdvanceReply, *, is_binary: bool) -> None:
-        if is_binary:
-            data = reply.outputs.astype("<f4", copy=False).tobytes()
-            await self._send({"type": "websocket.send", "bytes": data})
+            self._cancel()
         else:
-            await _send_text(self._send, render_advance(reply, self._engine.signature))
+            self._tell()
 
+    def _cancel(self) -> None:
+        for step in self._in_flight:
+            if step.job is not None:
+                step.job.cancel()
+                step.job = None
 
-async def send_error(send: Send, error: ServiceError) -> None:
-    """Send an error frame and close with the error's code."""
-    await _send_text(send, render_error_frame(error))
-    code = status_of(error).websocket
-    await send({"type": "websocket.close", "code": code, "reason": error.code})
-
-
-async def _send_text(send: Send, document: bytes) -> None:
-    await send({"type": "websocket.send", "text": document.decode()})
+    def _tell(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._on_answers()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Literal
 
-from service.domain import LookRequest, SessionKey, SessionReply
-from service.engine import Engine
-from service.errors import DrainingError, ServiceError, SessionUnknownError
+from service.errors import DrainingError, ServiceError
 from service.transport.calls import Receive, Scope, Send
 from service.transport.http_sessions import Engines, find_session
+from service.transport.query import parse_preconditions
 from service.transport.routing import PathTree, raw_path_of
-from service.transport.stream import Stream, send_error
+from service.transport.stream import Stream
+from service.transport.stream_asgi import AsgiStream
+from service.transport.stream_messages import Limits
+from service.transport.uvicorn_versions import is_extended
+
+PATIENCE_S = 30.0
+"""A client who reads nothing for so long while answers wait for it is cut off."""
 
 _PATHS = PathTree(
     dict.fromkeys(
@@ -25,51 +31,100 @@ _PATHS = PathTree(
 
 
 class WebSocketEntrance:
-    """Serves the streams and knows those that are open."""
+    """Opens the streams, serves them by ASGI, and knows those that are open.
 
-    def __init__(self, engines: Engines, *, max_frame_bytes: int) -> None:
-        """Take the engines by model name, the default model's first."""
+    Attributes:
+        limits: What a stream takes.
+        patience_s: How long a client may read nothing while answers wait for it, in seconds.
+    """
+
+    def __init__(
+        self,
+        engines: Engines,
+        *,
+        max_frame_bytes: int,
+        max_frame_steps: int,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Take the engines by model name, the default model's first.
+
+        Args:
+            engines: What is served.
+            max_frame_bytes: A longer message is refused.
+            max_frame_steps: Most time steps of one message.
+            patience_s: See the class.
+        """
         self._engines = engines
-        self._max_frame_bytes = max_frame_bytes
+        self.limits = Limits(max_frame_bytes, max_frame_steps)
+        self.patience_s = patience_s
         self._open: dict[Stream, asyncio.Event] = {}
 
+    def find(self, raw_path: bytes, headers: Mapping[bytes, bytes]) -> dict[str, str] | None:
+        """Return the parameters of a stream's path; None if it is none, or of a strange page.
+
+        Args:
+            raw_path: Percent-encoded, without the root path.
+            headers: Of the handshake.
+        """
+        found = _PATHS.find(raw_path)
+        return found[1] if found is not None and is_same_origin(headers) else None
+
+    def open(
+        self, parameters: dict[str, str], query: bytes, on_answers: Callable[[], None]
+    ) -> Stream:
+        """Open a stream; what is wrong with the path or the query is its only answer.
+
+        A browser could not read it in the answer to a handshake that is refused.
+
+        Args:
+            parameters: Of the path.
+            query: Percent-encoded.
+            on_answers: See `Stream`.
+        """
+        stream = Stream(self.limits, on_answers)
+        self._open[stream] = asyncio.Event()
+        try:
+            engine, key = find_session(self._engines, parameters)
+            position, epoch = parse_preconditions(query)
+        except ServiceError as error:
+            stream.end(error)
+        else:
+            stream.begin(engine, key, position, epoch)
+        return stream
+
+    def forget(self, stream: Stream) -> None:
+        """Note that a stream has ended; once more does no harm."""
+        closed = self._open.pop(stream, None)
+        if closed is not None:
+            closed.set()
+
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Serve a connection; false, and nothing done, if its path is no stream's."""
-        found = _PATHS.find(raw_path_of(scope))
-        if found is None:
+        """Serve an ASGI connection; false, and nothing done, if its path is no stream's."""
+        raw_path = raw_path_of(scope)
+        if _PATHS.find(raw_path) is None:
             return False
         await receive()
-        if not is_same_origin(dict(scope["headers"])):
+        parameters = self.find(raw_path, dict(scope["headers"]))
+        if parameters is None:
             # Before it is accepted: the server answers 403.
             await send({"type": "websocket.close", "code": 1008})
             return True
-        # What is wrong with the path is told in an error frame: a browser cannot read the answer
-        # to a handshake that is refused.
         await send({"type": "websocket.accept"})
-        # ASGI's `send` raises OSError if the client is gone, and then there is nobody to tell.
-        with suppress(OSError):
-            try:
-                engine, key = find_session(self._engines, found[1])
-                look = await _look(engine, key)
-            except ServiceError as error:
-                error.__traceback__ = None  # it may hold what was waited for, and that the error
-                await send_error(send, error)
-            else:
-                await self._serve(Stream(engine, key, receive, send, self._max_frame_bytes), look)
-        return True
-
-    async def _serve(self, stream: Stream, look: tuple[int, int | None]) -> None:
-        closed = self._open[stream] = asyncio.Event()
+        shell = AsgiStream(receive, send, self.patience_s)
+        stream = self.open(parameters, scope["query_string"], shell.on_answers)
         try:
-            await stream.run(*look)
+            # ASGI's `send` raises OSError if the client is gone, and then there is nobody to tell;
+            # a `TimeoutError` is one too.
+            with suppress(OSError):
+                await shell.run(stream)
         finally:
-            del self._open[stream]
-            closed.set()
+            self.forget(stream)
+        return True
 
     async def close(self) -> None:
         """End every stream with 1012, after the answers that are due."""
         closed = list(self._open.values())
-        for stream in self._open:
+        for stream in list(self._open):
             stream.end(DrainingError())
         for event in closed:
             await event.wait()
@@ -88,11 +143,13 @@ def is_same_origin(headers: Mapping[bytes, bytes]) -> bool:
     return bool(address) and address.lower() == headers.get(b"host", b"").lower()
 
 
-async def _look(engine: Engine, key: SessionKey) -> tuple[int, int | None]:
-    try:
-        reply = await engine.ask(LookRequest(key=key))
-    except SessionUnknownError as error:
-        error.__traceback__ = None  # it holds the future that was waited for, and that the error
-        return 0, None
-    assert isinstance(reply, SessionReply)
-    return reply.position, reply.epoch
+def stream_protocol(
+    entrance: WebSocketEntrance,
+) -> type[asyncio.Protocol] | Literal["websockets-sansio"]:
+    """Return what uvicorn's `ws` shall be: the class that opens streams itself, if it fits."""
+    if not is_extended("streams"):
+        return "websockets-sansio"
+    # Another uvicorn may lack what it extends.
+    from service.transport.websocket_protocol import protocol_class  # noqa: PLC0415
+
+    return protocol_class(entrance)

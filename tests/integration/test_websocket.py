@@ -9,13 +9,19 @@ from websockets.exceptions import ConnectionClosed
 
 from service.domain import REPLAY_WINDOW
 from tests.integration.small_service import X, make_app, make_engines
-from tests.integration.stream_service import STREAM, frame, read_end, serving_live
+from tests.integration.stream_service import SHELLS, STREAM, frame, read_end, serving_live
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request):
+    """Each entrance."""
+    return request.param
 
 
 @pytest.fixture
-async def live():
+async def live(shell):
     """A running service."""
-    async with serving_live(make_app()) as live:
+    async with serving_live(make_app(), shell) as live:
         yield live
 
 
@@ -71,7 +77,7 @@ async def test_answers_keep_the_order_with_many_in_flight(live):
     np.testing.assert_allclose(answers, whole, atol=1e-6)
 
 
-async def test_no_more_than_the_window_is_in_flight():
+async def test_no_more_than_the_window_is_in_flight(shell):
     """Beyond it the stream is not read: the engine never holds more of one stream."""
     engines = make_engines()
     app = make_app(engines)
@@ -86,7 +92,7 @@ async def test_no_more_than_the_window_is_in_flight():
         return job
 
     engine.submit = counting
-    async with serving_live(app) as live, live.stream() as stream:
+    async with serving_live(app, shell) as live, live.stream() as stream:
         await stream.recv()
         for _ in range(200):
             await stream.send(frame(X[0]))
@@ -103,7 +109,7 @@ async def test_no_more_than_the_window_is_in_flight():
         ("nonsense", "not valid JSON"),
         ("", "not valid JSON"),
         (b"", "frame: expected 12 bytes"),
-        (b"12345678901", "frame: expected 12 bytes (3 float32 numbers), got 11"),
+        (b"12345678901", "frame: expected 12 bytes (3 float32 numbers) for each time step, got 11"),
         (frame([1, np.nan, 3]), "frame.1: expected a finite number, got NaN"),
     ],
 )
@@ -193,9 +199,9 @@ async def test_a_stream_that_cannot_be_is_told_in_a_frame(live, path, code, name
     assert (code, name) == (closed, error["code"])
 
 
-async def test_a_frame_over_the_limit_ends_the_stream():
+async def test_a_frame_over_the_limit_ends_the_stream(shell):
     """With the protocol's own code for it."""
-    async with serving_live(make_app(max_body_bytes=100)) as live, live.stream() as stream:
+    async with serving_live(make_app(max_body_bytes=100), shell) as live, live.stream() as stream:
         await stream.recv()
         await stream.send(" " * 101)
         error, code = await read_end(stream)
@@ -234,6 +240,8 @@ async def test_a_path_of_no_stream_is_refused(live):
 async def test_a_client_who_vanishes_leaves_nothing_behind(live):
     """The next one finds the session whole and continues."""
     stream = await live.stream()
+    await stream.recv()
+    await stream.send(frame(X[0]))
     await stream.recv()
     for _ in range(50):
         await stream.send(frame(X[0]))

@@ -7,13 +7,19 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.integration.small_service import X, make_app
-from tests.integration.stream_service import frame, read_end, serving_live
+from tests.integration.stream_service import SHELLS, frame, read_end, serving_live
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request):
+    """Each entrance."""
+    return request.param
 
 
 @pytest.fixture
-async def live():
+async def live(shell):
     """A running service."""
-    async with serving_live(make_app()) as live:
+    async with serving_live(make_app(), shell) as live:
         yield live
 
 

@@ -16,9 +16,10 @@ from service.domain import (
 from service.errors import InvalidRequestError, QueueFullError
 from service.transport import replies
 from service.transport.parse import (
-    parse_binary_step,
+    parse_binary_steps,
     parse_predict,
     parse_sequence,
+    parse_single_steps,
     parse_step,
 )
 from service.transport.parse_state import parse_fork, parse_import, parse_reset
@@ -137,17 +138,34 @@ def test_an_import_without_flags_takes_them_from_the_position(position, expected
 def test_a_binary_step():
     """Little-endian float32 as they are."""
     frame = np.array([1, 2, 3], "<f4").tobytes()
-    assert [[1, 2, 3]] == parse_binary_step(frame, signature()).tolist()
+    assert [[1, 2, 3]] == parse_binary_steps(frame, signature(), 2).tolist()
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_step_or_an_error(frame):
     """Nothing else comes out of a binary frame, and nothing that is not finite."""
     try:
-        inputs = parse_binary_step(frame, signature(7))
+        inputs = parse_binary_steps(frame, signature(7), 5)
     except InvalidRequestError:
         return
-    assert 0 <= inputs[0, 0] < 7
+    assert 0 < len(inputs) <= 5
+    assert ((inputs >= 0) & (inputs < 7)).all()
+
+
+NUMBERS = st.floats(width=32) | st.sampled_from([0.0, -0.0, 3.4e38, float("inf"), float("nan")])
+
+
+@given(st.lists(st.lists(NUMBERS, min_size=2, max_size=4), min_size=1, max_size=4))
+def test_frames_read_together_are_read_as_alone(rows):
+    """Or not at all, where one of them is bad."""
+    frames = [np.array(row, "<f4").tobytes() for row in rows]
+    together = parse_single_steps(frames, signature())
+    is_good = all(len(row) == 3 and np.isfinite(row).all() for row in rows)
+    assert is_good is (together is not None)
+    if together is not None:
+        alone = [parse_binary_steps(frame, signature(), 1) for frame in frames]
+        assert np.array(alone).tobytes() == together.tobytes()
+        assert np.array(alone).shape == together.shape
 
 
 # --- many sessions ---

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.transport.parse import (
-    parse_binary_step,
+    parse_binary_steps,
     parse_step,
 )
 from service.transport.query import parse_page, parse_preconditions
@@ -52,8 +52,8 @@ def test_tokens_out_of_range(body, expected):
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
-        (b"", "frame: expected 12 bytes (3 float32 numbers), got 0"),
-        (b"\0" * 16, "frame: expected 12 bytes (3 float32 numbers), got 16"),
+        (b"", "frame: expected 12 bytes (3 float32 numbers) for each time step, got 0"),
+        (b"\0" * 16, "frame: expected 12 bytes (3 float32 numbers) for each time step, got 16"),
         (
             np.array([0, np.inf, 0], "<f4").tobytes(),
             "frame.1: expected a finite number, got Infinity",
@@ -62,7 +62,7 @@ def test_tokens_out_of_range(body, expected):
 )
 def test_bad_binary_frames(frame, expected):
     """Another length, or a number that is not finite."""
-    assert expected == problem_of(parse_binary_step, frame, signature())
+    assert expected == problem_of(parse_binary_steps, frame, signature(), 2)
 
 
 def test_messages_stay_short():
