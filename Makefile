@@ -1,5 +1,5 @@
 # Everything runs in .venv, which the first call makes. A stamp there for each set of extras, newer
-# than pyproject.toml and constraints.txt, tells that nothing is to be installed.
+# than SOURCES, tells that nothing is to be installed or compiled.
 
 PYTHON ?= python3
 ARGS ?=
@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(VENV)/.installed-core
 TEST := $(VENV)/.installed-test
+SOURCES := pyproject.toml constraints.txt setup.py $(wildcard lstm_core/kernels/native/*.[ch])
 LINT := $(VENV)/.installed-lint
 BENCH := $(VENV)/.installed-bench
 BENCH_RESULTS := build/bench.json
@@ -68,12 +69,12 @@ $(BIN)/python:
 	@echo 'Making $(VENV) with $(PYTHON)'
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+$(CORE): $(SOURCES) | $(BIN)/python
 	@echo 'Installing the service (the first time only)'
 	@$(INSTALL) '.[redis]'
 	@touch $@
 
-$(TEST): pyproject.toml constraints.txt | $(BIN)/python
+$(TEST): $(SOURCES) | $(BIN)/python
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || { \
 	  echo 'TensorFlow needs Python 3.11 to 3.13: rm -r $(VENV) && make PYTHON=python3.13 $(MAKECMDGOALS)' >&2; \
 	  exit 1; }
@@ -86,7 +87,7 @@ $(BENCH): $(TEST)
 	@$(INSTALL) '.[bench]'
 	@touch $@
 
-$(LINT): pyproject.toml constraints.txt | $(BIN)/python
+$(LINT): $(SOURCES) | $(BIN)/python
 	@echo 'Installing the service and the linters (the first time only)'
 	@$(INSTALL) '.[lint]'
 	@touch $(CORE) $@
