@@ -2,8 +2,6 @@
 #define NO_IMPORT_ARRAY
 #include "python_types.h"
 
-#include <string.h>
-
 /* Read one item of `name` as an index from `low` to `high`. */
 static bool
 read_index(PyObject *item, const char *name, Py_ssize_t at, Py_ssize_t low, Py_ssize_t high,
@@ -27,8 +25,12 @@ static bool
 read_list(PyObject *list, const char *name, Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
           ptrdiff_t *indices)
 {
-    /* An item that is no plain int runs Python code, which may change the list. */
-    for (Py_ssize_t i = 0; i < count && i < PyList_GET_SIZE(list); i++) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        /* An item that is no plain int runs Python code, which may change the list. */
+        if (i >= PyList_GET_SIZE(list)) {
+            PyErr_Format(PyExc_RuntimeError, "%s changed while it was read", name);
+            return false;
+        }
         PyObject *item = PyList_GET_ITEM(list, i);
         Py_INCREF(item);
         bool is_read = read_index(item, name, i, low, high, &indices[i]);
@@ -50,9 +52,11 @@ read_array(PyObject *object, const char *name, Py_ssize_t count, Py_ssize_t low,
         return false;
     }
     const npy_intp *values = PyArray_DATA(array);
-    npy_intp size = PyArray_DIM(array, 0);
-    bool is_read = true;
-    for (Py_ssize_t i = 0; is_read && i < count && i < size; i++) {
+    bool is_read = PyArray_DIM(array, 0) == count;
+    if (!is_read) {
+        PyErr_Format(PyExc_RuntimeError, "%s changed while it was read", name);
+    }
+    for (Py_ssize_t i = 0; is_read && i < count; i++) {
         indices[i] = values[i];
         if (values[i] < low || values[i] > high) {
             PyErr_Format(PyExc_IndexError, "%s[%zd] is %zd, not from %zd to %zd", name, i,
@@ -76,7 +80,6 @@ lstm_native_read_indices(PyObject *object, const char *name, Py_ssize_t count, P
         PyErr_Format(PyExc_ValueError, "%s has %zd items for %zd rows", name, size, count);
         return false;
     }
-    memset(indices, 0, (size_t)count * sizeof *indices);
     return PyList_CheckExact(object) ? read_list(object, name, count, low, high, indices)
                                      : read_array(object, name, count, low, high, indices);
 }
