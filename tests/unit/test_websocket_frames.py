@@ -156,6 +156,22 @@ def is_utf8(payload):
         (frame(Opcode.TEXT, b"\xc3", fin=False) + frame(Opcode.CONT, b"x"), 1007),
         (frame(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
     ],
+    # The masks are random, so the bytes are no names.
+    ids=[
+        "unmasked",
+        "reserved-bit",
+        "compressed",
+        "reserved-opcode",
+        "reserved-control-opcode",
+        "continues-nothing",
+        "ping-in-fragments",
+        "long-ping",
+        "message-in-a-message",
+        "close-with-half-a-code",
+        "text-not-utf-8",
+        "fragments-not-utf-8",
+        "reason-not-utf-8",
+    ],
 )
 def test_a_breach_of_the_protocol_ends_the_connection(data, code):
     """With the code that says how, and nothing behind it is read."""
