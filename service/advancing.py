@@ -173,7 +173,7 @@ def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32
     time = max(lengths)
     features = runs[0].inputs.shape[1]
     if time == 1 and runs[0].mask is None:
-        parts = [run.inputs[run.num_done] for run in runs]
+        parts = [run.inputs[-run.num_left] for run in runs]
         return np.concatenate(parts).reshape(len(runs), 1, features), None
     inputs = np.zeros((len(runs), time, features), np.float32)
     mask = np.ones((len(runs), time), np.bool_) if runs[0].has_mask else None

@@ -369,8 +369,9 @@ class Engine:
                 await asyncio.sleep(self._limits.max_wait_us / 1e6)
             while self._turns.has_ready:
                 await self._give_turns()
-                # Sockets are read between two ticks; what they bring joins the next one.
-                await asyncio.sleep(0)
+                if self._turns.has_ready:
+                    # Sockets are read between two ticks; what they bring joins the next one.
+                    await asyncio.sleep(0)
 
     async def _passivate(self) -> None:
         while True:

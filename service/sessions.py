@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -235,21 +235,7 @@ def advanced(
             row_before=before.row,
             has_output_before=before.has_output,
         )
-    kept = before.replays
-    if kept and isinstance(kept[-1], LongReplay):
-        # Only the last request may be computed again: older states are not kept.
-        kept = kept[:-1]
-    return Record(
-        fingerprint=before.fingerprint,
-        epoch=before.epoch,
-        position=reply.position,
-        row=row,
-        has_output=has_output,
-        touched_at=now,
-        ttl_s=before.ttl_s,
-        replays=(*kept[1 - REPLAY_WINDOW :], replay),
-        nonce=new_nonce(),
-    )
+    return _next(before, (replay,), reply.position, row, has_output, now)
 
 
 def advanced_together(
@@ -264,16 +250,43 @@ def advanced_together(
 
     Args:
         before: As for `advanced`.
-        steps: What was asked, with the answers, in the order of their steps.
+        steps: What was asked, with the answers, all short enough to be kept, in the order of their
+            steps.
         row: As for `advanced`, after the last step.
         has_output: Likewise.
         now: Seconds since 1970.
     """
-    record = before
+    replays = []
+    position = before.position
     for request, reply in steps:
-        # The states between are nobody's: only the replays go on from one to the next.
-        record = advanced(record, request, reply, row=row, has_output=has_output, now=now)
-    return record
+        replays.append(Replay(start=position, digest=request.digest(), reply=reply))
+        position = reply.position
+    return _next(before, replays, position, row, has_output, now)
+
+
+def _next(
+    before: Record,
+    replays: Sequence[Replay | LongReplay],
+    position: int,
+    row: Float32,
+    has_output: Bool,
+    now: float,
+) -> Record:
+    kept = before.replays
+    if kept and isinstance(kept[-1], LongReplay):
+        # Only the last request may be computed again: older states are not kept.
+        kept = kept[:-1]
+    return Record(
+        fingerprint=before.fingerprint,
+        epoch=before.epoch,
+        position=position,
+        row=row,
+        has_output=has_output,
+        touched_at=now,
+        ttl_s=before.ttl_s,
+        replays=(*kept, *replays)[-REPLAY_WINDOW:],
+        nonce=new_nonce(),
+    )
 
 
 def fresh_record(signature: Signature, now: float, ttl_s: float | None) -> Record:

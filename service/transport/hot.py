@@ -13,33 +13,52 @@ from typing import NamedTuple, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.errors import ServiceError
-from service.transport.headers import Headers, request_id_of, timeout_of
+from service.transport.headers import Headers, length_of, request_id_of, timeout_of
 from service.transport.http import CLIENT_GONE_STATUS, HttpEntrance, answer_to_error
 from service.transport.operations import Begin, Work
 from service.transport.problem import Answer
 from service.transport.routing import Route
 
 
-class Target(NamedTuple):
-    """Where the requests for a path go.
+class Head(NamedTuple):
+    """What stands before the body of a plain request for a hot route.
 
     Attributes:
-        route: Their route, an operation's.
+        route: Where it goes, an operation's.
         begin: What is done there.
+        headers: By lower-case name.
+        num_body_bytes: The length of the body.
     """
 
     route: Route
     begin: Begin
+    headers: Headers
+    num_body_bytes: int
 
 
-def find_target(entrance: HttpEntrance, url: bytes) -> Target | None:
-    """Return where POST requests for a URL go, None if they are for ASGI."""
+def find_head(entrance: HttpEntrance, url: bytes, headers: Headers) -> Head | None:
+    """Return the head of a POST request by HTTP/1.1 if it is plain and hot, None if it is for ASGI.
+
+    Args:
+        entrance: What serves it.
+        url: As it was sent.
+        headers: By lower-case name.
+    """
+    num_body_bytes = length_of(headers, entrance.max_body_bytes)
+    if (
+        b"content-length" not in headers
+        or b"transfer-encoding" in headers
+        or b"upgrade" in headers
+        or b"expect" in headers
+        or num_body_bytes > entrance.max_body_bytes
+    ):
+        return None
     match = entrance.routes.find(url)
     route = None if match is None else match.routes.get("POST")
     if match is None or route is None or route.operation is None:
         return None
     try:
-        return Target(route, route.operation(match.parameters))
+        return Head(route, route.operation(match.parameters), headers, num_body_bytes)
     except ServiceError:
         return None  # ASGI says what is wrong with the path
 
@@ -67,8 +86,7 @@ class Hot:
 
     Attributes:
         connection: It came by this one.
-        target: Where it goes.
-        headers: By lower-case name.
+        head: What stands before its body.
         body: What has come of it.
         request_id: What its answer is called by.
         is_whole: Whether all of the body has come.
@@ -79,8 +97,7 @@ class Hot:
     """
 
     connection: Connection
-    target: Target
-    headers: Headers
+    head: Head
     # What follows is left to the class until it changes: it costs a request nothing.
     body: bytes | bytearray = field(init=False, default=b"")
     request_id: str = field(init=False, default="")
@@ -108,12 +125,12 @@ class Hot:
         if not self.is_whole:
             return
         self._began = perf_counter()
-        headers = self.headers
+        headers = self.head.headers
         self.request_id = request_id_of(headers)
         try:
-            work = self.target.begin(headers, bytes(self.body), timeout_of(headers), self.done)
+            work = self.head.begin(headers, bytes(self.body), timeout_of(headers), self.done)
         except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
-            self.done(answer_to_error(error, self.target.route, self.request_id))
+            self.done(answer_to_error(error, self.head.route, self.request_id))
         else:
             if not self.response_complete:
                 self._work = work
@@ -121,7 +138,7 @@ class Hot:
     def done(self, result: Answer | ServiceError) -> None:
         """Answer it."""
         if isinstance(result, ServiceError):
-            result = answer_to_error(result, self.target.route, self.request_id)
+            result = answer_to_error(result, self.head.route, self.request_id)
         self._work = None
         self.response_complete = True
         self._observe(result.status)
@@ -137,7 +154,7 @@ class Hot:
 
     def _observe(self, status: int) -> None:
         seconds = perf_counter() - self._began
-        self.connection.entrance.observe(self.target.route.template, status, seconds)
+        self.connection.entrance.observe(self.head.route.template, status, seconds)
 
 
 class AnswerHeads:

@@ -17,14 +17,16 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.transport.headers import Headers, length_of, request_id_of
-from service.transport.hot import AnswerHeads, Hot, Target, find_target
+from service.transport.headers import request_id_of
+from service.transport.hot import AnswerHeads, Head, Hot, find_head
 from service.transport.http import HttpEntrance
 from service.transport.patience import Clock, Patience, Phase
 from service.transport.problem import Answer, http_problem
 
 MAX_HEAD_BYTES = 64 * 1024
 """A request's head that does not end within these is refused with 431."""
+MAX_KNOWN_HEADS = 16
+"""Most heads that a connection remembers: those of one client differ in the body's length only."""
 
 
 class HotHttpProtocol(HttpToolsProtocol):
@@ -37,10 +39,8 @@ class HotHttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         """Take what uvicorn gives."""
         super().__init__(*arguments, **options)
-        self._known_url = b""
-        self._target: Target | None = None
-        self._known_list: list[tuple[bytes, bytes]] = []
-        self._known_headers: Headers | None = None
+        self._known_heads: dict[bytes, Head] = {}
+        self._num_messages = 0
         self._is_head_open = False
         self._is_message_open = False
         self._num_head_bytes = 0
@@ -65,7 +65,39 @@ class HotHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come; the parser calls back below."""
+        """Begin a request whose head is known, or parse what has come: see the callbacks."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self._known_heads.get(data[:end])
+        if (
+            known is not None
+            and len(data) == end + known.num_body_bytes
+            and not self._is_message_open
+            and _is_answered(self.cycle)
+        ):
+            self.cycle = hot = Hot(self, known)  # type: ignore[assignment]
+            hot.body = data[end:]
+            hot.is_whole = True
+            hot.begin()
+            return
+        is_begin, num_before = not self._is_message_open, self._num_messages
+        self._parse(data)
+        if self._is_message_open:
+            self._note_part(len(data))
+        elif is_begin and self._num_messages == num_before + 1 and isinstance(self.cycle, Hot):
+            self._learn(data, end, self.cycle.head)
+
+    def _learn(self, data: bytes, end: int, head: Head) -> None:
+        """Remember a head, if nothing but it and its body came.
+
+        The next head of a connection is nearly always the same, byte by byte, and the parser keeps
+        nothing from one request to the next: it would say the same of it.
+        """
+        if len(data) == end + head.num_body_bytes:
+            if len(self._known_heads) == MAX_KNOWN_HEADS:
+                self._known_heads.clear()
+            self._known_heads[data[:end]] = head
+
+    def _parse(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -77,8 +109,6 @@ class HotHttpProtocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
                 return
             self._unsupported_upgrade_warning()
-        if self._is_message_open:
-            self._note_part(len(data))
 
     def pause_writing(self) -> None:
         """Note that the client does not read."""
@@ -100,6 +130,7 @@ class HotHttpProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._is_message_open = self._is_head_open = True
+        self._num_messages += 1
         self._num_head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -178,35 +209,15 @@ class HotHttpProtocol(HttpToolsProtocol):
 
     def _find_hot(self) -> Hot | None:
         """Return the request that has come if it is answered here, else None."""
-        if self.url != self._known_url:
-            self._known_url, self._target = self.url, find_target(self.entrance, self.url)
-        target, parser = self._target, self.parser
-        if target is None or parser.get_method() != b"POST":
-            return None
-        # The head of a connection's next request is nearly always that of the one before it.
-        if self.headers != self._known_list:
-            self._known_list, self._known_headers = self.headers, self._plain_headers()
+        parser = self.parser
         if (
-            self._known_headers is None
-            or not parser.should_keep_alive()
+            parser.get_method() != b"POST"
             or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
         ):
             return None
-        return Hot(self, target, self._known_headers)
-
-    def _plain_headers(self) -> Headers | None:
-        """Return the headers by name if they are those of a plain request, else None."""
-        headers: Headers = dict(self.headers)
-        limit = self.entrance.max_body_bytes
-        if (
-            b"content-length" not in headers
-            or b"transfer-encoding" in headers
-            or b"upgrade" in headers
-            or b"expect" in headers
-            or length_of(headers, limit) > limit
-        ):
-            return None
-        return headers
+        head = find_head(self.entrance, self.url, dict(self.headers))
+        return None if head is None else Hot(self, head)
 
     def answer(self, hot: Hot, answer: Answer) -> None:
         """Write the answer of a hot request, unless its client has gone, and go on."""
