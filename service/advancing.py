@@ -31,6 +31,7 @@ class Advancer:
         compute: Compute,
         answers: Answers,
         chunk_steps: int,
+        chunk_us: float,
         clock: Callable[[], float],
     ) -> None:
         """Bring the parts together.
@@ -39,7 +40,8 @@ class Advancer:
             arena: The sessions at hand.
             compute: Runs the kernels on the arena's rows.
             answers: For runs that fail or change nothing.
-            chunk_steps: Most time steps of one run at a time.
+            chunk_steps: Most time steps of one run at a time, but for `chunk_us`.
+            chunk_us: As many more are taken as are expected to take no longer than this.
             clock: Tells the seconds since 1970.
         """
         self.changes: list[Change] = []
@@ -47,12 +49,23 @@ class Advancer:
         self._compute = compute
         self._answers = answers
         self._chunk_steps = chunk_steps
+        self._chunk_us = chunk_us
         self._clock = clock
 
     async def advance(self, runs: Sequence[Run]) -> None:
         """Take the next chunk of each run."""
-        for batch in batching.plan(runs, self._chunk_steps):
+        for batch in batching.plan(runs, self._choose_chunk(runs)):
             await self._advance(batch)
+
+    def _choose_chunk(self, runs: Sequence[Run]) -> int:
+        """Return the most time steps of one run in this tick.
+
+        A tick costs as much as many steps do, and a single step that comes meanwhile waits for it.
+        """
+        num_long = sum([run.num_left > self._chunk_steps for run in runs])
+        if not num_long:
+            return self._chunk_steps
+        return max(self._chunk_steps, self._compute.steps_within(self._chunk_us, num_long))
 
     async def _advance(self, batch: batching.Batch[Run]) -> None:
         """Take one chunk of each run; a run that fails leaves its session as it was."""

@@ -72,6 +72,11 @@ class Compute:
         self._us_per_step[size] = us if known_us is None else 0.9 * known_us + 0.1 * us
         return advanced
 
+    def steps_within(self, us: float, num_rows: int) -> int:
+        """Return how many time steps of so many rows are expected to take so long, 0: not known."""
+        us_per_step = self._us_per_step.get(num_rows.bit_length())
+        return 0 if us_per_step is None else int(us / us_per_step)
+
     async def predict(self, inputs: Float32, mask: Bool | None) -> Float32:
         """Call `CpuRuntime.predict` on its thread, in slices of the batch that bound the memory.
 

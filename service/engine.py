@@ -58,7 +58,10 @@ class EngineLimits:
     Attributes:
         max_batch_rows: Most sessions in one tick.
         max_pending: Most requests waiting or running; more get `QueueFullError`.
-        chunk_steps: Most time steps of one request in one tick.
+        chunk_steps: Most time steps of one request in one tick, but for `chunk_us`; and most steps
+            of one session that run in one piece.
+        chunk_us: As many more time steps of long requests are taken in one tick as are expected to
+            take no longer than this; what comes meanwhile waits as long.
         arena_rows: Sessions whose rows are kept at hand, at least `3 * max_pending`: a request may
             hold its session's row, the one that it has come to, and the one that it goes to.
         inline_us: A batch that is expected to take longer runs on the kernel thread.
@@ -68,6 +71,7 @@ class EngineLimits:
     max_batch_rows: int = 1024
     max_pending: int = 4096
     chunk_steps: int = 16
+    chunk_us: float = 300.0
     arena_rows: int = 65_536
     inline_us: float = 1_000.0
     max_wait_us: int = 0
@@ -137,7 +141,14 @@ class Engine:
                 clock,
                 is_alone=is_alone and not earlier and not store.is_shared,
             ),
-            Advancer(self._arena, self._compute, self._answers, self._limits.chunk_steps, clock),
+            Advancer(
+                self._arena,
+                self._compute,
+                self._answers,
+                self._limits.chunk_steps,
+                self._limits.chunk_us,
+                clock,
+            ),
             Committer(self._arena, store, self._answers, self._turns.is_out),
             self._arena,
             self._answers,

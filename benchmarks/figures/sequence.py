@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable
 from time import perf_counter
 
-import numpy as np
 import orjson
 from agreement import check_sequence
 from bench_model import Float32
@@ -17,7 +16,6 @@ from setting import Setting, as_json, as_numbers, random_inputs
 
 from lstm_core.formats.keras import read_keras
 from lstm_core.runtime.cpu import CpuRuntime
-from service.engine import EngineLimits
 from service.transport.schema import SequenceBody
 
 NUM_STEPS = 1000
@@ -56,8 +54,8 @@ def measure(setting: Setting) -> Figure:
             )
         ],
         text=table(["what", "ms"], rows)
-        + f"\n\nThe body has {len(body):,} bytes. The kernel: `CpuRuntime.advance` in chunks as the"
-        " engine's. JSON: the compiled validator of the body, orjson of the answer.",
+        + f"\n\nThe body has {len(body):,} bytes. The kernel: one call of"
+        " `CpuRuntime.advance`. JSON: the compiled validator of the body, orjson of the answer.",
         data={"steps": NUM_STEPS, "ms": medians, "ratio": ratio},
     )
 
@@ -72,19 +70,12 @@ def _median_ms(call: Callable[[], object]) -> float:
 
 
 def _advance(runtime: CpuRuntime, inputs: Float32) -> Float32:
-    """Take a session from zeros through `(time, INPUT_SIZE)`, in chunks as the engine does.
+    """Take a session from zeros through `(time, INPUT_SIZE)`, in one call.
 
     Returns:
         `(time, OUTPUT_SIZE)` float32.
     """
-    chunk = EngineLimits().chunk_steps
-    outputs = []
-    here, there = 0, 1
-    for start in range(0, len(inputs), chunk):
-        part = inputs[None, start : start + chunk]
-        outputs.append(runtime.advance([here], [there], part, [part.shape[1]]).outputs[0])
-        here, there = there, 3 - there
-    return np.concatenate(outputs)
+    return runtime.advance([0], [1], inputs[None], None).outputs[0]
 
 
 def _read_and_write(body: bytes, outputs: Float32) -> bytes:
