@@ -16,7 +16,7 @@ from starlette.responses import Response
 from service.engine import Engine
 from service.errors import InternalError
 from service.transport.calls import Receive, Scope, Send
-from service.transport.headers import request_id_of
+from service.transport.headers import Admit, request_id_of
 from service.transport.http import HttpEntrance, Observe
 from service.transport.openapi import add_docs, component_schemas, document
 from service.transport.problem import Answer, http_problem, problem
@@ -119,6 +119,7 @@ def create_app(
     max_body_bytes: int,
     max_sequence_steps: int,
     observe: Observe | None = None,
+    admit: Admit | None = None,
 ) -> Application:
     """Return the application that serves engines.
 
@@ -130,6 +131,8 @@ def create_app(
         max_sequence_steps: More time steps in one request are refused; in `predict`, of all its
             sequences together.
         observe: Told of every HTTP request: the route's template, the status, and the seconds.
+        admit: Looks at the headers of every request of the API and of every stream's handshake, and
+            raises `UnauthenticatedError` or `ForbiddenError`; not asked for health and metrics.
 
     Raises:
         ValueError: There is no engine.
@@ -160,9 +163,11 @@ def create_app(
     app.routes_of_api = build_routes(
         engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
-    app.http = HttpEntrance(app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe)
+    app.http = HttpEntrance(
+        app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe, admit=admit
+    )
     app.streams = WebSocketEntrance(
-        engines, max_frame_bytes=max_body_bytes, max_frame_steps=max_sequence_steps
+        engines, max_frame_bytes=max_body_bytes, max_frame_steps=max_sequence_steps, admit=admit
     )
     add_docs(app)
     return app

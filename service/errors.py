@@ -191,6 +191,24 @@ class DeadlineExceededError(ServiceError):
         super().__init__("the request had no turn within its X-Request-Timeout-Ms; not applied")
 
 
+class UnauthenticatedError(ServiceError):
+    """The request has no credentials, or wrong ones."""
+
+    code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("the request has no valid credentials")
+
+
+class ForbiddenError(ServiceError):
+    """The caller is known, but may not do this."""
+
+    code = "forbidden"
+
+    def __init__(self) -> None:
+        super().__init__("the caller may not do this")
+
+
 class UnavailableError(ServiceError):
     """Not now. Nothing was applied; the same request may be sent again.
 

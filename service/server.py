@@ -9,6 +9,7 @@ import math
 import signal
 import socket
 from contextlib import suppress
+from typing import Literal
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,13 +24,12 @@ from service.stores.base import SessionStore
 from service.stores.watched import WatchedStore
 from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
-from service.transport.http_protocol import hot_protocol
-from service.transport.patience import Patience
+from service.transport.uvicorn_versions import is_extended
 from service.transport.websocket import stream_protocol
 
 log = logging.getLogger(__name__)
 
-_KEEP_ALIVE_S = 75.0
+_KEEP_ALIVE_S = 75
 """Longer than balancers keep their connections, so that it is they who close them."""
 
 
@@ -121,9 +121,8 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=hot_protocol(
-            app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=settings.transfer_timeout_s)
-        ),
+        http=_http_protocol(app, settings.transfer_timeout_s),
+        timeout_keep_alive=_KEEP_ALIVE_S,
         ws=stream_protocol(app.streams),
         ws_max_size=settings.max_body_bytes,
         access_log=False,
@@ -139,6 +138,19 @@ def serve(settings: Settings) -> int:
     with suppress(SystemExit):  # of a start that failed, for a reason that is in the log
         server.run()
     return 0 if server.started else 1
+
+
+def _http_protocol(
+    app: Application, transfer_timeout_s: float
+) -> type[asyncio.Protocol] | Literal["httptools"]:
+    """Return what uvicorn's `http` shall be: the class that answers hot routes, if it fits."""
+    if not is_extended("plain requests"):
+        return "httptools"
+    # Another uvicorn may lack what it extends.
+    from service.transport.http_protocol import hot_protocol  # noqa: PLC0415
+    from service.transport.patience import Patience  # noqa: PLC0415
+
+    return hot_protocol(app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s))
 
 
 def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -12,6 +13,10 @@ from service.transport.explain import describe
 
 Headers = dict[bytes, bytes]
 """By lower-case name; the last one where a name comes twice."""
+
+Admit = Callable[[Mapping[bytes, bytes]], None]
+"""Looks at the headers of a request or of a stream's handshake; raises `UnauthenticatedError` or
+`ForbiddenError` where its sender may not use the API."""
 
 MAX_TIMEOUT_MS = 3_600_000
 """The longest time that a caller may say it waits, an hour."""

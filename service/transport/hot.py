@@ -128,6 +128,7 @@ class Hot:
         headers = self.head.headers
         self.request_id = request_id_of(headers)
         try:
+            self.connection.entrance.admit(headers)
             work = self.head.begin(headers, bytes(self.body), timeout_of(headers), self.done)
         except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
             self.done(answer_to_error(error, self.head.route, self.request_id))

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from service.errors import InternalError, ServiceError
 from service.transport.calls import Call, ClientGoneError, Receive, Scope, Send, send_answer
-from service.transport.headers import Headers, request_id_of, timeout_of
+from service.transport.headers import Admit, Headers, request_id_of, timeout_of
 from service.transport.operations import Operation
 from service.transport.problem import Answer, http_problem, problem
 from service.transport.query import reject_query
@@ -32,17 +32,26 @@ class HttpEntrance:
         max_body_bytes: A longer body is refused.
     """
 
-    def __init__(self, routes: RouteTable, *, max_body_bytes: int, observe: Observe | None) -> None:
+    def __init__(
+        self,
+        routes: RouteTable,
+        *,
+        max_body_bytes: int,
+        observe: Observe | None,
+        admit: Admit | None,
+    ) -> None:
         """Take the routes.
 
         Args:
             routes: What is served.
             max_body_bytes: A longer body is refused.
             observe: Told of every request.
+            admit: Asked before every request, but for those about the process itself.
         """
         self.routes = routes
         self.max_body_bytes = max_body_bytes
         self._observe = observe
+        self._admit = admit
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer a request; false, and nothing done, if its path is none of the table's."""
@@ -59,7 +68,7 @@ class HttpEntrance:
                 answer = method_not_allowed(match, scope["method"], request_id)
             else:
                 call = Call(scope, receive, match.parameters, headers, self.max_body_bytes)
-                answer = await _answer(route, call, request_id)
+                answer = await self._answer(route, call, request_id)
         except ClientGoneError:
             self.observe(template, CLIENT_GONE_STATUS, perf_counter() - began)
             return True
@@ -67,28 +76,39 @@ class HttpEntrance:
         self.observe(template, answer.status, perf_counter() - began)
         return True
 
+    async def _answer(self, route: Route, call: Call, request_id: str) -> Answer:
+        try:
+            if route.tag != "process":
+                self.admit(call.headers)
+            if not route.query:
+                reject_query(call.query)
+            call.timeout_s = timeout_of(call.headers)
+            if route.handler is not None:
+                return await route.handler(call)
+            assert route.operation is not None, "a route has one of the two"
+            return await _run(route.operation, call)
+        except ClientGoneError as gone:
+            # It holds the frames that it passed, and those hold it in what they waited for: a cycle
+            # with the body and the inputs in it, which would stay until the rare collector runs.
+            gone.__traceback__ = None
+            raise
+        except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
+            return answer_to_error(error, route, request_id)
+
+    def admit(self, headers: Headers) -> None:
+        """Let a request in.
+
+        Raises:
+            UnauthenticatedError: It has no valid credentials.
+            ForbiddenError: Its sender may not do this.
+        """
+        if self._admit is not None:
+            self._admit(headers)
+
     def observe(self, template: str, status: int, seconds: float) -> None:
         """Tell the observer, if there is one."""
         if self._observe is not None:
             self._observe(template, status, seconds)
-
-
-async def _answer(route: Route, call: Call, request_id: str) -> Answer:
-    try:
-        if not route.query:
-            reject_query(call.query)
-        call.timeout_s = timeout_of(call.headers)
-        if route.handler is not None:
-            return await route.handler(call)
-        assert route.operation is not None, "a route has one of the two"
-        return await _run(route.operation, call)
-    except ClientGoneError as gone:
-        # It holds the frames that it passed, and those hold it in what they waited for: a cycle
-        # with the body and the inputs in it, which would stay until the rare collector runs.
-        gone.__traceback__ = None
-        raise
-    except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
-        return answer_to_error(error, route, request_id)
 
 
 async def _run(operation: Operation, call: Call) -> Answer:

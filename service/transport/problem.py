@@ -5,7 +5,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import NamedTuple
 
-from service.errors import InvalidRequestError, ServiceError, UnavailableError
+from service.errors import (
+    InvalidRequestError,
+    ServiceError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from service.transport.render import dump, error_document
 from service.transport.status import status_of
 
@@ -41,6 +46,8 @@ def problem(error: ServiceError, request_id: str) -> Answer:
     headers: Headers = ()
     if isinstance(error, UnavailableError):
         headers = ((b"retry-after", b"%d" % error.retry_after_s),)
+    elif isinstance(error, UnauthenticatedError):
+        headers = ((b"www-authenticate", b"Bearer"),)
     return _answer(status, code, detail, request_id, fields, headers)
 
 

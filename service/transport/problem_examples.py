@@ -11,6 +11,8 @@ from service.transport.problem import problem
 _FINGERPRINTS = ("9f2c41d0…", "51e07a3b…")
 _EXAMPLES: tuple[errors.ServiceError, ...] = (
     errors.InvalidRequestError([errors.Problem(("inputs",), "expected 12 numbers, got 11")]),
+    errors.UnauthenticatedError(),
+    errors.ForbiddenError(),
     errors.ModelUnknownError("gate", ["vowels", "gait"]),
     errors.NotStreamableError("tagger", ["layer bidirectional runs in both directions"]),
     errors.SessionUnknownError("pump-1"),

@@ -21,6 +21,8 @@ class Status(NamedTuple):
 
 STATUS: dict[type[errors.ServiceError], Status] = {
     errors.InvalidRequestError: Status(http=422, websocket=4422),
+    errors.UnauthenticatedError: Status(http=401, websocket=4401),
+    errors.ForbiddenError: Status(http=403, websocket=4403),
     errors.ModelUnknownError: Status(http=404, websocket=4404),
     errors.NotStreamableError: Status(http=422, websocket=4422),
     errors.SessionUnknownError: Status(http=404, websocket=4404),

@@ -9,6 +9,7 @@ from typing import Literal
 
 from service.errors import DrainingError, ServiceError
 from service.transport.calls import Receive, Scope, Send
+from service.transport.headers import Admit
 from service.transport.http_sessions import Engines, find_session
 from service.transport.query import parse_preconditions
 from service.transport.routing import PathTree, raw_path_of
@@ -45,6 +46,7 @@ class WebSocketEntrance:
         max_frame_bytes: int,
         max_frame_steps: int,
         patience_s: float = PATIENCE_S,
+        admit: Admit | None = None,
     ) -> None:
         """Take the engines by model name, the default model's first.
 
@@ -53,10 +55,12 @@ class WebSocketEntrance:
             max_frame_bytes: A longer message is refused.
             max_frame_steps: Most time steps of one message.
             patience_s: See the class.
+            admit: Asked before a stream begins.
         """
         self._engines = engines
         self.limits = Limits(max_frame_bytes, max_frame_steps)
         self.patience_s = patience_s
+        self._admit = admit
         self._open: dict[Stream, asyncio.Event] = {}
 
     def find(self, raw_path: bytes, headers: Mapping[bytes, bytes]) -> dict[str, str] | None:
@@ -70,20 +74,27 @@ class WebSocketEntrance:
         return found[1] if found is not None and is_same_origin(headers) else None
 
     def open(
-        self, parameters: dict[str, str], query: bytes, on_answers: Callable[[], None]
+        self,
+        parameters: dict[str, str],
+        query: bytes,
+        headers: Mapping[bytes, bytes],
+        on_answers: Callable[[], None],
     ) -> Stream:
-        """Open a stream; what is wrong with the path or the query is its only answer.
+        """Open a stream; what is wrong with the handshake is its only answer.
 
         A browser could not read it in the answer to a handshake that is refused.
 
         Args:
             parameters: Of the path.
             query: Percent-encoded.
+            headers: Of the handshake.
             on_answers: See `Stream`.
         """
         stream = Stream(self.limits, on_answers)
         self._open[stream] = asyncio.Event()
         try:
+            if self._admit is not None:
+                self._admit(headers)
             engine, key = find_session(self._engines, parameters)
             position, epoch = parse_preconditions(query)
         except ServiceError as error:
@@ -104,14 +115,15 @@ class WebSocketEntrance:
         if _PATHS.find(raw_path) is None:
             return False
         await receive()
-        parameters = self.find(raw_path, dict(scope["headers"]))
+        headers = dict(scope["headers"])
+        parameters = self.find(raw_path, headers)
         if parameters is None:
             # Before it is accepted: the server answers 403.
             await send({"type": "websocket.close", "code": 1008})
             return True
         await send({"type": "websocket.accept"})
         shell = AsgiStream(receive, send, self.patience_s)
-        stream = self.open(parameters, scope["query_string"], shell.on_answers)
+        stream = self.open(parameters, scope["query_string"], headers, shell.on_answers)
         try:
             # ASGI's `send` raises OSError if the client is gone, and then there is nobody to tell;
             # a `TimeoutError` is one too.

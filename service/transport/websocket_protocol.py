@@ -71,7 +71,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             return
         self.logger.info('%s - "WebSocket %s" [accepted]', self.client, raw_path)
         self._reader = FrameReader(self.conn, self.entrance.limits.frame_bytes)
-        self._stream = self.entrance.open(parameters, query.encode(), self._on_answers)
+        self._stream = self.entrance.open(parameters, query.encode(), headers, self._on_answers)
         self.start_keepalive()
 
     def data_received(self, data: bytes) -> None:
