@@ -123,7 +123,8 @@ class WebSocketEntrance:
             return True
         await send({"type": "websocket.accept"})
         shell = AsgiStream(receive, send, self.patience_s)
-        stream = self.open(parameters, scope["query_string"], headers, shell.on_answers)
+        query = scope.get("query_string", b"")
+        stream = self.open(parameters, query, headers, shell.on_answers)
         try:
             # ASGI's `send` raises OSError if the client is gone, and then there is nobody to tell;
             # a `TimeoutError` is one too.

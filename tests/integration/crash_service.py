@@ -9,11 +9,11 @@ import signal
 import sys
 
 from service.__main__ import main
-from service.app import Application
 from service.compute import Compute
 from service.domain import AdvanceRequest
 from service.engine import Engine
 from service.stores.watched import WatchedStore
+from service.transport.http_protocol import HotHttpProtocol
 
 
 class Fault:
@@ -53,10 +53,10 @@ def crash_when_received(fault):
     """Die before the step is queued."""
     submit = Engine.submit
 
-    def crashing(engine, request, complete):
+    def crashing(engine, request, *arguments):
         if isinstance(request, AdvanceRequest):
             fault.visit()
-        return submit(engine, request, complete)
+        return submit(engine, request, *arguments)
 
     put(Engine, "submit", crashing)
 
@@ -101,14 +101,15 @@ def crash_when_committed(fault):
 
 def crash_when_answered(fault):
     """Die when the answer has been handed to the socket."""
-    call = Application.__call__
+    answer = HotHttpProtocol.answer
 
-    async def crashing(app, scope, receive, send):
-        await call(app, scope, receive, send)
-        if scope["type"] == "http" and scope["path"].endswith("/step"):
-            fault.visit()
+    def crashing(protocol, hot, result):
+        answer(protocol, hot, result)
+        if hot.head.route.name.startswith("step"):
+            # The loop writes at the end of its turn.
+            protocol.loop.call_soon(fault.visit)
 
-    put(Application, "__call__", crashing)
+    put(HotHttpProtocol, "answer", crashing)
 
 
 POINTS = {
