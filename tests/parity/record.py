@@ -50,7 +50,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "LSTMBlockCell": ("forward", "peephole", "cell_clip", "gradients"),
     "LSTMBlockFusedCell": ("forward", "peephole", "cell_clip", "sequence_length", "gradients"),
     "kernels.block": ("forward", "gradients"),
-    "NumPy CPU runtime": ("forward", "mask", "go_backwards", "sessions", "peepholes, projection"),
+    "CPU runtime": ("forward", "mask", "go_backwards", "sessions", "peepholes, projection"),
 }  # fmt: skip
 """The systems, and the features that each must have a row for."""
 

@@ -117,7 +117,7 @@ RUNTIME: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("feature", RUNTIME)
-def test_numpy_runtime(feature):
+def test_cpu_runtime(feature):
     """The runtime that serves gives the equations' numbers, and Keras's for Keras's options."""
     options = dict(RUNTIME[feature])
     backwards = {name: options.pop(name) for name in ("go_backwards",) if name in options}
@@ -129,7 +129,7 @@ def test_numpy_runtime(feature):
     mask = None if feature == "forward" else MASK
     actual = runtime.predict(X, mask)
     told = equations.sequence(spec, core, X, mask=mask, **backwards)
-    system = "NumPy CPU runtime"
+    system = "CPU runtime"
     agree(actual, told.outputs, row=(system, feature, "lstm_core.equations"))
     if not options:
         layer = keras.layers.LSTM(UNITS, return_sequences=True, **backwards)
@@ -137,7 +137,7 @@ def test_numpy_runtime(feature):
         agree(actual, built(layer)(X, mask=mask), row=row)
 
 
-def test_sessions_of_the_numpy_runtime():
+def test_sessions_of_the_cpu_runtime():
     """Step by step through the arena, each row on its own state, is Keras's sequence."""
     runtime = CpuRuntime(
         Network("one", FEATURES, (Recurrent(name="lstm", spec=SPEC, weights=CORE),)), 2 * BATCH
@@ -150,5 +150,5 @@ def test_sessions_of_the_numpy_runtime():
             runtime.free(slot)
         slots = after
     expected = built(keras.layers.LSTM(UNITS, return_sequences=True))(X)
-    row = ("NumPy CPU runtime", "sessions", "keras.layers.LSTM")
+    row = ("CPU runtime", "sessions", "keras.layers.LSTM")
     agree(np.stack(outputs, axis=1), expected, row=row)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lstm_core.kernels.native import OBSTACLE
 from lstm_core.network import Bidirectional, Network
 from lstm_core.runtime.cpu import CpuRuntime
 from service import sessions
@@ -67,6 +68,27 @@ async def test_steps_equal_a_sequence_and_predict(engine):
     assert (40, 40) == (whole.position, steps[-1].position)
     one, other = await look(engine, "whole"), await look(engine, "steps")
     np.testing.assert_allclose(one.row, other.row, **TOLERANCE)
+
+
+@pytest.mark.skipif(OBSTACLE is not None, reason=f"the native kernel does not run: {OBSTACLE}")
+async def test_on_the_native_kernel_the_bits_are_the_same_whatever_shares_the_batch(engine):
+    """Alone, beside others, queued behind each other and as a sequence."""
+    values = inputs(40)
+    alone = [await engine.ask(step(value, "alone")) for value in values]
+    others = [step(inputs(1, seed=i)[0], f"other{i}") for i in range(20)]
+
+    whole, *rest = await asyncio.gather(
+        engine.ask(sequence(values, "whole")),
+        *(engine.ask(step(value, "queued")) for value in values),
+        *map(engine.ask, others),
+    )
+
+    expected = np.array([reply.outputs for reply in alone])
+    np.testing.assert_array_equal(expected, whole.outputs)
+    np.testing.assert_array_equal(expected, [reply.outputs for reply in rest[:40]])
+    rows = [(await look(engine, name)).row for name in ("alone", "whole", "queued")]
+    np.testing.assert_array_equal(rows[0], rows[1])
+    np.testing.assert_array_equal(rows[0], rows[2])
 
 
 async def test_interleaved_clients_get_what_each_gets_alone(engine):
