@@ -15,6 +15,7 @@ import numpy as np
 
 from lstm_core.runtime.cpu import Advanced, CpuRuntime
 from service.domain import Bool, Float32
+from service.errors import DeadlineExceededError
 
 _MAX_PREDICT_CELLS = 4_000_000
 """Most values of one layer's outputs that `predict` computes at a time: 16 MB."""
@@ -68,21 +69,34 @@ class Compute:
         self._us_per_step[size] = us if known_us is None else 0.9 * known_us + 0.1 * us
         return advanced
 
-    async def predict(self, inputs: Float32, mask: Bool | None) -> Float32:
+    async def predict(
+        self, inputs: Float32, mask: Bool | None, timeout_s: float | None = None
+    ) -> Float32:
         """Call `CpuRuntime.predict` on its thread, in slices of the batch that bound the memory.
 
         A cancelled call that waits for the thread does not run; one that runs ends with its slice.
+
+        Raises:
+            DeadlineExceededError: The thread had no time for it within so many seconds.
         """
         is_wanted = threading.Event()
         is_wanted.set()
-        loop = asyncio.get_running_loop()
+        waiting = self._predict_thread.submit(self._predict, inputs, mask, is_wanted)
+        timer = None
+        if timeout_s is not None:
+            # Takes it out of the thread's queue, and does nothing to one that runs.
+            timer = asyncio.get_running_loop().call_later(timeout_s, waiting.cancel)
         try:
-            return await loop.run_in_executor(
-                self._predict_thread, self._predict, inputs, mask, is_wanted
-            )
+            return await asyncio.wrap_future(waiting)
         except asyncio.CancelledError:
             is_wanted.clear()
+            task = asyncio.current_task()
+            if waiting.cancelled() and not (task is not None and task.cancelling()):
+                raise DeadlineExceededError from None
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def close(self) -> None:
         """End the threads, those that run with the slice that they are at."""

@@ -106,6 +106,7 @@ def _model_routes(
             handler=models.predict,
             summary="Whole sequences, without a session",
             tag="models",
+            has_timeout=True,
             bodies=(schema.PredictBody, schema.TokenPredictBody),
             reply=replies.PredictReply,
             errors=(
@@ -123,6 +124,7 @@ def _model_routes(
             summary="One step of many sessions",
             description="Status 200 even where rows failed: each has its error in `errors`.",
             tag="sessions",
+            has_timeout=True,
             bodies=(schema.StepsBody, schema.TokenStepsBody),
             reply=replies.StepsReply,
             errors=(

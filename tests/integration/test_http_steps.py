@@ -5,7 +5,7 @@ import pytest
 from service.engine import EngineLimits
 from service.transport.operations import MAX_ROWS_IN_FLIGHT
 from service.transport.schema import MAX_STEPS_ROWS
-from tests.integration.small_service import X, make_app, make_engine, serving, streaming
+from tests.integration.small_service import X, make_app, make_engine, streaming
 
 
 def make_large_engine():
@@ -26,7 +26,7 @@ def engine():
     return make_large_engine()
 
 
-async def test_the_largest_request_leaves_room_in_the_queue(engine):
+async def test_the_largest_request_leaves_room_in_the_queue(engine, serving):
     """No more than a slice of it waits at a time, and every row is answered in its place."""
     most = 0
     submit = engine.submit
@@ -53,7 +53,7 @@ async def test_the_largest_request_leaves_room_in_the_queue(engine):
         assert answer["outputs"][index] == pytest.approx(alone[index % 3]["outputs"], abs=1e-6)
 
 
-async def test_a_request_of_too_many_rows_is_refused_whole(engine):
+async def test_a_request_of_too_many_rows_is_refused_whole(engine, serving):
     """With the limit, what came, and nothing applied."""
     async with serving(make_app({"net": engine})) as client:
         answer = await client.post("/v1/steps", json=body_of(MAX_STEPS_ROWS + 1))
@@ -62,7 +62,7 @@ async def test_a_request_of_too_many_rows_is_refused_whole(engine):
         assert [] == (await client.get("/v1/sessions")).json()["sessions"]
 
 
-async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engine):
+async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engine, serving):
     """The rows of the later slices fail alone: the caller must know which ones were applied."""
     submit = engine.submit
     num_submitted = 0
