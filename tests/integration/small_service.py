@@ -156,12 +156,13 @@ async def listening(app, *, patience=PATIENCE, http=None):
         access_log=False,
     )
     config.load()
+    protocol: Any = config.http_protocol_class
     state = ServerState()
     state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
     loop = asyncio.get_running_loop()
 
     def connect():
-        return config.http_protocol_class(config=config, server_state=state, app_state={})
+        return protocol(config=config, server_state=state, app_state={})
 
     async with app.router.lifespan_context(app):
         server = await loop.create_server(connect, "127.0.0.1", 0)
