@@ -16,6 +16,7 @@ import numpy as np
 
 from lstm_core.runtime.cpu import Advanced, CpuRuntime
 from service.domain import Bool, Float32, ForecastRequest
+from service.errors import DeadlineExceededError
 
 _FORECAST_CHUNK_S = 0.000_5
 """How long a forecast computes before the interpreter's lock and the thread go to others."""
@@ -77,21 +78,34 @@ class Compute:
         us_per_step = self._us_per_step.get(num_rows.bit_length())
         return 0 if us_per_step is None else int(us / us_per_step)
 
-    async def predict(self, inputs: Float32, mask: Bool | None) -> Float32:
+    async def predict(
+        self, inputs: Float32, mask: Bool | None, timeout_s: float | None = None
+    ) -> Float32:
         """Call `CpuRuntime.predict` on its thread, in slices of the batch that bound the memory.
 
         A cancelled call that waits for the thread does not run; one that runs ends with its slice.
+
+        Raises:
+            DeadlineExceededError: The thread had no time for it within so many seconds.
         """
         is_wanted = threading.Event()
         is_wanted.set()
-        loop = asyncio.get_running_loop()
+        waiting = self._predict_thread.submit(self._predict, inputs, mask, is_wanted)
+        timer = None
+        if timeout_s is not None:
+            # Takes it out of the thread's queue, and does nothing to one that runs.
+            timer = asyncio.get_running_loop().call_later(timeout_s, waiting.cancel)
         try:
-            return await loop.run_in_executor(
-                self._predict_thread, self._predict, inputs, mask, is_wanted
-            )
+            return await asyncio.wrap_future(waiting)
         except asyncio.CancelledError:
             is_wanted.clear()
+            task = asyncio.current_task()
+            if waiting.cancelled() and not (task is not None and task.cancelling()):
+                raise DeadlineExceededError from None
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def forecast(
         self, request: ForecastRequest, row: Float32, has_output: Bool

@@ -244,12 +244,16 @@ class Engine:
             job.cancel()
             raise
 
-    async def predict(self, inputs: Float32, mask: Bool | None = None) -> Float32:
+    async def predict(
+        self, inputs: Float32, mask: Bool | None = None, timeout_s: float | None = None
+    ) -> Float32:
         """Run whole sequences from zero states; no session is touched.
 
         Args:
             inputs: `(batch, time, input_size)` float32, finite, time at least 1.
             mask: `(batch, time)` bool, true where a step is live; None means everywhere.
+            timeout_s: It fails if it has not begun within so many seconds; None means that it may
+                wait.
 
         Returns:
             `(batch, time, output_size)` float32, or `(batch, output_size)` where the model returns
@@ -258,13 +262,14 @@ class Engine:
         Raises:
             DrainingError: The engine is about to end.
             QueueFullError: Too many requests wait.
+            DeadlineExceededError: It had not begun in time.
             StateNotFiniteError: An output is not finite.
         """
         self._admit()
         self._num_predictions += 1
         self._idle.clear()
         try:
-            outputs = await self._compute.predict(inputs, mask)
+            outputs = await self._compute.predict(inputs, mask, timeout_s)
         finally:
             self._num_predictions -= 1
             self._note_idle()

@@ -148,10 +148,13 @@ class Hot:
     def leave(self) -> None:
         """Drop it: its client has gone."""
         self.disconnected = True
+        if self.response_complete:
+            return
         if self._work is not None:
             self._work.cancel()
             self._work = None
-            self._observe(CLIENT_GONE_STATUS)
+        self._began = self._began or perf_counter()
+        self._observe(CLIENT_GONE_STATUS)
 
     def _observe(self, status: int) -> None:
         seconds = perf_counter() - self._began

@@ -61,5 +61,5 @@ class ModelHandlers:
         body = await call.read_body()
         inputs, mask = parse_predict(body, engine.signature, self._max_sequence_steps)
         # A task, so that a caller who leaves cancels it.
-        predicting = asyncio.create_task(engine.predict(inputs, mask))
+        predicting = asyncio.create_task(engine.predict(inputs, mask, call.timeout_s))
         return Answer(200, render.render_predict(await call.wait(predicting)))

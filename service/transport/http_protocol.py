@@ -44,7 +44,10 @@ class HotHttpProtocol(HttpToolsProtocol):
         self._is_head_open = False
         self._is_message_open = False
         self._num_head_bytes = 0
+        self._has_ended_one = False
+        self._running: Any = None  # the request that has its turn, of either kind
         self._holds_next = False
+        self._is_going_on = False
         self._clock = Clock(self.patience, monotonic())
         self._looking: asyncio.TimerHandle | None = None
 
@@ -58,9 +61,13 @@ class HotHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for any more."""
         self._stop_looking()
-        for cycle in (self.cycle, *(queued for queued, _ in self.pipeline)):
-            if isinstance(cycle, Hot) and not cycle.disconnected:
-                cycle.leave()
+        running = self._running
+        if isinstance(running, Hot):
+            running.leave()
+        elif not _is_answered(running):
+            # uvicorn tells the one that came last, which may be another.
+            running.disconnected = True
+            running.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -72,14 +79,16 @@ class HotHttpProtocol(HttpToolsProtocol):
             known is not None
             and len(data) == end + known.num_body_bytes
             and not self._is_message_open
+            and not self._holds_next
             and _is_answered(self.cycle)
         ):
-            self.cycle = hot = Hot(self, known)  # type: ignore[assignment]
+            self._running = self.cycle = hot = Hot(self, known)  # type: ignore[assignment]
             hot.body = data[end:]
             hot.is_whole = True
             hot.begin()
             return
         is_begin, num_before = not self._is_message_open, self._num_messages
+        self._has_ended_one = False
         self._parse(data)
         if self._is_message_open:
             self._note_part(len(data))
@@ -149,11 +158,15 @@ class HotHttpProtocol(HttpToolsProtocol):
             self.expect_100_continue = (b"expect", b"100-continue") in [
                 (name, value.lower()) for name, value in headers
             ]
+            if self._holds_next:
+                self.cycle = _HELD  # so that uvicorn queues it
             super().on_headers_complete()
             return
-        is_first = _is_answered(self.cycle)
+        is_first = _is_answered(self.cycle) and not self._holds_next
         self.cycle = hot  # type: ignore[assignment]
-        if not is_first:
+        if is_first:
+            self._running = hot
+        else:
             hot.is_queued = True
             self.flow.pause_reading()
             self.pipeline.appendleft((hot, self.app))  # type: ignore[arg-type]
@@ -162,15 +175,19 @@ class HotHttpProtocol(HttpToolsProtocol):
         """Take a part of the body."""
         cycle = self.cycle
         if isinstance(cycle, Hot):
-            cycle.extend(body)
+            if not cycle.is_whole:
+                cycle.extend(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Begin the request if it is its turn."""
         self._is_message_open = False
+        self._has_ended_one = True
         cycle = self.cycle
         if isinstance(cycle, Hot):
+            if cycle.is_whole:
+                return  # the end of a request for an upgrade, which has no cycle of its own
             cycle.is_whole = True
             if not cycle.is_queued:
                 cycle.begin()
@@ -185,6 +202,7 @@ class HotHttpProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401 - uvicorn's
+        self._running = cycle
         if isinstance(cycle, Hot):
             cycle.begin()
         else:
@@ -202,8 +220,18 @@ class HotHttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         self._clock.begin(Phase.IDLE, monotonic())
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if self.pipeline and not self._is_going_on:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what is queued, until something is not answered at once."""
+        # A loop: were each answer to begin the next request, a thousand would need as many frames.
+        self._is_going_on = True
+        try:
+            while self.pipeline and _is_answered(self._running) and not self._holds_next:
+                self._start_asgi_task(*self.pipeline.pop())
+        finally:
+            self._is_going_on = False
 
     # The hot requests
 
@@ -241,7 +269,7 @@ class HotHttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()  # until the answers before it are written, and read
             return
         self._clock.enter(Phase.RECEIVING, monotonic())
-        if self._is_head_open:
+        if self._is_head_open and not self._has_ended_one:
             self._num_head_bytes += num_bytes
             if self._num_head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"the head is over {MAX_HEAD_BYTES} bytes")
@@ -261,7 +289,10 @@ class HotHttpProtocol(HttpToolsProtocol):
     def _look(self) -> None:
         """End the connection if its client has kept it waiting for too long."""
         now = monotonic()
-        if self._clock.phase is not Phase.SENDING:
+        if self.transport.is_closing():
+            # What is written still may never be read.
+            self._clock.enter(Phase.SENDING, now)
+        elif self._clock.phase is not Phase.SENDING:
             if self._is_message_open and not self.flow.read_paused:
                 self._clock.enter(Phase.RECEIVING, now)
             else:
@@ -269,10 +300,15 @@ class HotHttpProtocol(HttpToolsProtocol):
                 self._clock.enter(Phase.IDLE if is_idle else Phase.WORKING, now)
         left_s = self._clock.left_s(now)
         if left_s > 0:
-            self._look_again(left_s)
-        elif self._clock.phase is Phase.SENDING:
+            # Not later than the phase that may follow would end.
+            self._look_again(min(left_s, self.patience.shortest_s))
+            return
+        if self._clock.phase is Phase.SENDING:
             self.transport.abort()
-        elif self._clock.phase is Phase.RECEIVING:
+            return
+        self._look_again(self.patience.shortest_s)
+        is_answered = not self._is_head_open and _is_answered(self.cycle)
+        if self._clock.phase is Phase.RECEIVING and not is_answered:
             self._refuse(408, f"the request was not whole within {self.patience.transfer_s:g} s")
         else:
             self.transport.close()
@@ -294,6 +330,15 @@ def hot_protocol(entrance: HttpEntrance, patience: Patience) -> type[HotHttpProt
     """
     members = {"entrance": entrance, "patience": patience, "_heads": AnswerHeads()}
     return type("HotHttpProtocol", (HotHttpProtocol,), members)
+
+
+class _Held:
+    """Stands where uvicorn looks whether the request before is answered, and may go on."""
+
+    response_complete = False
+
+
+_HELD: Any = _Held()
 
 
 def _is_answered(cycle: Any) -> bool:  # noqa: ANN401 - of either kind; None before the first one

@@ -26,6 +26,7 @@ from starlette.routing import Match
 from service import errors
 from service.domain import CLIENT_ID_PATTERN
 from service.transport.calls import Scope
+from service.transport.headers import OPENAPI_TIMEOUT
 from service.transport.problem_examples import problem_example
 from service.transport.replies import ProblemDocument
 from service.transport.routing import Route
@@ -131,7 +132,11 @@ async def _documented_only(request: Request) -> Response:  # noqa: ARG001 - Fast
 
 def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "parameters": [*_path_parameters(route), *route.query],
+        "parameters": [
+            *_path_parameters(route),
+            *route.query,
+            *([OPENAPI_TIMEOUT] if route.has_timeout else []),
+        ],
         "responses": {str(route.reply_status): _reply(route), **_problems(route)},
     }
     if route.bodies:
@@ -186,6 +191,8 @@ def _binary(kinds: Mapping[str, str]) -> dict[str, Any]:
 
 def _problems(route: Route) -> dict[str, Any]:
     kinds = [*route.errors, errors.InvalidRequestError, errors.InternalError]
+    if route.has_timeout:
+        kinds.append(errors.DeadlineExceededError)
     if route.bodies:
         kinds += [errors.BodyTooLargeError, errors.UnsupportedMediaTypeError]
     by_status: dict[int, list[type[errors.ServiceError]]] = {}

@@ -214,5 +214,7 @@ class _ManySteps:
         if self._num_begun < len(self._good):
             self._ask_slice()
         else:
+            # They hold this in what completes them: a cycle, with the inputs in it.
+            self._jobs = []
             results = [result for result in self._results if result is not None]
             self._done(results)

@@ -109,6 +109,7 @@ def _model_routes(
             handler=models.predict,
             summary="Whole sequences, without a session",
             tag="models",
+            has_timeout=True,
             bodies=(schema.PredictBody, schema.TokenPredictBody),
             reply=replies.PredictReply,
             errors=(
@@ -126,6 +127,7 @@ def _model_routes(
             summary="One step of many sessions",
             description="Status 200 even where rows failed: each has its error in `errors`.",
             tag="sessions",
+            has_timeout=True,
             bodies=(schema.StepsBody, schema.TokenStepsBody),
             binary_bodies={binary_steps.MEDIA_TYPE: binary_steps.BODY},
             reply=replies.StepsReply,

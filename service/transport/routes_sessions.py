@@ -98,6 +98,7 @@ def session_routes(
             handler=sessions.look,
             summary="Where a session is",
             tag="sessions",
+            has_timeout=True,
             reply=replies.SessionDocument,
             errors=_LIVE_ERRORS,
         ),
@@ -108,6 +109,7 @@ def session_routes(
             handler=sessions.delete,
             summary="End a session",
             tag="sessions",
+            has_timeout=True,
             query=_PRECONDITIONS,
             reply_status=204,
             errors=(
@@ -130,6 +132,7 @@ def _advance_routes(operations: SessionOperations, prefix: str, suffix: str) -> 
             description="Begins the session where there is none. A retry with the same `position`"
             " gets the first answer again.",
             tag="sessions",
+            has_timeout=True,
             bodies=(schema.StepBody, schema.TokenStepBody),
             reply=replies.StepReply,
             errors=_ADVANCE_ERRORS,
@@ -142,6 +145,7 @@ def _advance_routes(operations: SessionOperations, prefix: str, suffix: str) -> 
             summary="Many time steps",
             description="What as many steps would do, in one piece: applied whole, or not at all.",
             tag="sessions",
+            has_timeout=True,
             bodies=(schema.SequenceBody, schema.TokenSequenceBody),
             reply=replies.SequenceReply,
             errors=_ADVANCE_ERRORS,
@@ -188,6 +192,7 @@ def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route
             summary="A new life at position 0",
             description="From zeros or from given states. `ttl_s` is how long it may be idle.",
             tag="sessions",
+            has_timeout=True,
             bodies=(schema.ResetBody,),
             is_body_required=False,
             reply=replies.ResetReply,
@@ -202,6 +207,7 @@ def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route
             description="As JSON, or as a safetensors file for those that ask for one.",
             binary_replies={tensors.MEDIA_TYPE: tensors.DESCRIPTION},
             tag="sessions",
+            has_timeout=True,
             reply=replies.StateDocument,
             errors=(*_LIVE_ERRORS, errors.FingerprintMismatchError),
         ),
@@ -214,6 +220,7 @@ def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route
             description="Begins a new life at the given position. The PUT of an earlier export is"
             " a rollback.",
             tag="sessions",
+            has_timeout=True,
             bodies=(schema.ImportBody,),
             binary_bodies={tensors.MEDIA_TYPE: tensors.DESCRIPTION},
             query=_PRECONDITIONS,
@@ -229,6 +236,7 @@ def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route
             description="It begins at this one's position and with its time to live, in an epoch of"
             " its own. The answers kept for retries are not copied.",
             tag="sessions",
+            has_timeout=True,
             bodies=(schema.ForkBody,),
             reply=replies.SessionDocument,
             reply_status=201,

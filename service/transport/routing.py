@@ -40,6 +40,7 @@ class Route:
         is_body_required: Whether there must be a body, if there may be one.
         binary_bodies: What a body that is not JSON may be, by media type: what it holds.
         query: OpenAPI parameters.
+        has_timeout: Whether it waits for a turn, for as long as `X-Request-Timeout-Ms` says.
         reply: What it answers; None: nothing, or text.
         binary_replies: As `binary_bodies`, for callers that accept them.
         is_reply_text: Whether it answers plain text.
@@ -59,6 +60,7 @@ class Route:
     is_body_required: bool = True
     binary_bodies: Mapping[str, str] = field(default_factory=dict)
     query: tuple[dict[str, Any], ...] = ()
+    has_timeout: bool = False
     reply: type[BaseModel] | None = None
     binary_replies: Mapping[str, str] = field(default_factory=dict)
     is_reply_text: bool = False

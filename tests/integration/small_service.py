@@ -1,10 +1,14 @@
 """A service with two small models, for the tests of its transports."""
 
+import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
+from uvicorn.server import ServerState
 
 from lstm_core.network import Bidirectional, Network, Recurrent
 from lstm_core.pointwise import Dense, Embedding
@@ -16,6 +20,8 @@ from service.engine import Engine, EngineLimits
 from service.models import describe
 from service.stores.base import Commit, Damaged
 from service.stores.memory import MemoryStore
+from service.transport.http_protocol import hot_protocol
+from service.transport.patience import Patience
 
 LIMITS = EngineLimits(arena_rows=300, max_pending=100)
 X = [[0.1, -0.2, 0.3], [0.4, 0.5, -0.6], [-0.7, 0.8, 0.9]]
@@ -101,8 +107,11 @@ class StoreWithDamage(MemoryStore):
         return [*keys, *self.damaged], cursor
 
 
+PATIENCE = Patience(idle_s=75, transfer_s=30)
+
+
 @asynccontextmanager
-async def serving(app):
+async def serving_asgi(app):
     """Run an application, without a socket."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
@@ -110,3 +119,69 @@ async def serving(app):
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         yield client
+
+
+@dataclass
+class Listening:
+    """What takes connections in the test's event loop."""
+
+    address: tuple[str, int]
+    state: ServerState
+
+    def open(self):
+        """Open a connection; return its reader and its writer."""
+        return asyncio.open_connection(*self.address)
+
+    def shut_down(self):
+        """Begin to drain, as uvicorn does."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+
+
+@asynccontextmanager
+async def listening(app, *, patience=PATIENCE, http=None):
+    """Run an application behind a socket, as the service does but without a process.
+
+    Args:
+        app: The application.
+        patience: How long clients may keep a connection waiting.
+        http: uvicorn's class for HTTP; None means the one with the hot routes.
+    """
+    config = uvicorn.Config(
+        app,
+        http=http or hot_protocol(app.http, patience),
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+    )
+    config.load()
+    protocol: Any = config.http_protocol_class
+    state = ServerState()
+    state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
+    loop = asyncio.get_running_loop()
+
+    def connect():
+        return protocol(config=config, server_state=state, app_state={})
+
+    async with app.router.lifespan_context(app):
+        server = await loop.create_server(connect, "127.0.0.1", 0)
+        opened = Listening(server.sockets[0].getsockname(), state)
+        try:
+            yield opened
+        finally:
+            server.close()
+            opened.shut_down()
+            async with asyncio.timeout(10):
+                while state.connections or state.tasks:
+                    await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def serving_hot(app):
+    """Run an application behind a socket, with the hot routes inside the protocol."""
+    async with listening(app) as opened:
+        host, port = opened.address
+        # What the environment says of proxies is not looked for: it takes longer than a test.
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", trust_env=False) as client:
+            yield client

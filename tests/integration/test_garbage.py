@@ -14,7 +14,6 @@ from tests.integration.small_service import (
     X,
     make_app,
     make_engine,
-    serving,
     streaming,
 )
 
@@ -54,7 +53,7 @@ REFUSED = {
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize(("path", "body", "status"), REFUSED.values(), ids=REFUSED)
-async def test_a_request_that_is_refused_is_freed_at_once(path, body, status):
+async def test_a_request_that_is_refused_is_freed_at_once(path, body, status, serving):
     """Whatever it was refused for, by the parser, the engine or a fault."""
     engine = make_engine("net", streaming(), EngineLimits(arena_rows=6, max_pending=2))
 
@@ -72,7 +71,7 @@ async def test_a_request_that_is_refused_is_freed_at_once(path, body, status):
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_a_request_whose_caller_has_gone_is_freed_at_once():
+async def test_a_request_whose_caller_has_gone_is_freed_at_once(serving):
     """The engine has not started, so that the caller leaves first."""
     app = make_app()
     body = json.dumps({"inputs": X[0]}).encode()
@@ -108,7 +107,7 @@ STREAMS = {
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("frames", STREAMS.values(), ids=STREAMS)
-async def test_a_stream_that_has_ended_is_freed_at_once(frames):
+async def test_a_stream_that_has_ended_is_freed_at_once(frames, serving):
     """With its look at the session, its steps and its error."""
     app = make_app()
     async with serving(app):

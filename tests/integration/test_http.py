@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from service.transport import replies
-from tests.integration.small_service import X, make_app, serving
+from tests.integration.small_service import X, make_app
 
 STEP = "/v1/sessions/alice/step"
 STATE = "/v1/sessions/alice/state"
 
 
 @pytest.fixture
-async def client():
+async def client(serving):
     """A client of a running service."""
     async with serving(make_app()) as client:
         yield client
@@ -192,7 +192,7 @@ async def test_health_readiness_and_metrics(client):
     assert 200 == (await client.head("/healthz")).status_code
 
 
-async def test_a_draining_replica_says_so():
+async def test_a_draining_replica_says_so(serving):
     """Not ready, and new steps are refused with a time to come again."""
     app = make_app()
     async with serving(app) as client:
@@ -223,7 +223,7 @@ async def test_a_request_id_is_taken_over_or_made(client):
         assert made
 
 
-async def test_every_request_is_observed():
+async def test_every_request_is_observed(serving):
     """By the route's template, so that client ids make no series of their own."""
     seen = []
     app = make_app(observe=lambda *observed: seen.append(observed[:2]))

@@ -3,12 +3,11 @@
 import asyncio
 import json
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.small_service import X, make_app, serving
+from tests.integration.small_service import X, make_app
 
 SESSION = "/v1/sessions/alice"
 STEP_CASES = {
@@ -138,7 +137,7 @@ CASES = [
 class Service:
     """A running service with one session, in an event loop that tests share."""
 
-    def __init__(self):
+    def __init__(self, serving):
         self.runner = asyncio.Runner()
         self.app = make_app(max_sequence_steps=50, max_body_bytes=4_000_000)
         self.context = serving(self.app)
@@ -161,9 +160,9 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service():
+def service(serving):
     """One service for all: a bad input must not change it."""
-    service = Service()
+    service = Service(serving)
     yield service
     service.close()
 
@@ -219,7 +218,7 @@ def test_a_bad_body_changes_nothing(service, method, path, body, expected):
 )
 def test_a_bad_client_id_is_told(service, method, template, client_id, expected):
     """After percent-decoding, and never as a path that leads nowhere."""
-    url = httpx.URL("http://test").copy_with(raw_path=template.format(client_id).encode())
+    url = service.client.base_url.copy_with(raw_path=template.format(client_id).encode())
     answer = service.request(method, url, json={"inputs": X[0]})
     assert_problem(answer, 422, "invalid_request", expected)
 

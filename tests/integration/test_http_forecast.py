@@ -13,7 +13,7 @@ from service.engine import EngineLimits
 from service.stores import codec
 from service.transport import replies
 from tests.contract.test_stores import STORES, Clock
-from tests.integration.small_service import X, lstm, make_app, make_engine, make_engines, serving
+from tests.integration.small_service import X, lstm, make_app, make_engine, make_engines
 
 SEQUENCE = "/v1/sessions/alice/sequence"
 FORECAST = "/v1/sessions/alice/forecast"
@@ -26,7 +26,7 @@ def square(scale=1.0, seed=0):
 
 
 @pytest.fixture
-async def client():
+async def client(serving):
     """A client of a service of a square model, and of the others."""
     engines = {"square": make_engine("square", square())} | make_engines()
     async with serving(make_app(engines, max_sequence_steps=100)) as client:
@@ -140,7 +140,7 @@ async def test_position_and_epoch_are_preconditions(client):
     assert 200 == (await client.post(FORECAST, json=right)).status_code
 
 
-async def test_outputs_that_grow_beyond_float32_are_told():
+async def test_outputs_that_grow_beyond_float32_are_told(serving):
     """Nothing infinite is ever answered."""
     engines = {"square": make_engine("square", square(scale=1e38))}
     async with serving(make_app(engines)) as client:
@@ -151,7 +151,7 @@ async def test_outputs_that_grow_beyond_float32_are_told():
 
 
 @pytest.mark.parametrize("name", STORES)
-async def test_the_session_is_byte_for_byte_the_same(name, tmp_path):
+async def test_the_session_is_byte_for_byte_the_same(name, tmp_path, serving):
     """On every store: record, replays, time stamps, nonce, and what comes next."""
     key = SessionKey("default", "square", "alice")
     async with STORES[name](tmp_path, Clock()) as store:
@@ -171,7 +171,7 @@ async def test_the_session_is_byte_for_byte_the_same(name, tmp_path):
             assert first.json() | {"replayed": True} == again.json()
 
 
-async def test_with_a_shared_store_the_store_is_asked(tmp_path):
+async def test_with_a_shared_store_the_store_is_asked(tmp_path, serving):
     """A replica that has an old row at hand forecasts from what another one has written."""
     async with STORES["redis"](tmp_path, Clock()) as store:
         apps = [make_app({"square": make_engine("square", square(), store=store)}) for _ in "ab"]
@@ -183,7 +183,7 @@ async def test_with_a_shared_store_the_store_is_asked(tmp_path):
     np.testing.assert_allclose(answers[0]["outputs"], answers[1]["outputs"], atol=1e-6)
 
 
-async def test_an_earlier_version_forecasts_with_its_own_weights(tmp_path):
+async def test_an_earlier_version_forecasts_with_its_own_weights(tmp_path, serving):
     """Where it runs; else the session's fingerprint is told."""
     async with STORES["memory"](tmp_path, Clock()) as store:
         old = make_app({"m": make_engine("m", square(), store=store)})
@@ -203,7 +203,7 @@ async def test_an_earlier_version_forecasts_with_its_own_weights(tmp_path):
     assert (409, "fingerprint_mismatch") == (refused.status_code, refused.json()["code"])
 
 
-async def test_a_caller_who_leaves_ends_a_forecast_and_a_full_queue_refuses_one():
+async def test_a_caller_who_leaves_ends_a_forecast_and_a_full_queue_refuses_one(serving):
     """Long before its last step, and its place in the queue is free again."""
     limits = EngineLimits(arena_rows=12, max_pending=4)
     engine = make_engine("square", square(), limits)

@@ -15,7 +15,6 @@ from tests.integration.small_service import (
     X,
     make_app,
     make_engine,
-    serving,
     streaming,
 )
 from tests.integration.stream_service import serving_live
@@ -50,7 +49,7 @@ def app_with(clock, store=None, **lifetimes):
 
 
 @pytest.fixture
-async def client(clock):
+async def client(clock, serving):
     """A client of a running service."""
     async with serving(app_with(clock)) as client:
         yield client
@@ -71,7 +70,7 @@ async def test_a_reset_may_say_how_long_the_session_lives(client):
     assert 60 == replies.SessionDocument.model_validate_json(session.content).ttl_s
 
 
-async def test_a_default_time_to_live_is_shown(clock):
+async def test_a_default_time_to_live_is_shown(clock, serving):
     """By GET, and by the answer to an import, which begins a life of the default length."""
     async with serving(app_with(clock, ttl_s=120.0)) as client:
         await client.post(f"{ALICE}/reset_states", json={"ttl_s": 60})
@@ -155,7 +154,7 @@ async def test_a_fork_takes_nobodys_place(client):
     assert (404, "session_unknown") == problem(answer)
 
 
-async def test_a_damaged_session_begins_anew_only_on_purpose(clock):
+async def test_a_damaged_session_begins_anew_only_on_purpose(clock, serving):
     """500 that says so, until a reset, an import or its end."""
     keys = [SessionKey("default", "net", name) for name in ("alice", "bob")]
     async with serving(app_with(clock, StoreWithDamage(*keys))) as client:
@@ -190,7 +189,7 @@ class FailingStore(MemoryStore):
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("no answer"), StoreLostError()])
-async def test_a_store_that_fails_is_told_with_a_time_to_come_again(clock, error):
+async def test_a_store_that_fails_is_told_with_a_time_to_come_again(clock, error, serving):
     """503 for one session and for the list, as for every other reason to wait."""
     async with serving(app_with(clock, FailingStore(error))) as client:
         answers = [
@@ -204,7 +203,7 @@ async def test_a_store_that_fails_is_told_with_a_time_to_come_again(clock, error
         assert "1" == answer.headers["retry-after"]
 
 
-async def test_lost_steps_are_a_conflict(clock):
+async def test_lost_steps_are_a_conflict(clock, serving):
     """Whatever comes next to the session is told."""
     async with serving(app_with(clock, FailingStore(LostUpdateError("alice")))) as client:
         answer = await client.post(f"{ALICE}/step", json=STEP)

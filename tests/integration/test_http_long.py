@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from service.transport.slices import LARGE_ANSWER_VALUES, LARGE_BODY_BYTES
-from tests.integration.small_service import make_app, make_engines, serving
+from tests.integration.small_service import make_app, make_engines
 
 NUM_STEPS = 6000
 URL = "/v1/sessions/{}/sequence"
 
 
 @pytest.fixture
-async def client():
+async def client(serving):
     """A client of a running service."""
     async with serving(make_app()) as client:
         yield client
@@ -65,7 +65,7 @@ async def test_long_sequences_at_once_do_not_mix(client, inputs):
         np.testing.assert_allclose(one["outputs"], other.json()["outputs"], rtol=1e-5, atol=1e-6)
 
 
-async def test_a_caller_who_leaves_a_long_sequence_ends_it_wherever_it_is(inputs):
+async def test_a_caller_who_leaves_a_long_sequence_ends_it_wherever_it_is(inputs, serving):
     """While its body is read, and while it is in the engine: nothing is applied."""
     engines = make_engines()
     engine = engines["net"]

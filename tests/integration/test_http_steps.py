@@ -10,7 +10,7 @@ from service.engine import EngineLimits
 from service.transport.binary_steps import MEDIA_TYPE
 from service.transport.operations import MAX_ROWS_IN_FLIGHT
 from service.transport.schema import MAX_STEPS_ROWS
-from tests.integration.small_service import X, make_app, make_engine, serving, streaming
+from tests.integration.small_service import X, make_app, make_engine, streaming
 
 
 def make_large_engine():
@@ -31,7 +31,7 @@ def engine():
     return make_large_engine()
 
 
-async def test_the_largest_request_leaves_room_in_the_queue(engine):
+async def test_the_largest_request_leaves_room_in_the_queue(engine, serving):
     """No more than a slice of it waits at a time, and every row is answered in its place."""
     most = 0
     submit = engine.submit
@@ -58,7 +58,7 @@ async def test_the_largest_request_leaves_room_in_the_queue(engine):
         assert answer["outputs"][index] == pytest.approx(alone[index % 3]["outputs"], abs=1e-6)
 
 
-async def test_a_request_of_too_many_rows_is_refused_whole(engine):
+async def test_a_request_of_too_many_rows_is_refused_whole(engine, serving):
     """With the limit, what came, and nothing applied."""
     async with serving(make_app({"net": engine})) as client:
         answer = await client.post("/v1/steps", json=body_of(MAX_STEPS_ROWS + 1))
@@ -67,7 +67,7 @@ async def test_a_request_of_too_many_rows_is_refused_whole(engine):
         assert [] == (await client.get("/v1/sessions")).json()["sessions"]
 
 
-async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engine):
+async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engine, serving):
     """The rows of the later slices fail alone: the caller must know which ones were applied."""
     submit = engine.submit
     num_submitted = 0
@@ -95,7 +95,7 @@ def binary_of(names, inputs, positions):
     return header + np.array(inputs, "<f4").tobytes() + "\n".join(names).encode()
 
 
-async def test_both_forms_answer_the_same(engine):
+async def test_both_forms_answer_the_same(engine, serving):
     """Outputs, positions, replays and errors; and each answers in the form that it was asked in."""
     names = ["a", "b", "a", "c", "b b"]
     inputs = [X[0], X[1], X[2], [np.nan, 0, 0], X[0]]
@@ -123,7 +123,7 @@ async def test_both_forms_answer_the_same(engine):
     assert [error for error in told if error] == errors
 
 
-async def test_a_binary_body_may_be_replayed_and_may_not_be_compressed(engine):
+async def test_a_binary_body_may_be_replayed_and_may_not_be_compressed(engine, serving):
     """A retry by position gets the first answer; what does not fit is a problem document."""
     headers = {"content-type": MEDIA_TYPE}
     body = binary_of(["a", "b"], X[:2], [0, 0])

@@ -14,7 +14,6 @@ from tests.integration.small_service import (
     lstm,
     make_app,
     make_engine,
-    serving,
     streaming,
     words,
 )
@@ -26,7 +25,7 @@ SENDING = {"content-type": MEDIA_TYPE}
 
 
 @pytest.fixture
-async def client():
+async def client(serving):
     """A client of a running service with one session."""
     async with serving(make_app(max_body_bytes=2000)) as client:
         await client.post(STEP, json={"inputs": X[0]})
@@ -124,7 +123,7 @@ async def test_the_limits_and_the_fingerprint_hold(client):
     assert before == (await client.get(STATE)).content
 
 
-async def test_a_state_of_another_size_is_not_cut_wrong():
+async def test_a_state_of_another_size_is_not_cut_wrong(serving):
     """The model was replaced by one of other sizes: a conflict, in both forms."""
     store = MemoryStore(50)
     async with serving(make_app({"m": make_engine("m", streaming(), store=store)})) as client:
@@ -138,7 +137,7 @@ async def test_a_state_of_another_size_is_not_cut_wrong():
         assert 1 == (await client.get("/v1/sessions/alice")).json()["position"]
 
 
-async def test_a_state_of_the_same_size_is_the_way_to_new_weights():
+async def test_a_state_of_the_same_size_is_the_way_to_new_weights(serving):
     """It is shown with the fingerprint that it belongs to, and may be put without it."""
     store = MemoryStore(50)
     async with serving(make_app({"m": make_engine("m", streaming(), store=store)})) as client:

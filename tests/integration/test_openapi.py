@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from service.transport import replies, schema
 from service.transport.tensors import MEDIA_TYPE
-from tests.integration.small_service import make_app, serving
+from tests.integration.small_service import make_app
 
 APP = make_app()
 ROUTES = APP.routes_of_api.routes
@@ -156,7 +156,7 @@ def test_the_stream_is_described(document):
     assert "/v1/sessions/{client_id}/stream" in document["info"]["description"]
 
 
-async def test_the_documentation_needs_no_internet():
+async def test_the_documentation_needs_no_internet(serving):
     """Every file of `/docs` comes from here."""
     async with serving(make_app()) as client:
         page = (await client.get("/docs")).text
