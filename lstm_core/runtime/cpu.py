@@ -53,6 +53,7 @@ class CpuRuntime:
 
     Attributes:
         network: What it runs.
+        capacity: Slots, the zero slot not counted.
         dispatches: The kernel chosen for each recurrent layer, with the reason; for a bidirectional
             one, the kernel of both its directions.
     """
@@ -77,6 +78,7 @@ class CpuRuntime:
         }
         self._rows: Float32 = np.zeros((capacity + 1, network.state_size), np.float32)
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
+        self.capacity = capacity
         self._free = list(range(capacity, ZERO_SLOT, -1))
 
     @property
