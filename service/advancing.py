@@ -87,6 +87,7 @@ class Advancer:
         stats = self._answers.stats
         stats.num_batches += 1
         stats.num_batch_rows += len(runs)
+        stats.batch_sizes.observe(len(runs))
         stats.num_steps += sum(lengths)
         chunks = Chunks(advanced)
         now = self._clock()

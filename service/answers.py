@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.arena import Arena
 from service.domain import Reply
@@ -13,14 +13,24 @@ from service.errors import (
     PositionConflictError,
     ServiceError,
 )
+from service.histograms import Histogram
 from service.jobs import Job, Run
 
 log = logging.getLogger(__name__)
 
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_WAITS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
 
 @dataclass(slots=True)
 class EngineStats:
-    """What an engine has done since it began, for metrics. Numbers only grow."""
+    """What an engine has done since it began, for metrics. Numbers only grow.
+
+    Attributes:
+        num_expired: Requests whose turn did not come within their own timeout.
+        batch_sizes: Sessions in each kernel call.
+        waits_s: How long the first request of each tick had waited for it, of those that began.
+    """
 
     num_steps: int = 0
     num_ticks: int = 0
@@ -32,6 +42,9 @@ class EngineStats:
     num_cancelled: int = 0
     num_internal_errors: int = 0
     num_ended: int = 0
+    num_expired: int = 0
+    batch_sizes: Histogram = field(default_factory=lambda: Histogram(_BATCH_SIZES))
+    waits_s: Histogram = field(default_factory=lambda: Histogram(_WAITS_S))
 
 
 class Answers:
@@ -61,6 +74,7 @@ class Answers:
 
     def expire(self, job: Job) -> None:
         """Answer a job that has had no turn in the time that its caller waits."""
+        self.stats.num_expired += 1
         self.answer(job, DeadlineExceededError())
         job.is_cancelled = True
 

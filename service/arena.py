@@ -33,6 +33,16 @@ class Arena:
         """Return how many sessions are at hand."""
         return len(self._sessions)
 
+    @property
+    def num_rows(self) -> int:
+        """How many slots there are."""
+        return self._runtime.capacity
+
+    @property
+    def num_rows_used(self) -> int:
+        """How many of them hold a row: sessions at hand, and steps on their way."""
+        return self._runtime.capacity - self._runtime.num_free
+
     def find(self, key: SessionKey, now: float) -> Live | None:
         """Return a session that is at hand, as its latest use."""
         live = self._sessions.get(key)

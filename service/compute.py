@@ -17,9 +17,11 @@ import numpy as np
 from lstm_core.runtime.cpu import Advanced, CpuRuntime
 from service.domain import Bool, Float32, ForecastRequest
 from service.errors import DeadlineExceededError
+from service.histograms import Histogram
 
 _FORECAST_CHUNK_S = 0.000_5
 """How long a forecast computes before the interpreter's lock and the thread go to others."""
+_CALL_BOUNDS_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _MAX_PREDICT_CELLS = 4_000_000
 """Most values of one layer's outputs that `predict` computes at a time: 16 MB."""
 
@@ -29,6 +31,7 @@ class Compute:
 
     Attributes:
         kernel_s: Time spent in `advance` so far.
+        call_s: How often a call of it took how long.
     """
 
     def __init__(self, runtime: CpuRuntime, name: str, inline_us: float) -> None:
@@ -40,6 +43,7 @@ class Compute:
             inline_us: An `advance` that is expected to take longer leaves the event loop.
         """
         self.kernel_s = 0.0
+        self.call_s = Histogram(_CALL_BOUNDS_S)
         self._runtime = runtime
         self._inline_us = inline_us
         self._us_per_step: dict[int, float] = {}
@@ -69,6 +73,7 @@ class Compute:
             advanced = await loop.run_in_executor(self._advance_thread, call)
         took_s = perf_counter() - began
         self.kernel_s += took_s
+        self.call_s.observe(took_s)
         us = took_s * 1e6 / num_times
         self._us_per_step[size] = us if known_us is None else 0.9 * known_us + 0.1 * us
         return advanced

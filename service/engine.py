@@ -45,6 +45,7 @@ from service.errors import (
     ServiceError,
     StateNotFiniteError,
 )
+from service.histograms import Histogram
 from service.jobs import Complete, Job
 from service.opening import Lifetimes, Opener
 from service.stores.base import SessionStore
@@ -183,6 +184,16 @@ class Engine:
     def kernel_s(self) -> float:
         """Time spent in the kernels so far, in seconds."""
         return self._compute.kernel_s
+
+    @property
+    def kernel_call_s(self) -> Histogram:
+        """How often a kernel call took how long, in seconds."""
+        return self._compute.call_s
+
+    @property
+    def arena(self) -> Arena:
+        """The sessions at hand."""
+        return self._arena
 
     @property
     def num_live(self) -> int:

@@ -39,3 +39,11 @@ class Histogram:
             num_below += count
             lines.append((bound, num_below))
         return lines
+
+
+def merged(histograms: Sequence[Histogram]) -> Histogram:
+    """Return the counts of histograms with the same bounds together; at least one."""
+    both = Histogram(histograms[0].bounds)
+    both.counts = [sum(counts) for counts in zip(*(h.counts for h in histograms), strict=True)]
+    both.total = sum(h.total for h in histograms)
+    return both

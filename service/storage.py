@@ -18,7 +18,11 @@ def build_store(settings: Settings) -> SessionStore:
         StoreChoiceError: The address makes no sense, or what talks to Redis is not installed.
     """
     if settings.store == "memory":
-        return MemoryStore(settings.max_sessions, tombstone_s=settings.tombstone_s)
+        return MemoryStore(
+            settings.max_sessions,
+            tombstone_s=settings.tombstone_s,
+            num_recent=settings.arena_rows,
+        )
     if settings.store == "embedded":
         from service.stores.embedded import EmbeddedStore  # noqa: PLC0415
 

@@ -21,7 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.engine import Engine
-from service.histograms import Histogram
+from service.histograms import Histogram, merged
 from service.stores.watched import WatchedStore
 from service.stores.write_behind import WriteBehindStore
 
@@ -37,12 +37,33 @@ _COUNTERS: dict[str, tuple[str, Callable[[Engine], float]]] = {
     "lstm_conflicts": ("Requests at another position.", lambda e: e.stats.num_conflicts),
     "lstm_rejected": ("Requests refused by a full queue.", lambda e: e.stats.num_rejected),
     "lstm_cancelled": ("Requests whose caller had gone.", lambda e: e.stats.num_cancelled),
+    "lstm_deadline_misses": (
+        "Requests not begun, nor applied, within their own timeout.",
+        lambda e: e.stats.num_expired,
+    ),
     "lstm_internal_errors": ("Faults of ours.", lambda e: e.stats.num_internal_errors),
 }
 
 _GAUGES: dict[str, tuple[str, Callable[[Engine], float]]] = {
     "lstm_pending_requests": ("Requests waiting or running.", lambda e: e.num_pending),
     "lstm_live_sessions": ("Sessions whose state is at hand.", lambda e: e.num_live),
+    "lstm_arena_rows": ("Rows for states at hand.", lambda e: e.arena.num_rows),
+    "lstm_arena_rows_used": (
+        "Rows that hold a state: sessions at hand, and steps on their way.",
+        lambda e: e.arena.num_rows_used,
+    ),
+}
+
+_HISTOGRAMS: dict[str, tuple[str, Callable[[Engine], Histogram]]] = {
+    "lstm_batch_size": ("Sessions in a kernel call.", lambda e: e.stats.batch_sizes),
+    "lstm_kernel_call_seconds": (
+        "Time of a kernel call, its wait for the kernel thread included.",
+        lambda e: e.kernel_call_s,
+    ),
+    "lstm_queue_wait_seconds": (
+        "Wait of the first request that begins in a tick, the longest: once a tick.",
+        lambda e: e.stats.waits_s,
+    ),
 }
 """All are summed over the versions of a model."""
 
@@ -134,6 +155,12 @@ class _EngineCollector(Collector):
             yield self._family(CounterMetricFamily(name, documentation, labels=["model"]), read)
         for name, (documentation, read) in _GAUGES.items():
             yield self._family(GaugeMetricFamily(name, documentation, labels=["model"]), read)
+        for name, (documentation, find) in _HISTOGRAMS.items():
+            family = HistogramMetricFamily(name, documentation, labels=["model"])
+            for model, engine in self._engines.items():
+                both = merged([find(e) for e in (engine, *engine.earlier)])
+                family.add_metric([model], both.cumulative(), sum_value=both.total)
+            yield family
         ready = GaugeMetricFamily("lstm_ready", "Whether requests are taken.", labels=["model"])
         for model, engine in self._engines.items():
             ready.add_metric([model], float(engine.is_ready))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 
 from service.advancing import Advancer
 from service.answers import Answers
@@ -78,6 +79,8 @@ class Ticker:
             else:
                 runs.append(job.run)
         if starting:
+            # One clock a tick, for who has waited the longest: they begin in the order of coming.
+            self._answers.stats.waits_s.observe(perf_counter() - starting[0].taken_at)
             openings = await self._opener.open_all(starting)
             for job, opening in zip(starting, openings, strict=True):
                 if isinstance(opening, Run):

@@ -55,6 +55,7 @@ class CpuRuntime:
 
     Attributes:
         network: What it runs.
+        capacity: Slots, the zero slot not counted.
         dispatches: The kernel chosen for each recurrent layer, with the reason; for a bidirectional
             one, the kernel of both its directions.
     """
@@ -83,6 +84,7 @@ class CpuRuntime:
             if is_native
             else NumpyStack(network, self._rows, self._has_output)
         )
+        self.capacity = capacity
         self._free = list(range(capacity, ZERO_SLOT, -1))
         # Where the state of a forecast is before and after a step.
         self._forecast_rows = np.zeros((2, network.state_size), np.float32)

@@ -27,6 +27,13 @@ async def memory(directory, clock):
 
 
 @asynccontextmanager
+async def packed_memory(directory, clock):
+    """Open a memory store that packs every session at once."""
+    del directory
+    yield MemoryStore(max_sessions=1000, tombstone_s=TOMBSTONE_S, num_recent=0, clock=clock)
+
+
+@asynccontextmanager
 async def redis(directory, clock, make=shared_server):
     """Open a store in a Redis server."""
     del directory
@@ -51,6 +58,7 @@ async def embedded(directory, clock):
 
 STORES: dict[str, Callable[..., AbstractAsyncContextManager[Any]]] = {
     "memory": memory,
+    "packed memory": packed_memory,
     "embedded": embedded,
     "redis": redis,
     "redis cluster": partial(redis, make=shared_cluster),

@@ -1,12 +1,16 @@
-"""What is the memory store's own: its limit."""
+"""What is the memory store's own: its limit, and sessions that it packs."""
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from service.domain import Record, SessionKey
+from service.engine import EngineLimits
+from service.errors import TooManySessionsError
 from service.stores.base import Commit, Outcome
 from service.stores.memory import MemoryStore
+from tests.unit.engines import inputs, make_engine, step
 
 
 def record():
@@ -45,3 +49,57 @@ async def test_a_full_store_refuses_new_sessions_only():
     assert [Outcome.FULL] == await store.commit_many([Commit(bob, None, record())])
     assert [Outcome.COMMITTED] == await store.commit_many([Commit(alice, first, None)])
     assert [Outcome.COMMITTED] == await store.commit_many([Commit(bob, None, record())])
+
+
+async def test_a_session_that_was_packed_goes_on_as_if_it_had_not_been():
+    """Two sessions take turns in a store that keeps one of them as it is."""
+    store = MemoryStore(max_sessions=2, num_recent=1)
+    engine = make_engine(store=store, limits=EngineLimits(arena_rows=3, max_pending=1))
+    await engine.start()
+    (x,) = inputs(1)
+    first = await engine.ask(step(x, "alice", position=0))
+    for position in range(3):
+        await engine.ask(step(x, "bob", position=position))
+    for name in ("carol", "dave"):
+        with pytest.raises(TooManySessionsError):
+            await engine.ask(step(x, name))
+
+    again = await engine.ask(step(x, "alice", position=0))
+    second = await engine.ask(step(x, "alice", position=1))
+
+    assert first.outputs.tobytes() == again.outputs.tobytes()
+    assert (1, 2) == (again.position, second.position)
+    assert first.epoch == again.epoch == second.epoch
+    listed, _ = await store.list_sessions("default", "m", 10, None)
+    assert [("alice", 2), ("bob", 3)] == [(each.client_id, each.position) for each in listed]
+    await engine.drain()
+
+
+async def test_a_packed_session_is_only_changed_by_who_has_read_it():
+    """The version is compared in the bytes; what was loaded is another object than was kept."""
+    store = MemoryStore(max_sessions=2, num_recent=0)
+    alice = SessionKey("default", "m", "alice")
+    first, second = record(), replace(record(), position=1)
+    await store.commit_many([Commit(alice, None, first)])
+    (loaded,) = await store.load_many([alice])
+    assert isinstance(loaded, Record)
+
+    assert [Outcome.CONFLICT] == await store.commit_many([Commit(alice, None, second)])
+    assert [Outcome.CONFLICT] == await store.commit_many([Commit(alice, second, None)])
+    assert [Outcome.COMMITTED] == await store.commit_many([Commit(alice, loaded, second)])
+    assert [Outcome.CONFLICT] == await store.commit_many([Commit(alice, loaded, None)])
+
+
+async def test_packed_sessions_end_and_make_room():
+    """A full store buries those too."""
+    now = 1000.0
+    store = MemoryStore(max_sessions=1, tombstone_s=5.0, num_recent=0, clock=lambda: now)
+    alice, bob = (SessionKey("default", "m", name) for name in ("alice", "bob"))
+    await store.commit_many([Commit(alice, None, replace(record(), touched_at=now, ttl_s=10.0))])
+
+    now = 1011.0
+    assert ([], None) == await store.list_sessions("default", "m", 10, None)
+    assert [Outcome.FULL] == await store.commit_many([Commit(bob, None, record())])
+    now = 1015.5
+    assert [Outcome.COMMITTED] == await store.commit_many([Commit(bob, None, record())])
+    assert [None] == await store.load_many([alice])
