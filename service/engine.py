@@ -426,6 +426,7 @@ class Engine:
         """
 
         def take_back(result: Reply | ServiceError) -> None:
+            job.deputy = None  # which holds this job: a cycle
             if isinstance(result, FingerprintMismatchError):
                 # The session is not that version's any more: another replica was here.
                 self._turns.again(job.key)
