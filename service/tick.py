@@ -64,7 +64,10 @@ class Ticker:
             self._advancer.changes.clear()
             for job in jobs:
                 if not (job.is_done or job.is_away):
-                    self._answers.fail(job, error)
+                    # Those that ran in one piece with it too: their steps may be applied already.
+                    followers = job.run.followers if job.run is not None else ()
+                    for each in (job, *followers):
+                        self._answers.fail(each, error)
                 self._arena.forget(job.key)
 
     async def _process(self, jobs: list[Job]) -> None:

@@ -332,6 +332,37 @@ async def test_a_broken_store_fails_its_tick_and_nothing_is_applied(fault):
     await engine.drain()
 
 
+class LateFaultStore(MemoryStore):
+    """Commits, and then fails as it is told to."""
+
+    fault = None
+
+    async def commit_many(self, commits):
+        """Commit, and perhaps fail."""
+        outcomes = await super().commit_many(commits)
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        return outcomes
+
+
+async def test_a_fault_behind_a_commit_applies_no_step_twice():
+    """Of steps that ran in one piece, none starts anew where they may all be applied already."""
+    store = LateFaultStore(max_sessions=10)
+    engine = make_engine(store=store)
+    await engine.start()
+    await engine.ask(step(inputs(1)[0]))
+    store.fault = ValueError("what came back makes no sense")
+
+    results = await asyncio.gather(
+        *(engine.ask(step(value)) for value in inputs(3)), return_exceptions=True
+    )
+
+    assert [InternalError] * 3 == [type(result) for result in results]
+    assert 4 == (await look(engine)).position
+    await engine.drain()
+
+
 @pytest.mark.parametrize("position", [None, 3])
 async def test_another_writer_is_noticed_at_the_commit(position):
     """A lost race runs again from the truth without a position, and conflicts with one."""
