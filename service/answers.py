@@ -64,7 +64,7 @@ class Answers:
         if job.run is not None:
             self.drop_run(job)
         self._end(job)
-        if job.is_cancelled:
+        if job.is_cancelled and not job.is_deputy:
             return
         try:
             job.complete(result)

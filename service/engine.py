@@ -432,6 +432,8 @@ class Engine:
     def _expire(self, job: Job) -> None:
         if not (job.is_begun or job.is_done or job.is_cancelled):
             self._answers.expire(job)
+            # Here and now: jobs that count no more would else pile up behind a store that hangs.
+            self._turns.drop(job)
             self._note_idle()
 
     def _hand_over(self, job: Job, fingerprint: str) -> None:
@@ -442,6 +444,7 @@ class Engine:
         """
 
         def take_back(result: Reply | ServiceError) -> None:
+            job.deputy = None  # which holds this job: a cycle
             if isinstance(result, FingerprintMismatchError):
                 # The session is not that version's any more: another replica was here.
                 self._turns.again(job.key)

@@ -402,6 +402,17 @@ class Turns(Generic[JobT]):
         if not behind:
             del self._behind[key]
 
+    def drop(self, job: JobT) -> None:
+        """Take out a job that has had no turn; those behind it keep their order."""
+        if self._first[job.key] is job:
+            self._ready.remove(job)
+            self.done(job.key)
+            return
+        behind = self._behind[job.key]
+        behind.remove(job)
+        if not behind:
+            del self._behind[job.key]
+
     def is_out(self, key: SessionKey) -> bool:
         """Tell whether a session has jobs."""
         return key in self._first

@@ -65,14 +65,18 @@ class Ticker:
             self._advancer.changes.clear()
             for job in jobs:
                 if not (job.is_done or job.is_away):
-                    self._answers.fail(job, error)
+                    # Those that ran in one piece with it too: their steps may be applied already.
+                    followers = job.run.followers if job.run is not None else ()
+                    for each in (job, *followers):
+                        if not each.is_done:
+                            self._answers.fail(each, error)
                 self._arena.forget(job.key)
 
     async def _process(self, jobs: list[Job]) -> None:
         starting: list[Job] = []
         runs: list[Run] = []
         for job in jobs:
-            if job.is_done or self._answers.skip_cancelled(job):
+            if self._answers.skip_cancelled(job):
                 continue
             if job.run is None:
                 starting.append(job)

@@ -66,8 +66,10 @@ class SequenceWork:
     def _take_request(self, task: asyncio.Task[AdvanceRequest]) -> None:
         if task.cancelled():
             return
-        self._current = None
         error = task.exception()
+        if self._current is not task:
+            return  # nobody waits: that was said when the task had already ended
+        self._current = None
         if error is None:
             try:
                 self.submit(task.result())
@@ -93,8 +95,10 @@ class SequenceWork:
     def _take_answer(self, task: asyncio.Task[bytes]) -> None:
         if task.cancelled():
             return
-        self._current = None
         error = task.exception()
+        if self._current is not task:
+            return  # nobody waits: that was said when the task had already ended
+        self._current = None
         if error is None:
             self._done(Answer(200, task.result()))
         else:

@@ -6,6 +6,7 @@ that an entrance needs no task for it. Every entrance that speaks HTTP runs thes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -147,7 +148,8 @@ class _ManySteps:
     ) -> None:
         """Take the rows; those that are errors already are not asked for."""
         self._engine = engine
-        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._ends_at = None if timeout_s is None else self._loop.time() + timeout_s
         self._done = done
         self._rows = rows
         self._results: list[AdvanceReply | ServiceError | None] = [
@@ -186,12 +188,13 @@ class _ManySteps:
         # One more than there are, so that no row ends the slice before all are asked for.
         self._num_waiting = len(part) + 1
         self._jobs = []
+        left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._loop.time())
         for index in part:
             row = self._rows[index]
             assert isinstance(row, AdvanceRequest)
             try:
                 complete = partial(self._complete, index)
-                self._jobs.append(self._engine.submit(row, complete, self._timeout_s))
+                self._jobs.append(self._engine.submit(row, complete, left_s))
             except ServiceError as error:
                 if is_first and isinstance(error, NotStreamableError | DrainingError):
                     raise

@@ -89,6 +89,25 @@ async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engi
     assert (503, "draining") == (again.status_code, again.json()["code"])
 
 
+async def test_the_slices_of_a_request_have_one_deadline(engine):
+    """The caller waits once, not once more for each slice."""
+    submit = engine.submit
+    left = []
+
+    def noting(request, complete, timeout_s=None):
+        left.append(timeout_s)
+        return submit(request, complete, timeout_s)
+
+    engine.submit = noting
+    async with serving(make_app({"net": engine})) as client:
+        headers = {"x-request-timeout-ms": "60000"}
+        answer = await client.post("/v1/steps", json=body_of(MAX_STEPS_ROWS), headers=headers)
+    assert [None] * MAX_STEPS_ROWS == answer.json()["errors"]
+    slices = left[::MAX_ROWS_IN_FLIGHT]
+    assert sorted(set(slices), reverse=True) == slices
+    assert 60 >= slices[0]
+
+
 def binary_of(names, inputs, positions):
     """Return a binary body."""
     header = struct.pack("<II", len(names), 1) + struct.pack(f"<{len(names)}q", *positions)

@@ -1,7 +1,9 @@
 """The engine over a small real network: turns, batches, failures and ends."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +23,7 @@ from service.domain import (
 )
 from service.engine import EngineLimits
 from service.errors import (
+    DeadlineExceededError,
     DrainingError,
     InternalError,
     NotStreamableError,
@@ -332,6 +335,37 @@ async def test_a_broken_store_fails_its_tick_and_nothing_is_applied(fault):
     await engine.drain()
 
 
+class LateFaultStore(MemoryStore):
+    """Commits, and then fails as it is told to."""
+
+    fault: Exception | None = None
+
+    async def commit_many(self, commits):
+        """Commit, and perhaps fail."""
+        outcomes = await super().commit_many(commits)
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        return outcomes
+
+
+async def test_a_fault_behind_a_commit_applies_no_step_twice():
+    """Of steps that ran in one piece, none starts anew where they may all be applied already."""
+    store = LateFaultStore(max_sessions=10)
+    engine = make_engine(store=store)
+    await engine.start()
+    await engine.ask(step(inputs(1)[0]))
+    store.fault = ValueError("what came back makes no sense")
+
+    results = await asyncio.gather(
+        *(engine.ask(step(value)) for value in inputs(3)), return_exceptions=True
+    )
+
+    assert [InternalError] * 3 == [type(result) for result in results]
+    assert 4 == (await look(engine)).position
+    await engine.drain()
+
+
 @pytest.mark.parametrize("position", [None, 3])
 async def test_another_writer_is_noticed_at_the_commit(position):
     """A lost race runs again from the truth without a position, and conflicts with one."""
@@ -525,6 +559,47 @@ async def test_a_full_queue_refuses_and_recovers():
     await engine.start()
     assert [1] * 4 == [reply.position for reply in await asyncio.gather(*tasks)]
     assert 1 == (await engine.ask(step(inputs(1)[0], "late"))).position
+    await engine.drain()
+
+
+class HangingStore(MemoryStore):
+    """Commits nothing before the gate opens."""
+
+    def __init__(self):
+        super().__init__(max_sessions=1000)
+        self.gate = asyncio.Event()
+
+    async def commit_many(self, commits):
+        """Wait, and commit."""
+        await self.gate.wait()
+        return await super().commit_many(commits)
+
+
+@pytest.mark.parametrize("is_one_session", [True, False])
+async def test_what_has_expired_is_not_kept_behind_a_store_that_hangs(is_one_session):
+    """A job that counts no more is gone with its request, and those behind it have their turns."""
+    store = HangingStore()
+    engine = make_engine(store=store)
+    await engine.start()
+    first = asyncio.create_task(engine.ask(step(inputs(1)[0])))
+    await asyncio.sleep(0.01)
+    results: list[object] = []
+    names = ["alice" if is_one_session else str(index) for index in range(20)]
+    jobs = [engine.submit(step(inputs(1)[0], name), results.append, 0.001) for name in names]
+    requests = [weakref.ref(job.request.inputs) for job in jobs]
+    last = asyncio.create_task(engine.ask(step(inputs(1)[0])))
+    del jobs
+
+    async with asyncio.timeout(5):
+        while len(results) < len(names):
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert {DeadlineExceededError} == set(map(type, results))
+    assert [None] * len(names) == [request() for request in requests]
+    store.gate.set()
+    assert [1, 2] == [(await first).position, (await last).position]
+    assert 0 == engine.num_pending
     await engine.drain()
 
 

@@ -174,3 +174,27 @@ async def test_a_cancelled_step_of_an_earlier_version_is_not_applied(versions):
     assert 1 == (await look(current)).position
     assert 2 == (await current.ask(step(inputs(1)[0], position=1))).position
     assert 0 == current.num_pending
+
+
+async def test_a_step_cancelled_on_its_way_to_the_store_ends_its_turn():
+    """It is too late to take it back, and the session goes on."""
+    store = GatedStore()
+    before = make_engine(store=store)
+    earlier = make_engine(store=store, is_alone=False)
+    current = make_engine(network(seed=5), store=store, earlier=[earlier])
+    for engine in (before, current):
+        await engine.start()
+    values = inputs(3)
+    await before.ask(step(values[0], position=0))
+    store.held = key()
+
+    job = current.submit(step(values[1], position=1), lambda _: None)
+    await asyncio.sleep(0.05)
+    job.cancel()
+    store.gate.set()
+
+    async with asyncio.timeout(5):
+        assert 3 == (await current.ask(step(values[2], position=2))).position
+    assert (0, None) == (current.num_pending, job.deputy)
+    for engine in (before, current):
+        await engine.drain()

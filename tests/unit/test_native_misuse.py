@@ -218,3 +218,26 @@ def test_a_long_call_lets_other_threads_run_and_takes_no_second_one():
         sys.setswitchinterval(interval)
         thread.join()
     assert ["a runner takes one call at a time"] == errors
+
+
+@pytest.mark.skipif(not INSTRUCTION_SETS, reason="the native kernel was not built")
+def test_a_call_without_memory_leaves_the_runner_as_it_was():
+    """What it had room for still runs."""
+    allocator = pytest.importorskip("_testcapi")
+    layer = native.dense_layer(np.ones((3, 2), np.float32), None, "linear", SET)
+    runner = native.stateless_runner([layer])
+    small, large = np.ones((1, 1, 3), np.float32), np.ones((100, 1, 3), np.float32)
+    from_one, from_many, lengths = [0], [0] * 100, [1] * 100
+    runner.advance(from_one, None, small, None, None)
+
+    allocator.set_nomemory(0, 1)
+    try:
+        runner.advance(from_many, None, large, lengths, None)
+        is_refused = False
+    except MemoryError:
+        is_refused = True
+    finally:
+        allocator.remove_mem_hooks()
+
+    assert is_refused
+    np.testing.assert_array_equal(3, runner.advance(from_one, None, small, None, None)[0])

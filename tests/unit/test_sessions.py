@@ -296,6 +296,22 @@ def test_turns_forget_sessions_that_have_no_jobs():
     assert not turns.has_ready
 
 
+def test_a_job_that_has_had_no_turn_can_be_taken_out():
+    """First or behind others; those that are left have their turns in order."""
+    turns = sessions.Turns[Waiting]()
+    jobs = [Waiting(str(index), "a") for index in range(4)]
+    for job in jobs:
+        turns.add(job)
+
+    turns.drop(jobs[2])
+    turns.drop(jobs[0])
+    assert [jobs[1]] == turns.take(10)
+    turns.drop(jobs[3])
+    assert [] == list(turns.behind(jobs[1].key))
+    turns.done(jobs[1].key)
+    assert not turns.is_out(jobs[1].key)
+
+
 def expiring(ttl_s=10.0):
     """Return the record of a session that was last touched now."""
     return replace(record(5), touched_at=NOW, ttl_s=ttl_s)

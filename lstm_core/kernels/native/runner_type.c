@@ -76,7 +76,11 @@ reserve(RunnerObject *self, size_t batch, size_t time)
         self->scratch_bytes = num_bytes;
     }
     if (batch > self->num_indices) {
-        ptrdiff_t *indices = PyMem_Resize(self->indices, ptrdiff_t, 3 * batch);
+        /* Not PyMem_Resize, which sets what it is given to NULL without memory. */
+        size_t size;
+        ptrdiff_t *indices = __builtin_mul_overflow(batch, 3 * sizeof *indices, &size)
+                                 ? NULL
+                                 : PyMem_Realloc(self->indices, size);
         if (!indices) {
             PyErr_NoMemory();
             return false;
