@@ -13,7 +13,8 @@ from lstm_core.formats.keras import read_keras
 from lstm_core.network import Network
 from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import LayerSummary, Signature, StateVector
-from service.engine import Engine, EngineLimits
+from service.engine import Engine
+from service.limits import EngineLimits
 from service.opening import Lifetimes
 from service.stores.base import SessionStore
 

@@ -15,7 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import Application, create_app
-from service.engine import Engine, EngineLimits
+from service.engine import Engine
+from service.limits import EngineLimits
 from service.models import bundled_models, load_engines
 from service.opening import Lifetimes
 from service.settings import Settings

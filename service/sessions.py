@@ -1,4 +1,4 @@
-"""The rules of a session: whether a request runs, what it leaves behind, and whose turn it is.
+"""The rules of a session: whether a request runs, and what it leaves behind.
 
 Pure: no input or output, no clock, no event loop, no arithmetic.
 """
@@ -6,10 +6,8 @@ Pure: no input or output, no clock, no event loop, no arithmetic.
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,7 +28,6 @@ from service.domain import (
     Replay,
     Request,
     ResetRequest,
-    SessionKey,
     Signature,
     new_nonce,
 )
@@ -335,84 +332,3 @@ def new_life(fresh: Record, request: ResetRequest | ImportRequest) -> Record:
 def forked(record: Record, now: float) -> Record:
     """Return the record of a new session with the state, position and time to live of another."""
     return replace(record, epoch=new_epoch(), touched_at=now, replays=(), nonce=new_nonce())
-
-
-class HasKey(Protocol):
-    """Something that waits for its session's turn."""
-
-    @property
-    def key(self) -> SessionKey:
-        """The session."""
-        ...
-
-
-JobT = TypeVar("JobT", bound=HasKey)
-
-
-class Turns(Generic[JobT]):
-    """The jobs of every session in the order of their coming; at most one of each is out at a time.
-
-    A session whose job was taken gets its next turn only after `done` or `again`.
-    """
-
-    def __init__(self) -> None:
-        self._first: dict[SessionKey, JobT] = {}
-        # Only of the sessions that have more than one job.
-        self._behind: dict[SessionKey, deque[JobT]] = {}
-        self._ready: deque[JobT] = deque()
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether `take` would give something."""
-        return bool(self._ready)
-
-    def add(self, job: JobT) -> None:
-        """Queue a job behind the others of its session."""
-        if self._first.setdefault(job.key, job) is job:
-            self._ready.append(job)
-        else:
-            self._behind.setdefault(job.key, deque()).append(job)
-
-    def take(self, most: int) -> list[JobT]:
-        """Take the first job of up to `most` sessions, the longest waiting first."""
-        ready = self._ready
-        return [ready.popleft() for _ in range(min(most, len(ready)))]
-
-    def behind(self, key: SessionKey) -> Iterable[JobT]:
-        """Return the jobs of a session that wait behind its first one, in their order."""
-        return self._behind.get(key, ())
-
-    def again(self, key: SessionKey) -> None:
-        """Put a session whose job is not finished behind the others."""
-        self._ready.append(self._first[key])
-
-    def done(self, key: SessionKey, num_jobs: int = 1) -> None:
-        """Drop a session's first jobs, which are finished, and let its next one have its turn."""
-        behind = self._behind.get(key) if self._behind else None
-        if behind is None:
-            del self._first[key]
-            return
-        for _ in range(num_jobs - 1):
-            behind.popleft()
-        if behind:
-            self._ready.append(behind.popleft())
-            self._first[key] = self._ready[-1]
-        else:
-            del self._first[key]
-        if not behind:
-            del self._behind[key]
-
-    def drop(self, job: JobT) -> None:
-        """Take out a job that has had no turn; those behind it keep their order."""
-        if self._first[job.key] is job:
-            self._ready.remove(job)
-            self.done(job.key)
-            return
-        behind = self._behind[job.key]
-        behind.remove(job)
-        if not behind:
-            del self._behind[job.key]
-
-    def is_out(self, key: SessionKey) -> bool:
-        """Tell whether a session has jobs."""
-        return key in self._first

@@ -16,7 +16,8 @@ from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
 from service.app import create_app
-from service.engine import Engine, EngineLimits
+from service.engine import Engine
+from service.limits import EngineLimits
 from service.models import describe
 from service.stores.base import Commit, Damaged
 from service.stores.memory import MemoryStore

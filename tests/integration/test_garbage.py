@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from service.domain import AdvanceRequest, LookRequest
-from service.engine import EngineLimits
 from service.errors import ServiceError
+from service.limits import EngineLimits
 from tests.integration.small_service import (
     X,
     make_app,

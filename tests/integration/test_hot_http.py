@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from websockets.asyncio.client import connect
 
 from service.domain import LookRequest, SessionKey
-from service.engine import EngineLimits
+from service.limits import EngineLimits
 from service.transport.patience import Patience
 from tests.integration.small_service import (
     X,

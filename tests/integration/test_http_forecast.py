@@ -9,7 +9,7 @@ import pytest
 from lstm_core.network import Network
 from lstm_core.pointwise import Dense
 from service.domain import SessionKey
-from service.engine import EngineLimits
+from service.limits import EngineLimits
 from service.stores import codec
 from service.transport import replies
 from tests.contract.test_stores import STORES, Clock

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from service.engine import EngineLimits
+from service.limits import EngineLimits
 from service.transport.binary_steps import MEDIA_TYPE
 from service.transport.operations import MAX_ROWS_IN_FLIGHT
 from service.transport.schema import MAX_STEPS_ROWS
@@ -89,7 +89,7 @@ async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engi
     assert (503, "draining") == (again.status_code, again.json()["code"])
 
 
-async def test_the_slices_of_a_request_have_one_deadline(engine):
+async def test_the_slices_of_a_request_have_one_deadline(engine, serving):
     """The caller waits once, not once more for each slice."""
     submit = engine.submit
     left = []

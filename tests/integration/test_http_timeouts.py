@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from service.engine import EngineLimits
+from service.limits import EngineLimits
 from tests.integration.small_service import X, make_app, make_engine, serving_asgi, streaming
 
 ALICE = "/v1/sessions/alice"

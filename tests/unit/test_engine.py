@@ -21,7 +21,6 @@ from service.domain import (
     Record,
     ResetRequest,
 )
-from service.engine import EngineLimits
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -33,6 +32,7 @@ from service.errors import (
     StateNotFiniteError,
     TooManySessionsError,
 )
+from service.limits import EngineLimits
 from service.stores.base import Commit
 from service.stores.memory import MemoryStore
 from tests.unit.engines import (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from service.domain import Record, SessionKey
-from service.engine import EngineLimits
 from service.errors import TooManySessionsError
+from service.limits import EngineLimits
 from service.stores.base import Commit, Outcome
 from service.stores.memory import MemoryStore
 from tests.unit.engines import inputs, make_engine, step

@@ -4,8 +4,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engine import EngineLimits
 from service.errors import DeadlineExceededError
+from service.limits import EngineLimits
 from service.stores.memory import MemoryStore
 from service.stores.watched import WatchedStore
 from service.telemetry import Telemetry
