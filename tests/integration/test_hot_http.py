@@ -56,6 +56,7 @@ SAME = {
     "http 1.0": post(version=b"1.0"),
     "get": get(STEP) + LAST,
     "put": get(STEP, b"PUT", b"content-length: 0") + LAST,
+    "head": get(STEP, b"HEAD") + get(method=b"HEAD") + LAST,
     "options": get(STEP, b"OPTIONS") + LAST,
     "no length": get(STEP, b"POST") + LAST,
     "chunked": CHUNKED + LAST,
