@@ -8,8 +8,19 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.transport.http_protocol import MAX_KNOWN_HEADS
-from tests.integration.raw_http import BODY, STEP, get, post, read_answer, told_by
-from tests.integration.small_service import X, listening, make_app
+from tests.integration.raw_http import (
+    BODY,
+    STEP,
+    get,
+    pending,
+    post,
+    read_answer,
+    read_positions,
+    told_by,
+    until,
+)
+from tests.integration.small_service import X, listening, make_app, make_engines
+from tests.integration.test_hot_queue import standstill
 
 LONG = json.dumps({"inputs": X[0]}).encode()
 BODIES = [
@@ -94,4 +105,31 @@ async def test_more_heads_than_a_connection_remembers():
             assert position == json.loads(body)["position"]
             (connection,) = opened.state.connections
             assert len(connection._known_heads) <= MAX_KNOWN_HEADS  # noqa: SLF001
+        writer.close()
+
+
+async def test_a_known_head_inside_a_request_or_behind_an_unanswered_request():
+    """It is a part of the request; it waits for its turn."""
+    engines = make_engines()
+    async with listening(make_app(engines)) as opened:
+        reader, writer = await opened.open()
+        for body, wanted in ((LONG, 200), (b"{" * len(LONG), 422)):
+            writer.write(post(body))
+            assert wanted == (await _read(reader))[0]
+        inner = post(LONG)
+        outer = post(inner)
+        writer.write(outer[: -len(inner)])
+        await asyncio.sleep(0.01)
+        writer.write(inner)
+        assert 422 == (await _read(reader))[0]
+        writer.write(b"POST /v1/models/none/steps HTTP/1.1\r\nx: ")
+        await asyncio.sleep(0.01)
+        writer.write(post(LONG))
+        assert 404 == (await _read(reader))[0]
+        with standstill(engines):
+            writer.write(post(LONG))
+            await until(lambda: pending(engines))
+            writer.write(post(b"{" * len(LONG)))
+            await asyncio.sleep(0.01)
+        assert [2, 422] == await read_positions(reader, 2)
         writer.close()
