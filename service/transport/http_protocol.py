@@ -4,67 +4,44 @@ A plain request is a POST by HTTP/1.1 that keeps its connection, with a body of 
 route that is an operation. It is answered by a completion, from the engine's tick. Everything else
 goes on to the ASGI application, which serves the same operations. Both kinds keep their order on a
 connection: uvicorn's queue for pipelined requests holds either.
-
-It also ends what uvicorn lets live: heads without an end, and clients who send or read too slowly.
 """
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 from typing import Any
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from service.transport.headers import request_id_of
+from service.transport.connection_watch import WatchedHttpProtocol, is_answered
 from service.transport.hot import AnswerHeads, Head, Hot, find_head
 from service.transport.http import HttpEntrance
-from service.transport.patience import Clock, Patience, Phase
-from service.transport.problem import Answer, http_problem
+from service.transport.patience import Patience, Phase
+from service.transport.problem import Answer
 
-MAX_HEAD_BYTES = 64 * 1024
-"""A request's head that does not end within these is refused with 431."""
 MAX_KNOWN_HEADS = 16
 """Most heads that a connection remembers: those of one client differ in the body's length only."""
 
 
-class HotHttpProtocol(HttpToolsProtocol):
+class HotHttpProtocol(WatchedHttpProtocol):
     """uvicorn's protocol over httptools, with the hot routes answered here; see `hot_protocol`."""
 
     entrance: HttpEntrance
-    patience: Patience
-    _heads: AnswerHeads
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         """Take what uvicorn gives."""
         super().__init__(*arguments, **options)
         self._known_heads: dict[bytes, Head] = {}
         self._num_messages = 0
-        self._is_head_open = False
-        self._is_message_open = False
-        self._num_head_bytes = 0
-        self._has_ended_one = False
         self._running: Any = None  # the request that has its turn, of either kind
-        self._holds_next = False
         self._is_going_on = False
-        self._clock = Clock(self.patience, monotonic())
-        self._looking: asyncio.TimerHandle | None = None
 
     # What asyncio calls
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to watch over the connection."""
-        super().connection_made(transport)
-        self._look_again(self.patience.shortest_s)
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for any more."""
-        self._stop_looking()
         running = self._running
         if isinstance(running, Hot):
             running.leave()
-        elif not _is_answered(running):
+        elif not is_answered(running):
             # uvicorn tells the one that came last, which may be another.
             running.disconnected = True
             running.message_event.set()
@@ -80,16 +57,21 @@ class HotHttpProtocol(HttpToolsProtocol):
             and len(data) == end + known.num_body_bytes
             and not self._is_message_open
             and not self._holds_next
-            and _is_answered(self.cycle)
+            and is_answered(self.cycle)
         ):
             self._running = self.cycle = hot = Hot(self, known)  # type: ignore[assignment]
             hot.body = data[end:]
             hot.is_whole = True
             hot.begin()
             return
+        if self._last is not None:
+            return  # nothing may follow it: neither a parser's error nor a handshake
         is_begin, num_before = not self._is_message_open, self._num_messages
         self._has_ended_one = False
-        self._parse(data)
+        if not self._parse(data) or self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._regulate_reading()
         if self._is_message_open:
             self._note_part(len(data))
         elif is_begin and self._num_messages == num_before + 1 and isinstance(self.cycle, Hot):
@@ -105,32 +87,6 @@ class HotHttpProtocol(HttpToolsProtocol):
             if len(self._known_heads) == MAX_KNOWN_HEADS:
                 self._known_heads.clear()
             self._known_heads[data[:end]] = head
-
-    def _parse(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.logger.warning("a request is not HTTP")
-            self.send_400_response("Invalid HTTP request received.")
-            return
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-                return
-            self._unsupported_upgrade_warning()
-
-    def pause_writing(self) -> None:
-        """Note that the client does not read."""
-        super().pause_writing()
-        self._clock.enter(Phase.SENDING, monotonic())
-
-    def resume_writing(self) -> None:
-        """Go on with a client who has read."""
-        super().resume_writing()
-        self._clock.enter(Phase.WORKING, monotonic())
-        if self._holds_next:
-            self._holds_next = False
-            self.on_response_complete()
 
     # What the parser calls
 
@@ -162,13 +118,12 @@ class HotHttpProtocol(HttpToolsProtocol):
                 self.cycle = _HELD  # so that uvicorn queues it
             super().on_headers_complete()
             return
-        is_first = _is_answered(self.cycle) and not self._holds_next
+        is_first = is_answered(self.cycle) and not self._holds_next
         self.cycle = hot  # type: ignore[assignment]
         if is_first:
             self._running = hot
         else:
             hot.is_queued = True
-            self.flow.pause_reading()
             self.pipeline.appendleft((hot, self.app))  # type: ignore[arg-type]
 
     def on_body(self, body: bytes) -> None:
@@ -196,11 +151,6 @@ class HotHttpProtocol(HttpToolsProtocol):
 
     # What uvicorn calls
 
-    def handle_websocket_upgrade(self) -> None:
-        """Let another protocol have the connection."""
-        self._stop_looking()
-        super().handle_websocket_upgrade()
-
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401 - uvicorn's
         self._running = cycle
         if isinstance(cycle, Hot):
@@ -215,23 +165,29 @@ class HotHttpProtocol(HttpToolsProtocol):
         if self.flow.write_paused:
             # The answer stands in the buffer: its reader is not read from before it has gone.
             self._holds_next = True
-            self.flow.pause_reading()
+            self._regulate_reading()
             return
         self.server_state.total_requests += 1
         self._clock.begin(Phase.IDLE, monotonic())
-        self.flow.resume_reading()
-        if self.pipeline and not self._is_going_on:
-            self._go_on()
+        if self.pipeline or self._last is not None:
+            if not self._is_going_on:
+                self._go_on()
+        elif self.flow.read_paused:
+            self._regulate_reading()
 
     def _go_on(self) -> None:
         """Begin what is queued, until something is not answered at once."""
         # A loop: were each answer to begin the next request, a thousand would need as many frames.
         self._is_going_on = True
         try:
-            while self.pipeline and _is_answered(self._running) and not self._holds_next:
+            while self.pipeline and is_answered(self._running) and not self._holds_next:
                 self._start_asgi_task(*self.pipeline.pop())
         finally:
             self._is_going_on = False
+        if self._last is not None and self._has_turn():
+            self._do_last()
+        elif not self.transport.is_closing():
+            self._regulate_reading()
 
     # The hot requests
 
@@ -256,70 +212,6 @@ class HotHttpProtocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    def _whole(self, answer: Answer, request_id: str, *, closes: bool) -> bytes:
-        """Return the bytes of an answer."""
-        headers = self.server_state.default_headers
-        return self._heads.render(headers, answer, request_id, closes=closes) + answer.body
-
-    # Clients who keep the connection waiting
-
-    def _note_part(self, num_bytes: int) -> None:
-        """Note that what came is not the end of a request."""
-        if self.flow.write_paused or not self._has_turn():
-            self.flow.pause_reading()  # until the answers before it are written, and read
-            return
-        self._clock.enter(Phase.RECEIVING, monotonic())
-        if self._is_head_open and not self._has_ended_one:
-            self._num_head_bytes += num_bytes
-            if self._num_head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, f"the head is over {MAX_HEAD_BYTES} bytes")
-
-    def _has_turn(self) -> bool:
-        """Tell whether every request before the one that is being received is answered."""
-        return not (self.pipeline or (self._is_head_open and not _is_answered(self.cycle)))
-
-    def _look_again(self, left_s: float) -> None:
-        self._looking = self.loop.call_later(left_s, self._look)
-
-    def _stop_looking(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-
-    def _look(self) -> None:
-        """End the connection if its client has kept it waiting for too long."""
-        now = monotonic()
-        if self.transport.is_closing():
-            # What is written still may never be read.
-            self._clock.enter(Phase.SENDING, now)
-        elif self._clock.phase is not Phase.SENDING:
-            if self._is_message_open and not self.flow.read_paused:
-                self._clock.enter(Phase.RECEIVING, now)
-            else:
-                is_idle = _is_answered(self.cycle)
-                self._clock.enter(Phase.IDLE if is_idle else Phase.WORKING, now)
-        left_s = self._clock.left_s(now)
-        if left_s > 0:
-            # Not later than the phase that may follow would end.
-            self._look_again(min(left_s, self.patience.shortest_s))
-            return
-        if self._clock.phase is Phase.SENDING:
-            self.transport.abort()
-            return
-        self._look_again(self.patience.shortest_s)
-        is_answered = not self._is_head_open and _is_answered(self.cycle)
-        if self._clock.phase is Phase.RECEIVING and not is_answered:
-            self._refuse(408, f"the request was not whole within {self.patience.transfer_s:g} s")
-        else:
-            self.transport.close()
-
-    def _refuse(self, status: int, detail: str) -> None:
-        """Answer a request that will not be whole, and close."""
-        request_id = request_id_of({})
-        answer = http_problem(status, detail, request_id)
-        self.transport.write(self._whole(answer, request_id, closes=True))
-        self.transport.close()
-
 
 def hot_protocol(entrance: HttpEntrance, patience: Patience) -> type[HotHttpProtocol]:
     """Return the class that uvicorn is to take for HTTP.
@@ -339,7 +231,3 @@ class _Held:
 
 
 _HELD: Any = _Held()
-
-
-def _is_answered(cycle: Any) -> bool:  # noqa: ANN401 - of either kind; None before the first one
-    return cycle is None or cycle.response_complete
