@@ -76,6 +76,7 @@ class Answers:
         """Answer a job that has had no turn in the time that its caller waits."""
         self.stats.num_expired += 1
         self.answer(job, DeadlineExceededError())
+        # So that steps in one piece that it has joined meanwhile come apart.
         job.is_cancelled = True
 
     def fail(self, job: Job, error: BaseException) -> None:
