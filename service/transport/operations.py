@@ -1,4 +1,4 @@
-"""The operations that are answered most: step, sequence, steps. Knows no server and no event loop.
+"""The operations that are answered most: step, sequence, steps. Knows no server.
 
 An operation begins with a request whose body is there, and tells a completion what came of it, so
 that an entrance needs no task for it. Every entrance that speaks HTTP runs these.
