@@ -48,6 +48,7 @@ setup(
                 "-g0",
                 "-std=gnu11",
                 "-ffp-contract=off",
+                "-fno-math-errno",
                 "-fvisibility=hidden",
             ],
             optional=os.environ.get("REQUIRE_NATIVE_KERNEL") != "1",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_core.dispatch import Dispatch, dispatch_runtime, native_obstacles
+from lstm_core.dispatch import Dispatch, dispatch_runtime
 from lstm_core.errors import NotStreamableError
 from lstm_core.kernels import native
 from lstm_core.kernels.numpy import limit_blas_threads
@@ -205,24 +205,15 @@ class CpuRuntime:
 
 def _dispatch(network: Network, instruction_sets: Sequence[str]) -> dict[Layer, Dispatch]:
     """Choose one kernel for all of a network's recurrent layers, with the reason for each."""
-    recurrent = [layer for layer in network.layers if isinstance(layer, Recurrent | Bidirectional)]
-    own = {
-        layer: [obstacle for spec in specs_of(layer) for obstacle in native_obstacles(spec)]
-        for layer in recurrent
-    }
-    shared = stack_obstacles(network)
-    if not instruction_sets:
-        shared += [] if native.OBSTACLE is None else [native.OBSTACLE]
-    dispatches: dict[Layer, Dispatch] = {}
-    for layer in recurrent:
-        others = [
-            f"{other.name} of the same network cannot run on it"
-            for other in recurrent
-            if other is not layer and own[other]
-        ]
-        dispatches[layer] = dispatch_runtime(
+    obstacles = stack_obstacles(network)
+    if not instruction_sets and native.OBSTACLE is not None:
+        obstacles.append(native.OBSTACLE)
+    return {
+        layer: dispatch_runtime(
             specs_of(layer)[0],
             instruction_set=instruction_sets[0] if instruction_sets else None,
-            obstacles=[*own[layer], *shared, *others],
+            obstacles=obstacles,
         )
-    return dispatches
+        for layer in network.layers
+        if isinstance(layer, Recurrent | Bidirectional)
+    }

@@ -14,6 +14,7 @@ typedef struct {
     size_t output_size;
     size_t widest; /* the most floats that a layer gives for a time step */
     size_t widest_sums; /* the most that `input_sums` gives for one */
+    size_t widest_hidden; /* the most units of an LSTM with a projection */
     double macs_per_step; /* multiply-adds of a row, padding included */
     Layer layers[];
 } Plan;
@@ -52,8 +53,10 @@ typedef struct {
     const float **live_c;
     float **h_next;
     float **c_next;
+    float **hidden;       /* (batch,), of the rows that take a time step, before a projection */
     size_t *live;         /* (batch,), which rows they are */
     float *outputs[2];    /* (wide, widest), of the layers by turns */
+    float *unprojected;   /* (batch, widest_hidden) */
     float *sums;          /* (wide, widest_sums); NULL where that does not pay */
 } Scratch;
 
