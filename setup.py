@@ -50,7 +50,9 @@ setup(
                 "-ffp-contract=off",
                 "-fno-math-errno",
                 "-fvisibility=hidden",
+                "-pthread",
             ],
+            extra_link_args=["-pthread"],
             optional=os.environ.get("REQUIRE_NATIVE_KERNEL") != "1",
         )
     ],

@@ -36,6 +36,7 @@ def load_engines(
     store: SessionStore,
     limits: EngineLimits,
     lifetimes: Lifetimes,
+    kernel_threads: int = 1,
 ) -> dict[str, Engine]:
     """Read every model and set an engine up for each, in the order given.
 
@@ -44,13 +45,17 @@ def load_engines(
         store: For the sessions of all of them.
         limits: For each of them.
         lifetimes: Of their sessions.
+        kernel_threads: Of a call of `advance` or `predict`.
 
     Raises:
         ModelFileError: A file cannot be served.
     """
     engines: dict[str, Engine] = {}
     for name, paths in models.items():
-        *earlier, current = [CpuRuntime(_read(path), limits.arena_rows) for path in reversed(paths)]
+        *earlier, current = [
+            CpuRuntime(_read(path), limits.arena_rows, num_threads=kernel_threads)
+            for path in reversed(paths)
+        ]
         _check_versions(name, current.network, [runtime.network for runtime in earlier])
         engines[name] = Engine(
             describe(name, current),

@@ -165,7 +165,7 @@ def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
         ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
     )
     models = settings.model or {name: (path,) for name, path in bundled_models().items()}
-    engines = load_engines(models, store, limits, lifetimes)
+    engines = load_engines(models, store, limits, lifetimes, settings.kernel_threads)
     for name, engine in engines.items():
         for layer in engine.signature.layers:
             if layer.kernel is not None:

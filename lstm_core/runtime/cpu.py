@@ -61,7 +61,12 @@ class CpuRuntime:
     """
 
     def __init__(
-        self, network: Network, capacity: int, *, instruction_sets: Sequence[str] | None = None
+        self,
+        network: Network,
+        capacity: int,
+        *,
+        instruction_sets: Sequence[str] | None = None,
+        num_threads: int = 1,
     ) -> None:
         """Pack the weights and reserve the arena.
 
@@ -70,6 +75,8 @@ class CpuRuntime:
             capacity: Slots, the zero slot not counted. Memory is touched as slots are first used.
             instruction_sets: Those that the native kernel may run on, the best first; None means
                 all that this machine has, and none of them NumPy.
+            num_threads: The most that the native kernel shares the rows of a long call out over;
+                NumPy has one. The bits do not depend on it.
         """
         limit_blas_threads(1)
         if instruction_sets is None:
@@ -80,7 +87,7 @@ class CpuRuntime:
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
         is_native = all(dispatch.kernel == "native" for dispatch in self.dispatches.values())
         self._stack: NativeStack | NumpyStack = (
-            NativeStack(network, self._rows, self._has_output, instruction_sets[0])
+            NativeStack(network, self._rows, self._has_output, instruction_sets[0], num_threads)
             if is_native
             else NumpyStack(network, self._rows, self._has_output)
         )

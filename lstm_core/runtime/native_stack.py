@@ -48,7 +48,12 @@ class NativeStack:
     """
 
     def __init__(
-        self, network: Network, rows: Float32, has_output: Bool, instruction_set: str
+        self,
+        network: Network,
+        rows: Float32,
+        has_output: Bool,
+        instruction_set: str,
+        num_threads: int = 1,
     ) -> None:
         """Pack the weights, once for both.
 
@@ -57,6 +62,7 @@ class NativeStack:
             rows: `(slots, state_size)` float32.
             has_output: `(slots, recurrent layers)` bool.
             instruction_set: One of `native.instruction_sets()`.
+            num_threads: The most that the rows of a long call are shared out over.
         """
         layers = with_activations(network.layers, native.ACTIVATIONS)
         recipes = recipes_of(layers, network.input_size)
@@ -65,9 +71,13 @@ class NativeStack:
         }
         self.predict = WholeSequences(
             layers,
-            {layer: _from_zeros(layer, self._packed[layer]) for layer in lstms(layers)},
+            {
+                layer: _from_zeros(layer, self._packed[layer], num_threads)
+                for layer in lstms(layers)
+            },
             _stateless(layers, self._packed),
         )
+        self._num_threads = num_threads
         self._chain = None if network.streaming_obstacles else cut(layers, recipes)
         self._set_arena(rows, has_output)
 
@@ -82,7 +92,7 @@ class NativeStack:
         if chain is None:
             return
         stack = [part for layer in chain.stack for part in packed[layer]]
-        runner = native.runner(stack, rows, has_output)
+        runner = native.runner(stack, rows, has_output, self._num_threads)
         self.advance: Callable[..., Fields] = runner.advance
         if chain.leading or chain.trailing:
             ends = _stateless((*chain.leading, *chain.trailing), packed)
@@ -133,9 +143,9 @@ class _Advance:
         return outputs, rows, has_output, is_state_finite, is_output_finite
 
 
-def _from_zeros(layer: Recurrent, packed: Sequence[native.Layer]) -> RunWhole:
-    spec = layer.spec
-    runner = native.stateless_runner(packed, spec.output_size + spec.units, 1)
+def _from_zeros(layer: Recurrent, packed: Sequence[native.Layer], num_threads: int) -> RunWhole:
+    state_size = layer.spec.output_size + layer.spec.units
+    runner = native.stateless_runner(packed, state_size, 1, num_threads)
 
     def run(x: Float32, mask: Bool | None) -> Float32:
         return runner.advance(None, None, x, None, mask)[0]

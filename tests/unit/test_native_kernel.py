@@ -1,7 +1,11 @@
 """The native kernel: its law of bits, and `equations` in float64, on every instruction set here."""
 
 import os
+import sys
+import threading
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +162,85 @@ def test_many_rows_and_steps_are_cut_without_a_trace(instruction_set):
                 step = run.advance([source], [target], inputs[row : row + 1, t : t + 1], None)
                 assert_same_bits(step.outputs[0, 0], together.outputs[row, t])
                 source = target
+
+
+@pytest.mark.parametrize("num_threads", [2, 3, 8])
+@each_set
+def test_threads_leave_no_trace(instruction_set, num_threads):
+    """Large batches of different lengths, masked, from slots in any order."""
+    options = {"projection_size": 40, "use_peepholes": True, "activation": "softsign"}
+    net = network(
+        sizes=[30, 90, 64],
+        use_bias=True,
+        head="softmax",
+        zero_output_for_mask=False,
+        seed=1,
+        options=options,
+        behind=["normalization"],
+    )
+    random = np.random.default_rng(0)
+    batch, time = 131, 7
+    inputs = random.uniform(-1, 1, (batch, time, 30)).astype(np.float32)
+    lengths = random.integers(1, time, batch, endpoint=True).tolist()
+    mask = random.random((batch, time)) > 0.3
+    sources = random.integers(0, 4, batch).tolist()
+    targets = (random.permutation(batch) + 4).tolist()
+    rows, flags = draw_rows(random, net, 4)
+    results = []
+    for threads in (1, num_threads):
+        run = runtime(net, batch + 3, instruction_set, num_threads=threads)
+        for slot in (1, 2, 3):
+            run.write(slot, rows[slot], flags[slot])
+        results.append((run, run.advance(sources, targets, inputs, lengths, mask)))
+
+    (one, expected), (many, actual) = results
+    for before, now in zip(expected, actual, strict=True):
+        assert_same_bits(before, now)
+    for slot in range(batch + 4):
+        assert_same_bits(one.read(slot)[0], many.read(slot)[0])
+        assert_same_bits(one.read(slot)[1], many.read(slot)[1])
+    assert_same_bits(one.predict(inputs, mask), many.predict(inputs, mask))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_a_large_batch_is_shared_out_over_threads():
+    """There are more of them while it runs than with one alone, and none is left."""
+    net = plain((64, 256))
+    inputs = np.ones((64, 50, 64), np.float32)
+    most = {}
+    for num_threads in (1, 4):
+        run = runtime(net, 65, INSTRUCTION_SETS[0], num_threads=num_threads)
+        call = partial(run.advance, [0] * 64, list(range(1, 65)), inputs, None)
+        most[num_threads] = most_threads_during(call)
+    assert most[1] == 0
+    assert 1 <= most[4] <= 3
+
+
+def most_threads_during(call):
+    """Return how many threads more than before there are at most while a call runs."""
+    seen: list[int] = []
+    is_over = threading.Event()
+
+    def watch():
+        while not is_over.wait(0.001):
+            seen.append(num_threads())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before = num_threads()
+    for _ in range(20):
+        call()
+        if max(seen, default=0) > before:
+            break
+    assert before == num_threads()
+    is_over.set()
+    watcher.join(10)
+    return max(seen) - before
+
+
+def num_threads():
+    """Return how many threads this process has."""
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 @each_set

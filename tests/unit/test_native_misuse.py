@@ -199,6 +199,7 @@ BAD_LAYERS = {
         lambda: native.runner([packed_lstm()], *arena(9, 11)),
     ),
     "an arena without slots": (ValueError, lambda: native.runner([packed_lstm()], *arena(0))),
+    "no thread": (ValueError, lambda: native.runner([packed_lstm()], arena()[0], arena()[1], 0)),
     "rows that are not contiguous": (
         TypeError,
         lambda: native.runner([packed_lstm()], arena(9, 20)[0][:, ::2], arena()[1]),

@@ -183,27 +183,35 @@ def _layer(kind: str, fields: tuple[object, ...], instruction_set: str) -> Layer
     return layer
 
 
-def runner(layers: Sequence[Layer], rows: Float32, has_output: Bool) -> Runner:
+def runner(
+    layers: Sequence[Layer], rows: Float32, has_output: Bool, num_threads: int = 1
+) -> Runner:
     """Return what runs layers of one instruction set on an arena.
 
     Args:
         layers: Each takes what the one before it gives.
         rows: `(slots, state_size)` float32, which it reads and writes in place.
         has_output: `(slots, recurrent layers)` bool, likewise.
+        num_threads: The most that the rows of a long call are shared out over, at least 1. They
+            end with the call, and the bits do not depend on them.
     """
-    made: Runner = _module.Runner(tuple(layers), rows, has_output)
+    made: Runner = _module.Runner(tuple(layers), rows, has_output, num_threads)
     return made
 
 
-def stateless_runner(layers: Sequence[Layer], state_size: int = 0, num_flags: int = 0) -> Runner:
+def stateless_runner(
+    layers: Sequence[Layer], state_size: int = 0, num_flags: int = 0, num_threads: int = 1
+) -> Runner:
     """Return a runner that begins with zeros each time.
 
     Args:
         layers: As for `runner`.
         state_size: Floats of their states.
         num_flags: How many of them are recurrent.
+        num_threads: As for `runner`.
     """
-    return runner(layers, np.zeros((1, state_size), np.float32), np.zeros((1, num_flags), np.bool_))
+    rows, has_output = np.zeros((1, state_size), np.float32), np.zeros((1, num_flags), np.bool_)
+    return runner(layers, rows, has_output, num_threads)
 
 
 def activate_in_place(name: str, x: Float32, instruction_set: str) -> None:

@@ -34,6 +34,7 @@ typedef struct {
     size_t scratch_bytes;
     ptrdiff_t *indices; /* room for from_slots, to_slots and lengths */
     size_t num_indices;
+    size_t num_threads;
     bool is_busy;
 } RunnerObject;
 

@@ -6,6 +6,8 @@
 
 #include "plan.h"
 
+#define MAX_SHARES 256
+
 typedef struct {
     const InstructionSet *set;
     size_t num_layers;
@@ -65,5 +67,14 @@ size_t lstm_native_cut(const Plan *, size_t batch, size_t time, void *scratch, S
 
 /* Run a call. `scratch` is aligned to a cache line, and nobody else's meanwhile. */
 void lstm_native_run(const Plan *, const Call *, void *scratch);
+
+/* Return how many threads, at most `num_threads`, have enough to do with such a call. */
+size_t lstm_native_num_shares(const Plan *, size_t batch, size_t time, size_t num_threads);
+
+/* Return the bytes of scratch that `lstm_native_run_shared` needs, or 0 where they overflow. */
+size_t lstm_native_scratch_bytes(const Plan *, size_t batch, size_t time, size_t num_shares);
+
+/* Run a call on so many threads, this one among them. They end with the call. */
+void lstm_native_run_shared(const Plan *, const Call *, void *scratch, size_t num_shares);
 
 #endif
