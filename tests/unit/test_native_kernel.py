@@ -204,20 +204,21 @@ def test_threads_leave_no_trace(instruction_set, num_threads):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_a_large_batch_is_shared_out_over_threads():
-    """There are more of them while it runs than with one alone, and none is left."""
+    """There are more of them while it runs than with one alone."""
     net = plain((64, 256))
     inputs = np.ones((64, 50, 64), np.float32)
-    most = {}
-    for num_threads in (1, 4):
+
+    def more_with(num_threads, num_calls):
         run = runtime(net, 65, INSTRUCTION_SETS[0], num_threads=num_threads)
         call = partial(run.advance, [0] * 64, list(range(1, 65)), inputs, None)
-        most[num_threads] = most_threads_during(call)
-    assert most[1] == 0
-    assert 1 <= most[4] <= 3
+        return more_threads_during(call, num_calls)
+
+    assert more_with(1, 2) == 0
+    assert 1 <= more_with(4, 20) <= 3
 
 
-def most_threads_during(call):
-    """Return how many threads more than before there are at most while a call runs."""
+def more_threads_during(call, num_calls):
+    """Return how many threads more than before there are while something is called, once seen."""
     seen: list[int] = []
     is_over = threading.Event()
 
@@ -228,14 +229,13 @@ def most_threads_during(call):
     watcher = threading.Thread(target=watch)
     watcher.start()
     before = num_threads()
-    for _ in range(20):
+    for _ in range(num_calls):
         call()
         if max(seen, default=0) > before:
             break
-    assert before == num_threads()
     is_over.set()
     watcher.join(10)
-    return max(seen) - before
+    return max(seen, default=before) - before
 
 
 def num_threads():
