@@ -113,21 +113,25 @@ async def test_a_hostile_neighbour_disturbs_nobody(server):
             )
 
 
+def begin_sequence(server, pool, num_steps):
+    """Return the answer to come of a sequence that is under way at this moment."""
+    inputs = np.zeros((num_steps, 12)).tolist()
+    pending = re.compile(r'^lstm_pending_requests\{model="vowels"\} 1\.0$', re.MULTILINE)
+    with httpx.Client() as watcher:
+        # A fast kernel may be done before anybody looks: then another session's.
+        for client_id in range(50):
+            url = f"{server.url}/v1/sessions/{client_id}/sequence"
+            answer = pool.submit(httpx.post, url, json={"inputs": inputs}, timeout=60)
+            while not answer.done():
+                if pending.search(watcher.get(f"{server.url}/metrics").text):
+                    return answer
+    raise AssertionError("no sequence was seen under way")
+
+
 def test_sigterm_ends_what_is_in_flight():
     """A long sequence that was under way is answered before the process ends."""
-    inputs = np.zeros((15_000, 12)).tolist()
-    with live_server() as server, httpx.Client() as watcher, ThreadPoolExecutor(1) as pool:
-        pending = re.compile(r'^lstm_pending_requests\{model="vowels"\} 1\.0$', re.MULTILINE)
-        # A fast kernel may be done before anybody looks: then with the next session.
-        for i in range(50):
-            path = f"{server.url}/v1/sessions/{i}/sequence"
-            answer = pool.submit(httpx.post, path, json={"inputs": inputs}, timeout=60)
-            while not answer.done():
-                if is_under_way := pending.search(watcher.get(f"{server.url}/metrics").text):
-                    break
-            if is_under_way:
-                break
-        assert is_under_way
+    with live_server() as server, ThreadPoolExecutor(1) as pool:
+        answer = begin_sequence(server, pool, 15_000)
 
         assert 0 == server.end(signal.SIGTERM)
         answered = answer.result(timeout=60)
