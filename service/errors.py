@@ -60,6 +60,16 @@ class ModelUnknownError(ServiceError):
         self.name = name
 
 
+class ModelNotLoadedError(ServiceError):
+    """A model of the repository could not be loaded; what was served before still is."""
+
+    code = "model_not_loaded"
+
+    def __init__(self, name: str, reasons: list[str]) -> None:
+        super().__init__(f"model {name!r} could not be loaded: {'; '.join(reasons)}")
+        self.reasons = reasons
+
+
 class NotStreamableError(ServiceError):
     """The model needs whole sequences, so it has no sessions; `predict` serves it."""
 

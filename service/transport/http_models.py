@@ -48,7 +48,7 @@ class ModelHandlers:
     async def list_models(self, _: Call) -> Answer:
         """Write every model's signature."""
         signatures = [engine.signature for engine in self._engines.values()]
-        return Answer(200, render.render_models(signatures))
+        return Answer(200, render.render_models(signatures, self._engines.default))
 
     async def get_model(self, call: Call) -> Answer:
         """Write a model's signature."""

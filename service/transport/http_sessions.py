@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 from service.domain import (
@@ -15,6 +14,7 @@ from service.domain import (
 )
 from service.engine import Engine
 from service.errors import ModelUnknownError
+from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
 from service.transport.explain import shorten
@@ -22,7 +22,7 @@ from service.transport.parse_steps import client_id_error
 from service.transport.problem import Answer
 from service.transport.query import parse_page, parse_preconditions
 
-Engines = Mapping[str, Engine]
+Engines = ServedModels
 
 
 def find_engine(engines: Engines, parameters: dict[str, str]) -> Engine:
@@ -31,9 +31,7 @@ def find_engine(engines: Engines, parameters: dict[str, str]) -> Engine:
     Raises:
         ModelUnknownError: There is none of this name.
     """
-    name = parameters.get("model")
-    if name is None:
-        return next(iter(engines.values()))
+    name = parameters.get("model", engines.default)
     engine = engines.get(name)
     if engine is None:
         raise ModelUnknownError(shorten(name), list(engines))

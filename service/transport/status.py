@@ -24,6 +24,7 @@ STATUS: dict[type[errors.ServiceError], Status] = {
     errors.UnauthenticatedError: Status(http=401, websocket=4401),
     errors.ForbiddenError: Status(http=403, websocket=4403),
     errors.ModelUnknownError: Status(http=404, websocket=4404),
+    errors.ModelNotLoadedError: Status(http=400, websocket=4400),
     errors.NotStreamableError: Status(http=422, websocket=4422),
     errors.SessionUnknownError: Status(http=404, websocket=4404),
     errors.PositionConflictError: Status(http=409, websocket=4409),
