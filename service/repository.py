@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from service.domain import Signature
 from service.engine import Engine
@@ -20,27 +20,9 @@ from service.errors import ModelNotLoadedError, ModelUnknownError
 from service.model_config import FILE_NAME, ModelConfigError, read_model_config
 from service.models import ModelFileError, ModelLoader, Prepared, check_version
 from service.repository_files import Stamp, model_file, scan
-from service.served import ServedModels
+from service.served import IndexEntry, ServedModels
 
 log = logging.getLogger(__name__)
-
-State = Literal["READY", "LOADING", "UNAVAILABLE"]
-
-
-class IndexEntry(NamedTuple):
-    """A line of the repository's index.
-
-    Attributes:
-        name: The model's name.
-        version: Its version; empty where the directory holds none.
-        state: Whether it is served.
-        reason: Why it is not; else empty.
-    """
-
-    name: str
-    version: str
-    state: State
-    reason: str
 
 
 @dataclass(slots=True)
@@ -57,7 +39,7 @@ class Version:
 
     directory: Path
     stamp: Stamp
-    state: State = "LOADING"
+    state: Literal["READY", "LOADING", "UNAVAILABLE"] = "LOADING"
     reason: str = ""
     fingerprint: str | None = None
 

@@ -6,8 +6,25 @@ Changes while it serves, as versions come and models go; whoever holds it sees t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from service.engine import Engine
+
+
+class IndexEntry(NamedTuple):
+    """A version of a model that is served, or could be.
+
+    Attributes:
+        name: The model's name.
+        version: Its number.
+        state: Whether it is served.
+        reason: Why it is not; else empty.
+    """
+
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    reason: str
 
 
 class ServedModels(Mapping[str, Engine]):

@@ -1,12 +1,9 @@
 """A directory of models: what is served of it, whose sessions stay where, what breaks nothing."""
 
 import asyncio
-import io
 import shutil
-import zipfile
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -18,27 +15,9 @@ from service.opening import Lifetimes
 from service.repository import ModelRepository
 from service.served import ServedModels
 from service.stores.memory import MemoryStore
+from tests.unit.model_directory import VOWELS, write
 
-VOWELS = bundled_models()["vowels"]
 X = np.random.default_rng(0).standard_normal((6, 12)).astype(np.float32)
-
-
-def write(directory, version, *, shift=0.0, name="vowels", config=None, source=VOWELS):
-    """Write a version of a model: the bundled one, with another bias at its end."""
-    place = directory / name / str(version)
-    place.mkdir(parents=True)
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(place / "model.keras", "w") as new:
-        for entry in old.namelist():
-            data = old.read(entry)
-            if entry.endswith(".h5"):
-                file = io.BytesIO(data)
-                with h5py.File(file, "r+") as weights:
-                    weights["layers/dense/vars/1"][...] += np.arange(9) * shift
-                data = file.getvalue()
-            new.writestr(entry, data)
-    if config is not None:
-        (place / "model.yaml").write_text(config)
-    return place
 
 
 class House:
