@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from service.errors import NotReadyError
+from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
-from service.transport.http_sessions import Engines, find_engine
+from service.transport.http_sessions import find_engine
 from service.transport.parse import parse_predict
 from service.transport.problem import Answer
 
@@ -20,7 +21,7 @@ class ModelHandlers:
     """What the routes of models and of the process do."""
 
     def __init__(
-        self, engines: Engines, *, max_sequence_steps: int, render_metrics: RenderMetrics
+        self, engines: ServedModels, *, max_sequence_steps: int, render_metrics: RenderMetrics
     ) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines

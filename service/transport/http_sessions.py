@@ -22,10 +22,8 @@ from service.transport.parse_steps import client_id_error
 from service.transport.problem import Answer
 from service.transport.query import parse_page, parse_preconditions
 
-Engines = ServedModels
 
-
-def find_engine(engines: Engines, parameters: dict[str, str]) -> Engine:
+def find_engine(engines: ServedModels, parameters: dict[str, str]) -> Engine:
     """Return the engine that a path names, or the default one.
 
     Raises:
@@ -38,7 +36,7 @@ def find_engine(engines: Engines, parameters: dict[str, str]) -> Engine:
     return engine
 
 
-def find_session(engines: Engines, parameters: dict[str, str]) -> tuple[Engine, SessionKey]:
+def find_session(engines: ServedModels, parameters: dict[str, str]) -> tuple[Engine, SessionKey]:
     """Return the engine and the session that a path names.
 
     Raises:
@@ -55,7 +53,7 @@ def find_session(engines: Engines, parameters: dict[str, str]) -> tuple[Engine, 
 class SessionHandlers:
     """What the session routes do."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: ServedModels) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
 
