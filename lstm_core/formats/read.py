@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
+from lstm_core.formats.network_file import is_network_file, read_network_file
 from lstm_core.network import Network
 
 START_BYTES = 4096
@@ -41,7 +42,10 @@ def _is_zip(_path: Path, start: bytes) -> bool:
     return start.startswith(b"PK")
 
 
-FORMATS = (Format(name="a .keras file", is_at=_is_zip, read=read_keras),)
+FORMATS = (
+    Format(name="a .keras file", is_at=_is_zip, read=read_keras),
+    Format(name="a network as safetensors", is_at=is_network_file, read=read_network_file),
+)
 """Every format that is read, in the order in which they are asked."""
 
 
