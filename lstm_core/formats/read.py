@@ -13,6 +13,9 @@ from pathlib import Path
 from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
 from lstm_core.formats.network_file import is_network_file, read_network_file
+from lstm_core.formats.safetensors import is_safetensors
+from lstm_core.formats.torch import read_torch, read_torch_safetensors
+from lstm_core.formats.torch_archive import is_torch
 from lstm_core.network import Network
 
 START_BYTES = 4096
@@ -43,8 +46,10 @@ def _is_zip(_path: Path, start: bytes) -> bool:
 
 
 FORMATS = (
+    Format(name="a PyTorch file", is_at=is_torch, read=read_torch),
     Format(name="a .keras file", is_at=_is_zip, read=read_keras),
     Format(name="a network as safetensors", is_at=is_network_file, read=read_network_file),
+    Format(name="a PyTorch safetensors", is_at=is_safetensors, read=read_torch_safetensors),
 )
 """Every format that is read, in the order in which they are asked."""
 
