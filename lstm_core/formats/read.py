@@ -13,6 +13,8 @@ from pathlib import Path
 from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
 from lstm_core.formats.network_file import is_network_file, read_network_file
+from lstm_core.formats.onnx import read_onnx
+from lstm_core.formats.onnx_model import is_onnx
 from lstm_core.formats.safetensors import is_safetensors
 from lstm_core.formats.torch import read_torch, read_torch_safetensors
 from lstm_core.formats.torch_archive import is_torch
@@ -50,6 +52,7 @@ FORMATS = (
     Format(name="a .keras file", is_at=_is_zip, read=read_keras),
     Format(name="a network as safetensors", is_at=is_network_file, read=read_network_file),
     Format(name="a PyTorch safetensors", is_at=is_safetensors, read=read_torch_safetensors),
+    Format(name="an ONNX file", is_at=is_onnx, read=read_onnx),
 )
 """Every format that is read, in the order in which they are asked."""
 
