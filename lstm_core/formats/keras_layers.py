@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,8 @@ def keras_layer(layer: Layer, features: int, *, has_time: bool) -> KerasLayer:
             config = {"input_dim": rows, "output_dim": columns, "mask_zero": layer.mask_zero}
             variables = _numbered([layer.table])
             made = KerasLayer(kind="Embedding", config=config, variables=variables)
+        case _:
+            assert_never(layer)
     return made
 
 
