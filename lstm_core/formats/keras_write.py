@@ -7,7 +7,7 @@ import json
 import re
 import zipfile
 from collections import Counter
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import h5py
 
@@ -21,7 +21,7 @@ KERAS_VERSION = "3.6.0"
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def write_keras(network: Network, file: BinaryIO) -> None:
+def write_keras(network: Network, file: IO[bytes]) -> None:
     """Write a Sequential model to a file that is open for writing bytes.
 
     Args:

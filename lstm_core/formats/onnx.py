@@ -54,7 +54,8 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         output = walk.run()
         if walk.problems:
             raise FormatError(name, walk.problems, graph.written_by)
-        return Network(graph.name or Path(path).stem, walk.input_size, output.layers)
+        name_in_file = graph.name or Path(path).stem
+        return Network(name_in_file, walk.input_size, output.layers, written_by=graph.written_by)
     except SpecError as error:
         raise FormatError(name, [str(error)], graph.written_by) from error
 

@@ -48,13 +48,14 @@ def _is_zip(_path: Path, start: bytes) -> bool:
 
 
 FORMATS = (
-    Format(name="a PyTorch file", is_at=is_torch, read=read_torch),
-    Format(name="a .keras file", is_at=_is_zip, read=read_keras),
     Format(name="a network as safetensors", is_at=is_network_file, read=read_network_file),
     Format(name="a PyTorch safetensors", is_at=is_safetensors, read=read_torch_safetensors),
+    Format(name="a PyTorch file", is_at=is_torch, read=read_torch),
+    Format(name="a .keras file", is_at=_is_zip, read=read_keras),
     Format(name="an ONNX file", is_at=is_onnx, read=read_onnx),
 )
-"""Every format that is read, in the order in which they are asked."""
+"""Every format that is read, in the order in which they are asked: those that are surest of a file
+first."""
 
 
 def format_at(path: str | os.PathLike[str]) -> Format:
