@@ -33,9 +33,10 @@ class Settings(BaseSettings):
 
     model: Annotated[dict[str, tuple[Path, ...]], NoDecode] = Field(
         default={},
-        description="A model as NAME=PATH of a .keras file; may be given several times, or several"
-        " joined by commas. The first is the default model. Files given later under the same name"
-        " are earlier versions, for the sessions that belong to them. None: the bundled examples.",
+        description="A model as NAME=PATH of a file of any format; may be given several times, or"
+        " several joined by commas. The first is the default model. Files given later under the"
+        " same name are earlier versions, for the sessions that belong to them. None, and no"
+        " repository: the bundled examples.",
     )
     model_repository: Path | None = Field(
         default=None,
