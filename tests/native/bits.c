@@ -53,8 +53,7 @@ set_sizes(Layer *layer, LayerKind kind, size_t input_size, size_t output_size)
                      .output_size = output_size,
                      .units = output_size,
                      .ceiling = INFINITY,
-                     .clip = INFINITY,
-                     .cell_clip = INFINITY};
+                     .clip = INFINITY};
 }
 
 static void
@@ -73,6 +72,7 @@ make_lstm(Layer *layer, size_t lanes, Activation activation)
     set_sizes(layer, LAYER_LSTM, INPUTS, OUTPUTS);
     layer->units = UNITS;
     layer->activation = layer->recurrent_activation = activation;
+    layer->gate_clip = 3;
     layer->cell_clip = 2;
     float *kernel = draw_many(INPUTS * NUM_GATES * UNITS);
     float *recurrent = draw_many(OUTPUTS * NUM_GATES * UNITS);

@@ -24,6 +24,7 @@ OPTIONS = st.fixed_dictionaries(
         "use_peepholes": st.just(value=True),
         "projection_size": st.integers(1, 40),
         "projection_clip": st.floats(0.05, 1),
+        "gate_clip": st.floats(0.05, 2),
         "cell_clip": st.floats(0.05, 2),
         "forget_bias": st.floats(-1, 1),
     },

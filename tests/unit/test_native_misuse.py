@@ -180,6 +180,7 @@ BAD_LAYERS = {
         lambda: native_lstm(projection=np.ones((5, 4), "f4")),
     ),
     "a negative clip": (ValueError, lambda: native_lstm(cell_clip=-1.0)),
+    "a negative clip of the gates": (ValueError, lambda: native_lstm(gate_clip=-1.0)),
     "a clip that is no number": (ValueError, lambda: native_lstm(cell_clip=float("nan"))),
     "a negative clip of the projection": (
         ValueError,
@@ -226,6 +227,7 @@ def native_lstm(**fields):
         "projection": None,
         "activation": 18,
         "recurrent_activation": 14,
+        "gate_clip": 1.0,
         "cell_clip": 1.0,
         "projection_clip": 1.0,
         "zero_output_for_mask": False,

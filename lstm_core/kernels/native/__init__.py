@@ -119,8 +119,7 @@ def lstm_layer(
         w.projection,
         ACTIVATIONS.index(spec.activation),
         ACTIVATIONS.index(spec.recurrent_activation),
-        inf if spec.cell_clip is None else spec.cell_clip,
-        inf if spec.projection_clip is None else spec.projection_clip,
+        *(inf if c is None else c for c in (spec.gate_clip, spec.cell_clip, spec.projection_clip)),
         zero_output_for_mask,
     )
     return _layer("lstm", fields, instruction_set)

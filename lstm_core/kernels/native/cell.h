@@ -18,11 +18,18 @@ store_first(float *p, lanes x, size_t count)
     }
 }
 
+/* Return x clipped to an absolute value, which may be INFINITY. */
+INLINE lanes
+clip(lanes x, float limit)
+{
+    return lanes_at_least(lanes_all(-limit), lanes_at_most(lanes_all(limit), x));
+}
+
 /* Not inlined: once for the five activations of a cell, not five times. */
 static __attribute__((noinline)) lanes
-activate_gate(Activation activation, lanes x)
+activate_gate(Activation activation, lanes x, float limit)
 {
-    return activate_lanes(activation, x);
+    return activate_lanes(activation, clip(x, limit));
 }
 
 /* Make one row's new state of any cell, of `count` units from `unit` on. `gates` are the sums of the
@@ -33,26 +40,26 @@ finish_any_row(const Layer *layer, const float *gates, const float *c, float *c_
 {
     size_t size = layer->num_blocks * LANES;
     const float *peepholes = layer->vectors ? layer->vectors + unit : NULL;
-    Activation gate = layer->recurrent_activation;
+    Activation gate = layer->recurrent_activation, activation = layer->activation;
+    float limit = layer->gate_clip;
     lanes old = load_first(c, count);
     lanes input = lanes_load(gates);
     lanes forget = lanes_load(gates + LANES);
-    lanes candidate = activate_gate(layer->activation, lanes_load(gates + 2 * LANES));
+    lanes candidate = activate_gate(activation, lanes_load(gates + 2 * LANES), limit);
     lanes output = lanes_load(gates + 3 * LANES);
     if (peepholes) {
         input = lanes_fma(lanes_load(peepholes), old, input);
         forget = lanes_fma(lanes_load(peepholes + size), old, forget);
     }
-    lanes added = lanes_mul(activate_gate(gate, input), candidate);
-    lanes cell = lanes_fma(activate_gate(gate, forget), old, added);
-    cell = lanes_at_most(lanes_all(layer->cell_clip), cell);
-    cell = lanes_at_least(lanes_all(-layer->cell_clip), cell);
+    lanes added = lanes_mul(activate_gate(gate, input, limit), candidate);
+    lanes cell = lanes_fma(activate_gate(gate, forget, limit), old, added);
+    cell = clip(cell, layer->cell_clip);
     if (peepholes) {
         output = lanes_fma(lanes_load(peepholes + 2 * size), cell, output);
     }
     store_first(c_next, cell, count);
-    output = activate_gate(gate, output);
-    store_first(h_next, lanes_mul(output, activate_gate(layer->activation, cell)), count);
+    output = activate_gate(gate, output, limit);
+    store_first(h_next, lanes_mul(output, activate_gate(activation, cell, INFINITY)), count);
 }
 
 /* Make one row's new state of a plain cell. Arguments as for `finish_any_row`. */

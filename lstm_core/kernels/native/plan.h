@@ -75,8 +75,9 @@ typedef struct Layer {
     bool rms_scaling;      /* likewise: the mean is left in place */
     /* Of an LSTM: */
     Activation recurrent_activation;
-    bool is_plain;            /* sigmoid and tanh, without peepholes and cell clip */
-    float cell_clip;          /* or INFINITY */
+    bool is_plain;            /* sigmoid and tanh, without peepholes and clips of gates or cell */
+    float gate_clip;          /* of what the activations are given, or INFINITY */
+    float cell_clip;          /* likewise, of the cell */
     struct Layer *projection; /* a Dense from `units` to `output_size`, or NULL */
     bool zero_output_for_mask;
     size_t state_offset;    /* where h begins in a state row; c is behind it */

@@ -87,8 +87,7 @@ finish_output(const Layer *layer, float *y)
     if (layer->clip < INFINITY) {
         for (size_t i = 0; i < layer->output_size; i += LANES) {
             size_t count = layer->output_size - i < LANES ? layer->output_size - i : LANES;
-            lanes x = lanes_at_most(lanes_all(layer->clip), load_first(y + i, count));
-            store_first(y + i, lanes_at_least(lanes_all(-layer->clip), x), count);
+            store_first(y + i, clip(load_first(y + i, count), layer->clip), count);
         }
     }
 }

@@ -118,16 +118,16 @@ read_sizes(Layer *layer, PyObject *kernel, PyObject *recurrent)
 }
 
 /* Read `(kernel, recurrent_kernel, bias | None, peepholes | None, projection | None, activation,
- * recurrent_activation, cell_clip, projection_clip, zero_output_for_mask)`. */
+ * recurrent_activation, gate_clip, cell_clip, projection_clip, zero_output_for_mask)`. */
 static bool
 read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
 {
     PyObject *kernel, *recurrent, *bias, *peepholes, *projection;
     int activation, recurrent_activation, zero_output_for_mask;
     float projection_clip;
-    if (!PyArg_ParseTuple(fields, "OOOOOiiffp:lstm", &kernel, &recurrent, &bias, &peepholes,
-                          &projection, &activation, &recurrent_activation, &layer->cell_clip,
-                          &projection_clip, &zero_output_for_mask) ||
+    if (!PyArg_ParseTuple(fields, "OOOOOiifffp:lstm", &kernel, &recurrent, &bias, &peepholes,
+                          &projection, &activation, &recurrent_activation, &layer->gate_clip,
+                          &layer->cell_clip, &projection_clip, &zero_output_for_mask) ||
         !read_sizes(layer, kernel, recurrent)) {
         return false;
     }
@@ -137,7 +137,7 @@ read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
         !read_activation_index(activation, NUM_ELEMENTWISE, &layer->activation) ||
         !read_activation_index(recurrent_activation, NUM_ELEMENTWISE,
                                &layer->recurrent_activation) ||
-        !is_limit(layer->cell_clip, "cell_clip")) {
+        !is_limit(layer->gate_clip, "gate_clip") || !is_limit(layer->cell_clip, "cell_clip")) {
         return false;
     }
     if (projection == Py_None && layer->output_size != layer->units) {
@@ -148,7 +148,7 @@ read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
     layer->zero_output_for_mask = zero_output_for_mask;
     layer->is_plain = layer->activation == ACTIVATION_TANH &&
                       layer->recurrent_activation == ACTIVATION_SIGMOID &&
-                      peepholes == Py_None && isinf(layer->cell_clip);
+                      peepholes == Py_None && isinf(layer->gate_clip) && isinf(layer->cell_clip);
     return make_projection(layer, set, projection, projection_clip) &&
            has_memory(lstm_native_pack(layer, set->lanes, floats(kernel), floats(recurrent),
                                        floats(bias))) &&
