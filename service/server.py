@@ -169,7 +169,9 @@ def _load_models(
     lifetimes = Lifetimes(
         ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
     )
-    loader = ModelLoader(store=store, limits=limits, lifetimes=lifetimes)
+    loader = ModelLoader(
+        store=store, limits=limits, lifetimes=lifetimes, kernel_threads=settings.kernel_threads
+    )
     models, repository = settings.model, None
     if settings.model_repository is not None:
         repository = ModelRepository(settings.model_repository, loader)

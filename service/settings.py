@@ -107,6 +107,13 @@ class Settings(BaseSettings):
         default=4096, ge=1, description="Most requests of a model waiting or running; then 503."
     )
     max_batch_rows: int = Field(default=1024, ge=1, description="Most sessions in one batch.")
+    kernel_threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Most threads that the native kernel shares a large batch out over. One process"
+        " a core needs no more than 1; the numbers are the same with any.",
+    )
     max_wait_us: int = Field(
         default=0, ge=0, le=1_000_000, description="How long a batch waits for company."
     )
