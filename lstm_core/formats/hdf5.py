@@ -134,7 +134,7 @@ class VariableStore:
         attribute = attributes.get_id(name)
         num_values = int(np.prod(attribute.shape, dtype=object))
         each = self._file_bytes if h5py.check_string_dtype(attribute.dtype) else 1
-        is_long = attribute.get_storage_size() > MAX_TEXT_BYTES
+        is_long = num_values * attribute.dtype.itemsize > MAX_TEXT_BYTES
         if is_long or num_values * each > max(MAX_NAMES_BYTES, 256 * self._file_bytes):
             raise ValueError(f"attribute {name} is too long")
         return attributes[name]

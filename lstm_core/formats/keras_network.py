@@ -43,7 +43,8 @@ def build_network(path: str, model: Mapping[str, Any], version: str, place: Plac
     """
     writer = f"Keras {version}"
     try:
-        chain = read_chain(modernised(model, version) if is_older(version) else model)
+        is_modern = not is_older(version) and "module" in model
+        chain = read_chain(model if is_modern else modernised(model, version))
         input_size, layers, problems = _read_layers(chain, place)
     except RecursionError as error:
         raise FormatError(path, ["its config is nested too deeply"], writer) from error

@@ -1,4 +1,4 @@
-"""From a config of Keras 1 or 2, tf_keras included, to the one that Keras 3 would have written.
+"""From a config of Keras 1 or 2, tf_keras included, to the one that a `.keras` file of Keras 3 has.
 
 Owns the names, defaults and wirings of those days. Knows no variable and no layer's arithmetic, but
 for one function: `hard_sigmoid` was `clip(0.2 x + 0.5, 0, 1)` then, which is `hard_sigmoid_v1` in
@@ -28,6 +28,8 @@ _KERAS_1_ARGUMENTS = {
     "LSTM": {"output_dim": "units", "inner_activation": "recurrent_activation"},
     "TimeDistributedDense": {"output_dim": "units", "bias": "use_bias"},
 }
+_OPERATIONS = frozenset({"Any", "NotEqual"})
+"""What Keras 3 computes masks with, in graphs."""
 _WITHOUT_MASK = frozenset({"Normalization", "Rescaling"})
 """Layers that Keras 2 gives no mask on behind, while Keras 3 does."""
 _KERAS_1_DEFAULTS = {"BatchNormalization": {"scale": True, "center": True}}
@@ -35,15 +37,15 @@ _KERAS_1_DEFAULTS = {"BatchNormalization": {"scale": True, "center": True}}
 
 def is_older(version: str) -> bool:
     """Return whether a version of Keras wrote configs of this kind."""
-    return version.startswith(("1.", "2."))
+    return version.partition(".")[0] in {"1", "2"}
 
 
 def modernised(model: Mapping[str, Any], version: str) -> Json:
-    """Return a model's config as Keras 3 would have written it.
+    """Return a model's config as a `.keras` file of Keras 3 has it.
 
     Args:
         model: Of a model, or of one layer; what is no config comes back as it is.
-        version: Of the Keras that wrote it, from 1 to below 3.
+        version: Of the Keras that wrote it. Keras 3 leaves modules out in its `.h5` files.
     """
     config = model.get("config")
     original = model.get("class_name")
@@ -58,6 +60,8 @@ def modernised(model: Mapping[str, Any], version: str) -> Json:
     module = str(model.get("module", "keras"))
     if ">" in str(original):
         modern["registered_name"] = original
+    elif kind in _OPERATIONS and "module" not in model:
+        modern["module"] = "keras.src.ops.numpy"
     elif module.partition(".")[0] in {"keras", "tf_keras", "tensorflow"}:
         modern["module"] = "keras.layers"
     if isinstance(config, dict):
@@ -72,6 +76,8 @@ def _container(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
     if not isinstance(layers, list):
         return dict(config)
     modern = [modernised(each, version) if isinstance(each, dict) else each for each in layers]
+    if not is_older(version):
+        return {**config, "layers": modern}
     if kind == "Sequential":
         shape = _declared_shape(layers[0] if layers else None) or config.get("build_input_shape")
         if shape is not None and layers[0].get("class_name") != "InputLayer":
@@ -102,28 +108,26 @@ def _input_layer(shape: Json) -> dict[str, Any]:
 
 
 def _arguments(kind: str, config: Mapping[str, Any], version: str) -> dict[str, Any]:
+    if not is_older(version):
+        return {**config, **_parts(config, version)}
     names = dict(_ARGUMENTS.get(kind, {}))
     defaults: Mapping[str, Any] = {}
     if version.startswith("1."):
         names |= _KERAS_1_ARGUMENTS.get(kind, {})
         defaults = _KERAS_1_DEFAULTS.get(kind, {})
     modern = {**defaults, **{names.get(name, name): value for name, value in config.items()}}
+    modern |= _parts(modern, version)
     for name in ("activation", "recurrent_activation"):
         if modern.get(name) == "hard_sigmoid":
             modern[name] = "hard_sigmoid_v1"
-    modern |= _parts(modern, version)
     if kind == "Bidirectional" and "backward_layer" not in modern:
         modern["backward_layer"] = _reversed(modern.get("layer"))
     if kind in _WITHOUT_MASK:
         modern["drops_mask"] = True
-    policy = modern.get("dtype")
-    if policy is None:
-        modern.pop("dtype", None)
-    elif isinstance(policy, dict) and policy.get("class_name") in {"Policy", "PolicyV1"}:
-        modern["dtype"] = {**policy, "class_name": "DTypePolicy"}
-    if kind == "InputLayer":
-        modern.setdefault("dtype", "float32")
-    return modern
+    policy = modern.pop("dtype", None) or "float32"
+    if isinstance(policy, dict) and policy.get("class_name") in {"Policy", "PolicyV1"}:
+        policy = {**policy, "class_name": "DTypePolicy"}
+    return {**modern, "dtype": policy}
 
 
 def _parts(config: Mapping[str, Any], version: str) -> dict[str, Any]:
