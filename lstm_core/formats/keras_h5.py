@@ -6,13 +6,13 @@ and of TensorFlow 1 compute what their configs say, `hard_sigmoid` as it was the
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.hdf5 import SIGNATURE, VariableStore, open_hdf5
+from lstm_core.formats.keras_json import parse_config
 from lstm_core.formats.keras_legacy_weights import LegacyWeights
 from lstm_core.formats.keras_network import build_network
 from lstm_core.network import Network
@@ -49,7 +49,9 @@ def read_keras_h5(path: str | os.PathLike[str]) -> Network:
     name = os.fspath(path)
     with open_hdf5(name) as store:
         model, version = _config(name, store)
-        weights = LegacyWeights(store, "model_weights", version)
+        config = model.get("config")
+        own_name = str(config.get("name")) if isinstance(config, dict) else ""
+        weights = LegacyWeights(store, "model_weights", version, own_name)
         return build_network(name, model, version, weights.place)
 
 
@@ -62,7 +64,7 @@ def _config(path: str, store: VariableStore) -> tuple[dict[str, Any], str]:
     try:
         text = store.text("", "model_config")
         version = store.text("", "keras_version") or _OLDEST
-        model = None if text is None else json.loads(text)
+        model = None if text is None else parse_config(text)
     except (OSError, RuntimeError, ValueError, TypeError, RecursionError) as error:
         raise FormatError(path, [f"its model_config cannot be read: {error}"]) from error
     if text is None:

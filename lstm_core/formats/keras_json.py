@@ -29,6 +29,21 @@ class Architecture:
     version: str
 
 
+def parse_config(text: str | bytes) -> Any:  # noqa: ANN401 - what `json.loads` gives
+    """Return JSON as Keras 2 writes it: tuples and shapes are lists here.
+
+    Raises:
+        ValueError: It is no JSON.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(text, object_hook=_plain)
+
+
+def _plain(value: dict[str, Any]) -> object:
+    is_list = value.get("class_name") in {"__tuple__", "TensorShape"}
+    return value["items"] if is_list and isinstance(value.get("items"), list) else value
+
+
 def read_architecture(weights: str, places: Sequence[Path]) -> Architecture:
     """Read the first of the files that is there.
 
@@ -62,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
             data = file.read(MAX_CONFIG_BYTES + 1)
         if len(data) > MAX_CONFIG_BYTES:
             raise FormatError(str(path), [f"has more than {MAX_CONFIG_BYTES} bytes"])
-        parsed = json.loads(data)
+        parsed = parse_config(data)
     except OSError as error:
         raise FormatError(str(path), [f"cannot be read: {error.strerror}"]) from error
     except (ValueError, RecursionError) as error:

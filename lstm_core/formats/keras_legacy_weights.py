@@ -32,11 +32,13 @@ class LegacyWeights:
         store: The file.
         root: The group that has a group for each layer; empty where that is the file itself.
         version: Of the Keras that wrote it.
+        model: The model's name, empty where that is not known.
     """
 
     store: VariableStore
     root: str
     version: str
+    model: str = ""
 
     def place(self, layer: LayerConfig) -> NamedVariables:
         """Return a layer's variables.
@@ -44,7 +46,9 @@ class LegacyWeights:
         Raises:
             SpecError: The file has no list of them.
         """
-        listed = narrowed(self._listed(layer), layer.names[1:])
+        listed = self._listed(layer)
+        if len(layer.names) > 1:
+            listed = belonging(listed, layer.names, self.model)
         if self.version.startswith("1.") and layer.kind in {"LSTM", "Bidirectional"}:
             listed = _with_joined_gates(listed)
         return NamedVariables(layer=layer.name, listed=listed)
@@ -62,20 +66,22 @@ class LegacyWeights:
             raise SpecError(layer.name, f"its weights cannot be read: {error}") from error
 
 
-def narrowed(listed: Listed, names: Sequence[str]) -> Listed:
-    """Return those of the variables that belong to one layer of a nested model.
+def belonging(listed: Listed, names: Sequence[str], model: str) -> Listed:
+    """Return those of a model's variables that belong to one layer of it.
 
     Args:
         listed: The variables of a whole model.
-        names: The names of the models in that one that the layer is in, and its own; empty where
-            the variables are the layer's own.
+        names: The names of the models in that one that the layer is in, and its own.
+        model: The name of the whole model. Not every release puts the names of models into those
+            of variables, but none puts other layers' names there.
     """
-    for name in names:
-        chosen = [each for each in listed if name in each[0].split("/")]
-        # Not every release puts the names of the models around a layer into its variables' names.
-        if chosen or name == names[-1]:
-            listed = chosen
-    return listed
+    around, own = {model, *names[:-1]}, names[-1]
+    chosen = []
+    for name, stored in listed:
+        parts = name.split("/")
+        if own in parts and around.issuperset(parts[: parts.index(own)]):
+            chosen.append((name, stored))
+    return chosen
 
 
 def _with_joined_gates(listed: Listed) -> Listed:
