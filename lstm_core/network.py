@@ -19,6 +19,8 @@ from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
+_LATER_FIELDS = frozenset({"gate_clip"})
+"""Not part of a fingerprint where they are None: they came when there were states already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -200,7 +202,7 @@ def _canonical(part: Layer | LSTMSpec | LSTMWeights, path: str) -> Iterator[tupl
     """Yield every field below a layer but the names, in the order of their definition."""
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name == "name":
+        if field.name == "name" or (field.name in _LATER_FIELDS and value is None):
             continue
         if isinstance(value, Recurrent | LSTMSpec | LSTMWeights):
             yield from _canonical(value, f"{path}.{field.name}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lstm_core.errors import FormatError
-from lstm_core.formats.keras import read_keras
+from lstm_core.formats.read import read_network
 from lstm_core.network import Network
 from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import LayerSummary, Signature, StateVector
@@ -102,7 +102,7 @@ def read_signature(name: str, path: Path) -> Signature:
 
 def _read(path: Path) -> Network:
     try:
-        return read_keras(path)
+        return read_network(path)
     except FormatError as error:
         raise ModelFileError(str(error)) from error
 

@@ -17,13 +17,8 @@ import h5py
 import numpy as np
 
 from lstm_core.errors import FormatError
-from lstm_core.formats.variables import (
-    Float32,
-    Stored,
-    Variables,
-    as_float32,
-    bfloat16_as_float32,
-)
+from lstm_core.formats.tensors import Float32, StoredTensor, to_float32
+from lstm_core.formats.variables import Variables
 
 MAX_EXPANSION = 16
 """How many times its place in the file an array may take in memory. Keras stores arrays
@@ -153,9 +148,12 @@ class VariableStore:
         if self._bytes_left < 0:
             raise ValueError("claims more bytes than the file can hold")
         array = np.asarray(dataset[()])
-        return bfloat16_as_float32(array.view(np.uint16)) if is_bfloat16 else as_float32(array)
+        if is_bfloat16:
+            return to_float32(array.tobytes(), "bfloat16").reshape(array.shape)
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(array, np.float32)
 
-    def stored(self, path: str) -> Stored:
+    def stored(self, path: str) -> StoredTensor:
         """Return the array at a path.
 
         Raises:
@@ -170,7 +168,7 @@ class VariableStore:
             except ValueError as error:
                 raise ValueError(f"{path} {error}") from error
 
-        return Stored(shape=dataset.shape, load=load)
+        return StoredTensor(shape=dataset.shape, dtype=str(dataset.dtype), load=load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +189,7 @@ class NumberedVariables(Variables):
         """Return the variables of a part: the group of that name."""
         return NumberedVariables(self.store, self.layer, f"{self.group}/{part}")
 
-    def find(self, index: int, name: str) -> Stored:  # noqa: ARG002
+    def find(self, index: int, name: str) -> StoredTensor:  # noqa: ARG002
         """Return the variable of that number."""
         return self.store.stored(f"{self.group}/vars/{index}")
 

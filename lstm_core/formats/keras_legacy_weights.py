@@ -14,9 +14,10 @@ import numpy as np
 from lstm_core.errors import SpecError
 from lstm_core.formats.hdf5 import VariableStore
 from lstm_core.formats.keras_config import LayerConfig
-from lstm_core.formats.variables import Float32, NamedVariables, Stored
+from lstm_core.formats.tensors import Float32, StoredTensor
+from lstm_core.formats.variables import NamedVariables
 
-Listed = Sequence[tuple[str, Stored]]
+Listed = Sequence[tuple[str, StoredTensor]]
 
 _ARRAYS_PER_LSTM = 12
 """In Keras 1: kernel, recurrent kernel and bias of a gate, then of the next."""
@@ -97,10 +98,11 @@ def _with_joined_gates(listed: Listed) -> Listed:
     return joined
 
 
-def _side_by_side(parts: Sequence[Stored]) -> Stored:
+def _side_by_side(parts: Sequence[StoredTensor]) -> StoredTensor:
     def load() -> Float32:
         return np.concatenate([part.load() for part in parts], axis=-1)
 
     shape = parts[0].shape
     is_even = all(part.shape == shape for part in parts) and shape
-    return Stored(shape=(*shape[:-1], len(parts) * shape[-1]) if is_even else (), load=load)
+    joined = (*shape[:-1], len(parts) * shape[-1]) if is_even else ()
+    return StoredTensor(shape=joined, dtype=parts[0].dtype, load=load)

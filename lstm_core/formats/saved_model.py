@@ -19,7 +19,7 @@ from lstm_core.formats.keras_config import LayerConfig
 from lstm_core.formats.keras_json import Architecture, parse_config, read_architecture
 from lstm_core.formats.keras_legacy_weights import belonging
 from lstm_core.formats.keras_network import Place, build_network
-from lstm_core.formats.protobuf import chunks, parse, text
+from lstm_core.formats.protobuf import Message
 from lstm_core.formats.tensorflow_bundle import Bundle
 from lstm_core.formats.tensorflow_objects import Node, TrackedVariables, read_objects
 from lstm_core.formats.variables import NamedVariables
@@ -77,8 +77,8 @@ def _read_metadata(directory: Path) -> Metadata:
             data = file.read(MAX_METADATA_BYTES + 1)
         if len(data) > MAX_METADATA_BYTES:
             raise ValueError(f"has more than {MAX_METADATA_BYTES} bytes")  # noqa: TRY301
-        nodes = [parse(each) for each in chunks(parse(memoryview(data)), 1)]
-        parsed = {text(node, 3): parse_config(text(node, 5) or "null") for node in nodes}
+        nodes = Message(memoryview(data)).messages(1)
+        parsed = {node.text(3): parse_config(node.text(5) or "null") for node in nodes}
     except OSError as error:
         raise FormatError(str(path), [f"cannot be read: {error.strerror}"]) from error
     except (ValueError, RecursionError) as error:

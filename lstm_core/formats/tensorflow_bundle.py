@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.crc32c import crc32c, unmasked
-from lstm_core.formats.protobuf import chunks, integer, parse, signed, varint
+from lstm_core.formats.protobuf import Message, varint
 from lstm_core.formats.tensorflow_table import entries
-from lstm_core.formats.variables import Float32, Stored, as_float32, bfloat16_as_float32
+from lstm_core.formats.tensors import FLOATING_BYTES, Float32, StoredTensor, to_float32
 
 MAX_INDEX_BYTES = 16 << 20
 MAX_TEXT_BYTES = 64 << 20
@@ -28,14 +25,8 @@ MAX_TEXT_BYTES = 64 << 20
 MAX_READS = 4
 """How many times its size a checkpoint's data may be read in all."""
 
-BFLOAT16, STRING = 14, 7
-FLOATS: dict[int, type[np.generic]] = {
-    1: np.float32,
-    2: np.float64,
-    19: np.float16,
-    BFLOAT16: np.uint16,
-}
-"""Of the numbers of TensorFlow's types."""
+DTYPES = {1: "float32", 2: "float64", 7: "string", 14: "bfloat16", 19: "float16"}
+"""The names of TensorFlow's types, by their numbers; those that hold no weights left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +34,7 @@ class Tensor:
     """One entry of the index.
 
     Attributes:
-        dtype: The number of its type.
+        dtype: Its dtype's name.
         shape: Its shape.
         shard: In which of the data files.
         offset: Where it begins there.
@@ -52,7 +43,7 @@ class Tensor:
         is_cut: Whether it is kept in slices.
     """
 
-    dtype: int
+    dtype: str
     shape: tuple[int, ...]
     shard: int
     offset: int
@@ -91,12 +82,12 @@ class Bundle:
     def _read_index(self, table: memoryview) -> list[Path]:
         num_shards = 0
         for key, value in entries(table):
-            message = parse(value)
+            message = Message(value)
             if key:
-                self.tensors[key.decode("utf-8", "replace")] = _tensor(value)
+                self.tensors[key.decode("utf-8", "replace")] = _tensor(message)
                 continue
-            num_shards = integer(message, 1)
-            if integer(message, 2) != 0:
+            num_shards = message.integer(1)
+            if message.integer(2) != 0:
                 raise ValueError("was written on a big-endian machine, which is not read")
         name = self.prefix.name
         if not 0 < num_shards <= len(table):
@@ -114,10 +105,12 @@ class Bundle:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each tensor of real numbers."""
         return {
-            name: tensor.shape for name, tensor in self.tensors.items() if tensor.dtype in FLOATS
+            name: tensor.shape
+            for name, tensor in self.tensors.items()
+            if tensor.dtype in FLOATING_BYTES
         }
 
-    def stored(self, name: str) -> Stored:
+    def stored(self, name: str) -> StoredTensor:
         """Return a tensor of real numbers.
 
         Raises:
@@ -128,18 +121,13 @@ class Bundle:
             raise KeyError(name)
 
         def load() -> Float32:
-            dtype = FLOATS.get(tensor.dtype)
-            if dtype is None:
-                raise ValueError(f"{name} holds no real numbers")
             if tensor.is_cut:
                 raise ValueError(f"{name} is cut into slices, which are not put together here")
-            if prod(tensor.shape) * np.dtype(dtype).itemsize != tensor.num_bytes:
+            if prod(tensor.shape) * FLOATING_BYTES.get(tensor.dtype, 0) != tensor.num_bytes:
                 raise ValueError(f"{name} has another size than its shape {tensor.shape}")
-            flat: Any = np.frombuffer(self._bytes(name, tensor), dtype)
-            real = bfloat16_as_float32(flat) if tensor.dtype == BFLOAT16 else as_float32(flat)
-            return real.reshape(tensor.shape)
+            return to_float32(self._bytes(name, tensor), tensor.dtype).reshape(tensor.shape)
 
-        return Stored(shape=tensor.shape, load=load)
+        return StoredTensor(shape=tensor.shape, dtype=tensor.dtype, load=load)
 
     def text(self, name: str) -> bytes:
         """Return a tensor that is one text.
@@ -149,7 +137,7 @@ class Bundle:
             ValueError: It is something else, too long or damaged.
         """
         tensor = self.tensors[name]
-        if tensor.dtype != STRING or tensor.shape or tensor.num_bytes > MAX_TEXT_BYTES:
+        if tensor.dtype != "string" or tensor.shape or tensor.num_bytes > MAX_TEXT_BYTES:
             raise ValueError(f"{name} is not one text, or too long")
         # The length, its checksum, then the text. The checksum of the whole is another one, of the
         # text and its length in another form, and is left alone.
@@ -174,27 +162,24 @@ class Bundle:
         return data
 
 
-def shape_of(message: memoryview) -> tuple[int, ...]:
+def shape_of(message: Message | None) -> tuple[int, ...]:
     """Return a shape as TensorFlow writes it; ValueError if a part of it is not known."""
-    shape = tuple(signed(integer(parse(dim), 1)) for dim in chunks(parse(message), 2))
+    shape = () if message is None else tuple(dim.integer(1) for dim in message.messages(2))
     if any(size < 0 for size in shape):
         raise ValueError("is damaged: a shape is not known")
     return shape
 
 
-def _tensor(value: memoryview) -> Tensor:
-    message = parse(value)
-    shape = chunks(message, 2)
-    checksum = message.get(6, [b"\0\0\0\0"])[-1]
-    numbers = {field: integer(message, field) for field in (1, 3, 4, 5)}
-    if any(signed(number) < 0 for number in numbers.values()) or isinstance(checksum, int):
+def _tensor(message: Message) -> Tensor:
+    numbers = {field: message.integer(field) for field in (1, 3, 4, 5)}
+    if any(number < 0 for number in numbers.values()):
         raise ValueError("is damaged: an entry makes no sense")
     return Tensor(
-        dtype=numbers[1],
-        shape=shape_of(shape[-1]) if shape else (),
+        dtype=DTYPES.get(numbers[1], "no real numbers"),
+        shape=shape_of(message.message(2)),
         shard=numbers[3],
         offset=numbers[4],
         num_bytes=numbers[5],
-        checksum=int.from_bytes(checksum, "little"),
-        is_cut=bool(message.get(7)),
+        checksum=int.from_bytes((message.blobs(6) or [memoryview(b"")])[-1], "little"),
+        is_cut=7 in message.numbers(),
     )

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lstm_core.errors import FormatError
-from lstm_core.formats.protobuf import chunks, integer, parse, text
+from lstm_core.formats.protobuf import Message
 from lstm_core.formats.tensorflow_bundle import Bundle
-from lstm_core.formats.variables import Stored, Variables
+from lstm_core.formats.tensors import StoredTensor
+from lstm_core.formats.variables import Variables
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
@@ -41,27 +42,23 @@ def read_objects(bundle: Bundle) -> list[Node]:
         FormatError: There are none, or they are damaged.
     """
     try:
-        graph = parse(memoryview(bundle.text(_GRAPH)))
-        nodes = [_node(each) for each in chunks(graph, 1)]
+        nodes = [_node(each) for each in Message(memoryview(bundle.text(_GRAPH))).messages(1)]
     except KeyError as error:
         problem = "tells of no objects: it is no checkpoint of TensorFlow 2"
         raise FormatError(str(bundle.prefix), [problem]) from error
     except (OSError, ValueError) as error:
         raise FormatError(str(bundle.prefix), [f"its graph of objects {error}"]) from error
-    if not nodes or any(child >= len(nodes) for node in nodes for child in node.children.values()):
+    if not nodes or any(not 0 <= child < len(nodes) for node in nodes for child in node.children.values()):
         raise FormatError(str(bundle.prefix), ["its graph of objects is damaged"])
     return nodes
 
 
-def _node(data: memoryview) -> Node:
-    message = parse(data)
-    references = [parse(each) for each in chunks(message, 1)]
-    attributes = [parse(each) for each in chunks(message, 2)]
-    values = [each for each in attributes if text(each, 1) == "VARIABLE_VALUE"]
+def _node(message: Message) -> Node:
+    values = [each for each in message.messages(2) if each.text(1) == "VARIABLE_VALUE"]
     return Node(
-        children={text(each, 2): integer(each, 1) for each in references},
-        full_name=text(values[0], 2) if values else "",
-        key=text(values[0], 3) if values else "",
+        children={each.text(2): each.integer(1) for each in message.messages(1)},
+        full_name=values[0].text(2) if values else "",
+        key=values[0].text(3) if values else "",
     )
 
 
@@ -95,7 +92,7 @@ class TrackedVariables(Variables):
             node=children.get(name),
         )
 
-    def find(self, index: int, name: str) -> Stored:  # noqa: ARG002
+    def find(self, index: int, name: str) -> StoredTensor:  # noqa: ARG002
         """Return the variable of that name."""
         found = self._children.get(name)
         key = "" if found is None else self.objects[found].key

@@ -6,30 +6,13 @@ Owns shapes, finiteness and messages. Does not know how any format stores its ar
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_core.errors import SpecError, WeightsError
-
-Float32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """One array of a file, not read yet.
-
-    Attributes:
-        shape: As the file claims it.
-        load: Returns it as float32 of that shape. Raises ValueError, or what its library raises,
-            where it cannot be read, and tells its place.
-    """
-
-    shape: tuple[int, ...]
-    load: Callable[[], Float32]
+from lstm_core.formats.tensors import Float32, StoredTensor
 
 
 class Variables(ABC):
@@ -52,7 +35,7 @@ class Variables(ABC):
         """
 
     @abstractmethod
-    def find(self, index: int, name: str) -> Stored:
+    def find(self, index: int, name: str) -> StoredTensor:
         """Return variable number `index` of the layer, called `name` by Keras.
 
         Raises:
@@ -102,7 +85,7 @@ class NamedVariables(Variables):
     """
 
     layer: str
-    listed: Sequence[tuple[str, Stored]]
+    listed: Sequence[tuple[str, StoredTensor]]
 
     def child(self, part: str, index: int = 0) -> NamedVariables:
         """Return the variables of a part."""
@@ -114,7 +97,7 @@ class NamedVariables(Variables):
         chosen = owners[index] if index < len(owners) else None
         return replace(self, listed=[each for each in self.listed if _owner(each[0]) == chosen])
 
-    def _direction(self, direction: str) -> Sequence[tuple[str, Stored]]:
+    def _direction(self, direction: str) -> Sequence[tuple[str, StoredTensor]]:
         named = [
             each
             for each in self.listed
@@ -126,7 +109,7 @@ class NamedVariables(Variables):
         half = len(self.listed) // 2
         return self.listed[:half] if direction == "forward" else self.listed[half:]
 
-    def find(self, index: int, name: str) -> Stored:
+    def find(self, index: int, name: str) -> StoredTensor:
         """Return the variable of that name, or else of that number."""
         called = [stored for each, stored in self.listed if each.rsplit("/", 1)[-1] == name]
         if len(called) == 1:
@@ -148,14 +131,3 @@ def _check_shape(name: str, actual: tuple[int, ...], shape: tuple[int | None, ..
         padded = zip(shape, (*actual, *[0] * len(shape)), strict=False)
         expected = tuple(have if want is None else want for want, have in padded)
         raise WeightsError(name, expected, actual)
-
-
-def as_float32(array: npt.NDArray[Any]) -> Float32:
-    """Return float32, C-contiguous; what is too large becomes infinite."""
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, np.float32)
-
-
-def bfloat16_as_float32(halves: npt.NDArray[np.uint16]) -> Float32:
-    """Return the numbers whose upper halves these are."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
