@@ -1,7 +1,7 @@
 """An HDF5 file of arrays, read with bounds and without following links.
 
 Owns the HDF5 safety: sizes are checked before memory is taken, and nothing outside the file is
-opened. Knows where Keras 3 and tf_keras number a layer's variables, and no layer.
+opened. Does not know what the arrays are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.tensors import Float32, StoredTensor, to_float32
-from lstm_core.formats.variables import Variables
 
 MAX_EXPANSION = 16
 """How many times its place in the file an array may take in memory. Keras stores arrays
@@ -169,29 +167,6 @@ class VariableStore:
                 raise ValueError(f"{path} {error}") from error
 
         return StoredTensor(shape=dataset.shape, dtype=str(dataset.dtype), load=load)
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedVariables(Variables):
-    """A layer's variables as Keras 3 and tf_keras number them: `GROUP/vars/0` and so on.
-
-    Attributes:
-        store: The store.
-        layer: The layer's name, for messages.
-        group: Path of its HDF5 group.
-    """
-
-    store: VariableStore
-    layer: str
-    group: str
-
-    def child(self, part: str, index: int = 0) -> NumberedVariables:  # noqa: ARG002
-        """Return the variables of a part: the group of that name."""
-        return NumberedVariables(self.store, self.layer, f"{self.group}/{part}")
-
-    def find(self, index: int, name: str) -> StoredTensor:  # noqa: ARG002
-        """Return the variable of that number."""
-        return self.store.stored(f"{self.group}/vars/{index}")
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 
 from lstm_core.formats.archive import open_archive
-from lstm_core.formats.hdf5 import NumberedVariables
 from lstm_core.formats.keras_network import build_network
+from lstm_core.formats.keras_numbered_weights import NumberedWeights
 from lstm_core.network import Network
 
 
@@ -35,9 +35,5 @@ def read_keras(path: str | os.PathLike[str]) -> Network:
             that cannot be served; then `problems` names every such layer and why.
     """
     with open_archive(path) as archive:
-        return build_network(
-            archive.path,
-            archive.config,
-            archive.keras_version,
-            lambda layer: NumberedVariables(archive.store, layer.name, layer.group),
-        )
+        weights = NumberedWeights(archive.store, archive.keras_version)
+        return build_network(archive.path, archive.config, archive.keras_version, weights.place)

@@ -21,15 +21,19 @@ _OLDEST = "1.0"
 """Files that do not tell the version are of Keras 1."""
 
 
-def is_keras_h5(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is an HDF5 file with a model's configuration in it."""
+def is_keras_h5(path: Path, start: bytes) -> bool:
+    """Return whether a path is an HDF5 file with a model's configuration in it.
+
+    Args:
+        path: The path.
+        start: The file's first bytes, `b""` for what is no file.
+    """
+    if not start.startswith(SIGNATURE):
+        return False
     try:
-        with Path(path).open("rb") as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE:
-                return False
-        with open_hdf5(os.fspath(path)) as store:
+        with open_hdf5(str(path)) as store:
             return store.text("", "model_config") is not None
-    except (OSError, ValueError):
+    except ValueError:
         return False
 
 

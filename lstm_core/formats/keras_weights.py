@@ -11,23 +11,21 @@ import os
 from pathlib import Path
 
 from lstm_core.errors import FormatError
-from lstm_core.formats.hdf5 import SIGNATURE, NumberedVariables, VariableStore, open_hdf5
+from lstm_core.formats.hdf5 import SIGNATURE, VariableStore, open_hdf5
 from lstm_core.formats.keras_json import read_architecture
 from lstm_core.formats.keras_legacy_weights import LegacyWeights
 from lstm_core.formats.keras_network import Place, build_network
+from lstm_core.formats.keras_numbered_weights import NumberedWeights, is_numbered
 from lstm_core.network import Network
 
 
-def is_keras_weights(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is an HDF5 file with a Keras model's weights, but no model."""
-    try:
-        with Path(path).open("rb") as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE:
-                return False
-        with open_hdf5(os.fspath(path)) as store:
-            return store.text("", "model_config") is None
-    except (OSError, ValueError):
-        return False
+def is_keras_weights(_path: Path, start: bytes) -> bool:
+    """Return whether a path is an HDF5 file, which is weights where it is no whole model.
+
+    Args:
+        start: The file's first bytes, `b""` for what is no file.
+    """
+    return start.startswith(SIGNATURE)
 
 
 def read_keras_weights(path: str | os.PathLike[str]) -> Network:
@@ -45,8 +43,8 @@ def read_keras_weights(path: str | os.PathLike[str]) -> Network:
     """
     name = os.fspath(path)
     with open_hdf5(name) as store:
-        place = _place(name, store)
         architecture = read_architecture(name, config_places(Path(path)))
+        place = _place(name, store, architecture.version)
         return build_network(name, architecture.model, architecture.version, place)
 
 
@@ -56,18 +54,22 @@ def config_places(path: Path) -> list[Path]:
     return [path.with_name(f"{stem}.json"), path.with_name("config.json")]
 
 
-def _place(path: str, store: VariableStore) -> Place:
+def _place(path: str, store: VariableStore, version: str) -> Place:
     """Return where each layer's variables are, in either layout.
+
+    Args:
+        path: The file, for messages.
+        store: The file.
+        version: Of the Keras that wrote the configuration.
 
     Raises:
         FormatError: It is neither.
     """
     try:
         if store.names("", "layer_names") is not None:
-            version = store.text("", "keras_version") or "1.0"
-            return LegacyWeights(store, "", version).place
+            return LegacyWeights(store, "", store.text("", "keras_version") or "1.0").place
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise FormatError(path, [f"its layer_names cannot be read: {error}"]) from error
-    if store.has_group("layers"):
-        return lambda layer: NumberedVariables(store, layer.name, layer.group)
+    if is_numbered(store):
+        return NumberedWeights(store, version).place
     raise FormatError(path, ["is an HDF5 file, but holds no weights as Keras lays them out"])

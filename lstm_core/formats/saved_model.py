@@ -30,10 +30,14 @@ MAX_METADATA_BYTES = 64 << 20
 _METADATA = "keras_metadata.pb"
 
 
-def is_saved_model(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is the directory of a SavedModel."""
-    directory = Path(path)
-    return (directory / "saved_model.pb").is_file() and (directory / "variables").is_dir()
+def is_saved_model(path: Path, start: bytes) -> bool:
+    """Return whether a path is the directory of a SavedModel.
+
+    Args:
+        path: The path.
+        start: The file's first bytes, `b""` for what is no file.
+    """
+    return not start and (path / "saved_model.pb").is_file() and (path / "variables").is_dir()
 
 
 def read_saved_model(path: str | os.PathLike[str]) -> Network:
@@ -51,7 +55,7 @@ def read_saved_model(path: str | os.PathLike[str]) -> Network:
             something that cannot be served; then `problems` names every such layer and why.
     """
     directory = Path(path)
-    if not is_saved_model(directory):
+    if not is_saved_model(directory, b""):
         raise FormatError(str(directory), ["is no SavedModel: no saved_model.pb and variables"])
     bundle = Bundle(directory / "variables" / "variables")
     objects = read_objects(bundle)

@@ -48,7 +48,9 @@ def read_objects(bundle: Bundle) -> list[Node]:
         raise FormatError(str(bundle.prefix), [problem]) from error
     except (OSError, ValueError) as error:
         raise FormatError(str(bundle.prefix), [f"its graph of objects {error}"]) from error
-    if not nodes or any(not 0 <= child < len(nodes) for node in nodes for child in node.children.values()):
+    if not nodes or any(
+        not 0 <= child < len(nodes) for node in nodes for child in node.children.values()
+    ):
         raise FormatError(str(bundle.prefix), ["its graph of objects is damaged"])
     return nodes
 

@@ -32,6 +32,7 @@ from lstm_core.formats.rnn_cell import PEEPHOLES, cell_of
 from lstm_core.formats.tensorflow_bundle import Bundle
 from lstm_core.formats.tensorflow_slices import SliceFile
 from lstm_core.formats.tensorflow_table import is_table
+from lstm_core.formats.tensors import Float32
 from lstm_core.formats.tf1_options import Options, read_options
 from lstm_core.formats.tf1_scopes import (
     BIASES,
@@ -41,7 +42,7 @@ from lstm_core.formats.tf1_scopes import (
     find_layers,
     named_layers,
 )
-from lstm_core.formats.variables import Float32, NamedVariables
+from lstm_core.formats.variables import NamedVariables
 from lstm_core.kernels.cudnn_layout import Stack, unpack
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
 from lstm_core.pointwise import Dense
@@ -53,17 +54,18 @@ Checkpoint = Bundle | SliceFile
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-def is_tf1_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a checkpoint: its files' prefix, its index, or the one file."""
-    given = Path(path)
-    if _prefix(given).with_name(f"{_prefix(given).name}.index").is_file():
-        return True
-    try:
-        with given.open("rb") as file:
-            file.seek(-min(8, given.stat().st_size), os.SEEK_END)
-            return is_table(file.read(8))
-    except (OSError, ValueError):
-        return False
+def is_tf1_checkpoint(path: Path, start: bytes) -> bool:
+    """Return whether a path is a checkpoint: its files' prefix, its index, or the one file.
+
+    Args:
+        path: The path.
+        start: The file's first bytes, `b""` for what is no file.
+    """
+    if not start:
+        return path.with_name(f"{path.name}.index").is_file()
+    with path.open("rb") as file:
+        file.seek(-min(8, path.stat().st_size), os.SEEK_END)
+        return is_table(file.read(8))
 
 
 def read_tf1_checkpoint(path: str | os.PathLike[str]) -> Network:

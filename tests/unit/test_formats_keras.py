@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lstm_core.errors import FormatError
-from lstm_core.formats.hdf5 import MIN_BOUND_BYTES, NumberedVariables, VariableStore
+from lstm_core.formats.hdf5 import MIN_BOUND_BYTES, VariableStore
 from lstm_core.formats.keras import read_keras
 from lstm_core.formats.keras_config import group_names
+from lstm_core.formats.keras_numbered_weights import NumberedVariables
 from lstm_core.network import Network, Recurrent
 
 FEATURES, UNITS = 3, 2
