@@ -163,7 +163,7 @@ class _Walk:
 
 def _shape(node: Node, value: Sequences) -> Value:
     lengths = [int(np.prod([atom.size for atom in axis])) for axis in value.axes]
-    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(lengths))
+    start, end = node.attribute("start", 0), node.attribute("end", len(lengths))
     return np.array(lengths[start:end], np.int64)
 
 
