@@ -72,10 +72,9 @@ class Node:
             SpecError: It is of another type, or no finite number.
         """
         value = self.attributes.get(name, default)
-        if type(value) is not type(default) or (
-            isinstance(value, float) and not math.isfinite(value)
-        ):
-            raise SpecError(self.name, f"its attribute {name} is of no type that it should have")
+        is_right = type(value) is type(default)
+        if not is_right or (type(value) is float and not math.isfinite(value)):
+            raise SpecError(self.name, f"its attribute {name} is not what it should be")
         return value
 
     def listed(self, name: str, kind: type[Scalar]) -> list[Scalar] | None:
