@@ -107,6 +107,7 @@ class Network:
 
     Attributes:
         name: The model's name in its file.
+        written_by: The program that wrote the file, with its version where that is known, or None.
         layers: The chain, layers that do nothing at inference left out.
         input_size: Features of one time step; 1 where they are integers for an embedding.
         output_size: Outputs of one time step.
@@ -121,7 +122,14 @@ class Network:
         fingerprint: SHA-256, in hexadecimal, of the inference configuration and the weights.
     """
 
-    def __init__(self, name: str, input_size: int, layers: tuple[Layer, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        input_size: int,
+        layers: tuple[Layer, ...],
+        *,
+        written_by: str | None = None,
+    ) -> None:
         """Check that the layers fit together.
 
         Raises:
@@ -129,6 +137,7 @@ class Network:
                 layer, or a layer that needs a time axis comes behind the last one that has it.
         """
         self.name = name
+        self.written_by = written_by
         self.layers = layers
         self.input_size = input_size
         sizes, self.returns_sequences = _check_chain(input_size, layers)

@@ -33,9 +33,10 @@ class Settings(BaseSettings):
 
     model: Annotated[dict[str, tuple[Path, ...]], NoDecode] = Field(
         default={},
-        description="A model as NAME=PATH of a .keras file; may be given several times, or several"
-        " joined by commas. The first is the default model. Files given later under the same name"
-        " are earlier versions, for the sessions that belong to them. None: the bundled examples.",
+        description="A model as NAME=PATH of a file of any format; may be given several times, or"
+        " several joined by commas. The first is the default model. Files given later under the"
+        " same name are earlier versions, for the sessions that belong to them. None: the bundled"
+        " examples.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")

@@ -51,7 +51,7 @@ def build_network(path: str, model: Mapping[str, Any], version: str, place: Plac
     if problems:
         raise FormatError(path, problems, writer)
     try:
-        return Network(chain.name, input_size, tuple(layers))
+        return Network(chain.name, input_size, tuple(layers), written_by=writer)
     except SpecError as error:
         raise FormatError(path, [str(error)], writer) from error
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import IO, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +109,7 @@ def read_network_file(path: str | os.PathLike[str]) -> Network:
             raise FormatError(os.fspath(path), ["its metadata are nested too deeply"]) from error
 
 
-def write_network_file(network: Network, file: BinaryIO) -> None:
+def write_network_file(network: Network, file: IO[bytes]) -> None:
     """Write a network to a file that is open for writing bytes."""
     arrays: Arrays = {}
     layers = [
@@ -119,6 +119,7 @@ def write_network_file(network: Network, file: BinaryIO) -> None:
     document = {
         "version": VERSION,
         "name": network.name,
+        "written_by": network.written_by,
         "input_size": network.input_size,
         "layers": layers,
     }
@@ -157,6 +158,7 @@ def _read(file: TensorFile) -> Network:
         name,
         input_size,
         tuple(_layer(layer, f"layers.{i}", file.tensors) for i, layer in enumerate(layers)),
+        written_by=writer if isinstance(writer := document.get("written_by"), str) else None,
     )
 
 

@@ -54,7 +54,8 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         output = walk.run()
         if walk.problems:
             raise FormatError(name, walk.problems, graph.written_by)
-        return Network(graph.name or Path(path).stem, walk.input_size, output.layers)
+        name_in_file = graph.name or Path(path).stem
+        return Network(name_in_file, walk.input_size, output.layers, written_by=graph.written_by)
     except SpecError as error:
         raise FormatError(name, [str(error)], graph.written_by) from error
 
@@ -162,7 +163,7 @@ class _Walk:
 
 def _shape(node: Node, value: Sequences) -> Value:
     lengths = [int(np.prod([atom.size for atom in axis])) for axis in value.axes]
-    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(lengths))
+    start, end = node.attribute("start", 0), node.attribute("end", len(lengths))
     return np.array(lengths[start:end], np.int64)
 
 

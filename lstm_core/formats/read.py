@@ -52,17 +52,18 @@ def _is_zip(_path: Path, start: bytes) -> bool:
 
 
 FORMATS = (
+    Format(name="a network as safetensors", is_at=is_network_file, read=read_network_file),
+    Format(name="a PyTorch safetensors", is_at=is_safetensors, read=read_torch_safetensors),
     Format(name="a PyTorch file", is_at=is_torch, read=read_torch),
     Format(name="a .keras file", is_at=_is_zip, read=read_keras),
     Format(name="a .h5 file of Keras", is_at=is_keras_h5, read=read_keras_h5),
     Format(name="a .weights.h5 of Keras", is_at=is_keras_weights, read=read_keras_weights),
     Format(name="a SavedModel", is_at=is_saved_model, read=read_saved_model),
     Format(name="a TensorFlow 1 checkpoint", is_at=is_tf1_checkpoint, read=read_tf1_checkpoint),
-    Format(name="a network as safetensors", is_at=is_network_file, read=read_network_file),
-    Format(name="a PyTorch safetensors", is_at=is_safetensors, read=read_torch_safetensors),
     Format(name="an ONNX file", is_at=is_onnx, read=read_onnx),
 )
-"""Every format that is read, in the order in which they are asked."""
+"""Every format that is read, in the order in which they are asked: those that are surest of a file
+first."""
 
 
 def format_at(path: str | os.PathLike[str]) -> Format:

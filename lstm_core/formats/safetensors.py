@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+from typing import IO, Any, BinaryIO, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -160,7 +160,7 @@ def _stored(file: BinaryIO, begin: int, place: _Place) -> StoredTensor:
 
 
 def write_safetensors(
-    file: BinaryIO, arrays: Mapping[str, npt.NDArray[np.float32]], metadata: Mapping[str, str]
+    file: IO[bytes], arrays: Mapping[str, npt.NDArray[np.float32]], metadata: Mapping[str, str]
 ) -> None:
     """Write arrays as float32, in the order given, and texts by name."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}

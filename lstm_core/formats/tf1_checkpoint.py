@@ -96,7 +96,8 @@ def read_tf1_checkpoint(path: str | os.PathLike[str]) -> Network:
     if problems:
         raise FormatError(str(prefix), problems)
     try:
-        return Network(prefix.name, _input_size(layers[0]), tuple(layers))
+        size = _input_size(layers[0])
+        return Network(prefix.name, size, tuple(layers), written_by="TensorFlow")
     except SpecError as error:
         raise FormatError(str(prefix), [str(error)]) from error
 

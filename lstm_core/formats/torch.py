@@ -30,6 +30,7 @@ from lstm_core.network import Network
 
 METADATA_KEY = "layers"
 MAX_DOCUMENT_BYTES = 1 << 20
+_WRITER = "PyTorch"
 
 
 def read_torch(path: str | os.PathLike[str]) -> Network:
@@ -73,7 +74,7 @@ def _problems_of(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        raise FormatError(os.fspath(path), [str(error)], "PyTorch") from error
+        raise FormatError(os.fspath(path), [str(error)], _WRITER) from error
 
 
 def _network(
@@ -82,8 +83,8 @@ def _network(
     chain = guess_chain(state, _beside(path).name) if document is None else document.get("layers")
     input_size, layers, problems = read_chain(state, chain)
     if problems:
-        raise FormatError(os.fspath(path), problems, "PyTorch")
-    return Network(Path(path).stem, input_size, tuple(layers))
+        raise FormatError(os.fspath(path), problems, _WRITER)
+    return Network(Path(path).stem, input_size, tuple(layers), written_by=_WRITER)
 
 
 def _state_dict(content: Value, document: Mapping[str, Json] | None) -> StateDict:
