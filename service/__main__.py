@@ -92,11 +92,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_models(files: Sequence[Path]) -> int:
+    status = 0
     named = [(path.stem, path) for path in files] or list(bundled_models().items())
     for name, path in named:
         print(f"{name} ({path})")
-        print(f"  {file_format(path)}", flush=True)
-        signature = read_signature(name, path)
+        try:
+            print(f"  {file_format(path)}", flush=True)
+            signature = read_signature(name, path)
+        except ModelFileError as error:
+            print(f"lstm-service: {error}", file=sys.stderr, flush=True)
+            status = 2
+            continue
         takes = (
             f"{signature.input_size} numbers"
             if signature.vocabulary is None
@@ -112,7 +118,7 @@ def _print_models(files: Sequence[Path]) -> int:
                 print(f"  {'':<18} kernel {layer.kernel} on {layer.device}: {layer.reason}")
         for obstacle in signature.streaming_obstacles:
             print(f"  predict only: {obstacle}")
-    return 0
+    return status
 
 
 def _convert(source: Path, target: Path, *, is_forced: bool) -> int:
