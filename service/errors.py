@@ -60,6 +60,18 @@ class ModelUnknownError(ServiceError):
         self.name = name
 
 
+class NoRepositoryError(ServiceError):
+    """Models are served from where the process was told at its start, and only those."""
+
+    code = "no_repository"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"model {model!r} cannot be loaded or unloaded: there is no model repository, the"
+            " models were given at the start"
+        )
+
+
 class NotStreamableError(ServiceError):
     """The model needs whole sequences, so it has no sessions; `predict` serves it."""
 
@@ -79,6 +91,18 @@ class SessionUnknownError(ServiceError):
         super().__init__(
             f"there is no session {client_id!r}; it begins with a reset, an import, or a step that"
             " has position 0 or none, and no epoch"
+        )
+
+
+class SequenceUnknownError(ServiceError):
+    """A request of the Open Inference Protocol goes on with a sequence that does not exist."""
+
+    code = "sequence_unknown"
+
+    def __init__(self, sequence_id: int | str, model: str) -> None:
+        super().__init__(
+            f"inference request for sequence {sequence_id} to model '{model}' must specify the"
+            " START flag on the first request of the sequence"
         )
 
 
@@ -188,7 +212,7 @@ class DeadlineExceededError(ServiceError):
     code = "deadline_exceeded"
 
     def __init__(self) -> None:
-        super().__init__("the request had no turn within its X-Request-Timeout-Ms; not applied")
+        super().__init__("the request had no turn in the time that its caller waits; not applied")
 
 
 class UnauthenticatedError(ServiceError):
