@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from service import __version__
 from service.commands.parser import add_parsers
 from service.models import ModelFileError, bundled_models, read_signature
-from service.settings import Settings, add_options, read_settings
+from service.settings import SettingError, Settings, add_options, read_settings
 from service.storage import StoreChoiceError
 
 log = logging.getLogger("service")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return run(options)
         return _serve(read_settings(options))
-    except (ModelFileError, StoreChoiceError, OSError) as error:
+    except (ModelFileError, SettingError, StoreChoiceError, OSError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
     except ValidationError as error:
         for problem in error.errors():
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="serve models",
-        description="Serve models over HTTP and WebSocket. Each option is also an environment"
+        description="Serve models over HTTP, WebSocket and gRPC. Each option is also an environment"
         " variable: LSTM_ and its name in capitals, as LSTM_MAX_PENDING.",
     )
     add_options(serve)

@@ -1,8 +1,8 @@
-"""The messages of `inference.proto` as classes; `messages.pyi`, which protoc wrote, has their types.
+"""The messages of `inference.proto` as classes; `messages.pyi`, which protoc wrote, types them.
 
-They are built when this is imported, in a pool of their own: no version of protobuf's generated code
-has to fit the one installed, and another package's classes of the same names, such as those of
-`tritonclient`, may be in the same process.
+They are built when this is imported, in a pool of their own: no version of generated code has to
+fit the protobuf that is installed, and another package's classes of the same names, such as those
+of `tritonclient`, may be in the same process.
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], data: bytes) -> F
     raise NotImplementedError
 
 
-def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence[object]) -> Float32:
+def from_values(
+    name: str, datatype: str, shape: Sequence[int], values: Sequence[object]
+) -> Float32:
     """Return the values of a tensor that is written out, nested as its shape or flat.
 
     Args:

@@ -1,0 +1,156 @@
+"""One call of `ModelStreamInfer`: requests of any sequences, several in flight, answers in order.
+
+Unlike a stream of `/v1`, an error ends its request only: the protocol keeps the stream open. What
+follows it in the same sequence is applied, unless it names its position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+from service.errors import DrainingError, ServiceError
+from service.transport.grpc import messages
+from service.transport.grpc.conversion import (
+    parse_message,
+    read_request,
+    write_error,
+    write_reply,
+)
+from service.transport.grpc.failures import Context, abort, as_service_error, code_of
+from service.transport.operations import Work
+from service.transport.v2.inference import Inference, InferReply
+
+NAME = "ModelStreamInfer"
+MAX_IN_FLIGHT = 256
+"""Most requests of a stream that are read and not answered; what comes behind them waits unread."""
+
+Observe = Callable[[str, str, float], None]
+"""Takes a method, the name of a status code, and the seconds that it took."""
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A request that is not answered yet.
+
+    Attributes:
+        num_bytes: Of its message.
+        began_at: When it was read, in seconds of `perf_counter`.
+        id: Its own name.
+        is_typed: Whether its tensors are written out by type.
+        work: What is done for it, until there is a result.
+        result: What came of it.
+    """
+
+    num_bytes: int
+    began_at: float
+    id: str = ""
+    is_typed: bool = False
+    work: Work | None = None
+    result: InferReply | ServiceError | None = None
+
+
+class InferStream:
+    """The requests of one call on their way, in the order in which they came."""
+
+    def __init__(
+        self, inference: Inference, context: Context, *, max_bytes: int, observe: Observe
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            inference: What answers the requests.
+            context: Of the call.
+            max_bytes: Most bytes of requests in flight, but for the last one read.
+            observe: Told of every answer.
+        """
+        self._inference = inference
+        self._context = context
+        self._max_bytes = max_bytes
+        self._observe = observe
+        # None where the caller waits for any time, whatever the types say.
+        left_s: float | None = context.time_remaining()
+        loop = asyncio.get_running_loop()
+        self._time = loop.time
+        self._ends_at = None if left_s is None else loop.time() + left_s
+        self._in_flight: deque[_Asked] = deque()
+        self._num_bytes = 0
+        self._changed = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    async def answers(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Answer the requests that come, until the caller has no more or the stream is closed."""
+        self._reading = asyncio.create_task(self._read(requests))
+        self._reading.add_done_callback(lambda _: self._changed.set())
+        in_flight = self._in_flight
+        try:
+            while in_flight or not (self._reading.done() or self._is_closing):
+                if in_flight and (result := in_flight[0].result) is not None:
+                    yield self._answer(in_flight.popleft(), result)
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+        finally:
+            self._reading.cancel()
+            for asked in in_flight:
+                if asked.work is not None:
+                    asked.work.cancel()
+            in_flight.clear()  # what completes them holds this
+        if self._is_closing:
+            await abort(self._context, DrainingError())
+        self._reading.result()
+
+    def close(self) -> None:
+        """Read no more, answer what was read, and end the call."""
+        self._is_closing = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self, requests: AsyncIterator[bytes]) -> None:
+        async for data in requests:
+            if self._is_closing:
+                return
+            self._begin(data)
+            while len(self._in_flight) >= MAX_IN_FLIGHT or self._num_bytes > self._max_bytes:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    def _begin(self, data: bytes) -> None:
+        asked = _Asked(len(data), perf_counter())
+        self._in_flight.append(asked)
+        self._num_bytes += asked.num_bytes
+        left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._time())
+        try:
+            message = parse_message(data)
+            asked.id = message.id
+            request, asked.is_typed = read_request(message)
+            asked.work = self._inference.infer(request, partial(self._complete, asked), left_s)
+        except Exception as error:  # noqa: BLE001 - the guard: the caller is told, the stream goes on
+            self._complete(asked, as_service_error(error, NAME))
+
+    def _complete(self, asked: _Asked, result: InferReply | ServiceError) -> None:
+        asked.work = None  # which holds this in what completes it: a cycle
+        asked.result = result
+        if asked is self._in_flight[0]:
+            self._changed.set()
+
+    def _answer(self, asked: _Asked, result: InferReply | ServiceError) -> bytes:
+        self._num_bytes -= asked.num_bytes
+        self._has_room.set()
+        code = "OK"
+        if isinstance(result, ServiceError):
+            # It holds the frames that it passed, and those hold it: a cycle with the inputs in it.
+            result.__traceback__ = None
+            code = code_of(result).name
+            answer = write_error(result, asked.id)
+        else:
+            response = write_reply(result, is_typed=asked.is_typed)
+            answer = messages.ModelStreamInferResponse(infer_response=response)
+        self._observe(NAME, code, perf_counter() - asked.began_at)
+        return answer.SerializeToString()
