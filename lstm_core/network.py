@@ -115,11 +115,20 @@ class Network:
         state_layout: The parts of a state row in Keras's order: h, c of the first recurrent layer,
             then of the next. Empty parts for the layers that cannot stream are left out.
         state_size: The length of a state row.
+        input_name: What the file calls the input.
+        output_name: What the file calls the output.
         streaming_obstacles: One sentence for each layer that needs the whole sequence at once.
         fingerprint: SHA-256, in hexadecimal, of the inference configuration and the weights.
     """
 
-    def __init__(self, name: str, input_size: int, layers: tuple[Layer, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        input_size: int,
+        layers: tuple[Layer, ...],
+        input_name: str = "inputs",
+        output_name: str = "outputs",
+    ) -> None:
         """Check that the layers fit together.
 
         Raises:
@@ -129,6 +138,8 @@ class Network:
         self.name = name
         self.layers = layers
         self.input_size = input_size
+        self.input_name = input_name
+        self.output_name = output_name
         sizes, self.returns_sequences = _check_chain(input_size, layers)
         self.output_size = sizes[-1]
         self.widest = max(sizes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import cast
 
@@ -43,7 +43,7 @@ from service.errors import (
     ServiceError,
     StateNotFiniteError,
 )
-from service.histograms import Histogram
+from service.histograms import Histogram, Tally
 from service.jobs import Complete, Job
 from service.limits import EngineLimits
 from service.opening import Lifetimes, Opener
@@ -115,6 +115,7 @@ class Engine:
                 self._answers,
                 self._limits.chunk_steps,
                 self._limits.chunk_us,
+                self._lifetimes.tombstone_s,
                 clock,
             ),
             Committer(self._arena, store, self._answers, self._turns.is_out),
@@ -156,6 +157,11 @@ class Engine:
     def kernel_call_s(self) -> Histogram:
         """How often a kernel call took how long, in seconds."""
         return self._compute.call_s
+
+    @property
+    def kernel_calls_s(self) -> Mapping[int, Tally]:
+        """The kernel calls for sessions by the number of their rows, with their time in seconds."""
+        return self._compute.calls_s
 
     @property
     def arena(self) -> Arena:
@@ -374,8 +380,9 @@ class Engine:
 
     async def _give_turns(self) -> None:
         jobs = self._turns.take(self._limits.max_batch_rows)
+        now = perf_counter()
         for job in jobs:
-            job.is_begun = True
+            job.begun_at = job.begun_at or now
             job.is_away = False
         await self._ticker.tick(jobs)
         for job in jobs:
@@ -397,7 +404,7 @@ class Engine:
         self._turns.done(job.key, num_done)
 
     def _expire(self, job: Job) -> None:
-        if not (job.is_begun or job.is_done or job.is_cancelled):
+        if not (job.begun_at or job.is_done or job.is_cancelled):
             self._answers.expire(job)
             # Here and now: jobs that count no more would else pile up behind a store that hangs.
             self._turns.drop(job)

@@ -135,4 +135,6 @@ def describe(name: str, runtime: CpuRuntime) -> Signature:
         ),
         streaming_obstacles=tuple(network.streaming_obstacles),
         layers=tuple(layers),
+        input_name=network.input_name,
+        output_name=network.output_name,
     )

@@ -327,6 +327,8 @@ class Opener:
             SessionDamagedError: Only what puts another state in its place may run.
         """
         request = job.request
+        if isinstance(request, AdvanceRequest) and request.begins_anew:
+            return
         if (
             isinstance(request, ResetRequest | ImportRequest | DeleteRequest)
             and request.position is None

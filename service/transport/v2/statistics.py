@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 
-
-@dataclass(slots=True)
-class Durations:
-    """How many times something was done, and how long it took in all.
-
-    Attributes:
-        count: How many times.
-        ns: In nanoseconds, all times together.
-    """
-
-    count: int = 0
-    ns: int = 0
-
-    def add(self, seconds: float) -> None:
-        """Count one."""
-        self.count += 1
-        self.ns += int(seconds * 1e9)
+from service.histograms import Tally
 
 
 @dataclass(slots=True)
 class Statistics:
-    """What came of the requests to one model, by either transport. Numbers only grow.
+    """What came of the requests to one model, by any transport. Numbers only grow.
 
     Attributes:
-        success: Requests that were answered, from when they were read to when their answer was
-            there.
-        fail: Likewise those that failed.
-        queue: Of those answered, the time until their turn.
-        compute: Of those answered, the time from their turn to their answer: kernel and commit.
         num_inferences: Rows of the batches that were answered; a request of a sequence is one.
-        num_predictions: Batches without a sequence among the requests answered.
-        last_inference_ms: When the last one was answered, in milliseconds since 1970; 0: never.
+        succeeded_s: The requests that were answered, each from when it was read to when its answer
+            was there, in seconds.
+        failed_s: Likewise those that failed.
+        queue_s: Of those answered, how long each waited for its turn.
+        compute_s: Of those answered, how long each took from there: kernel and commit.
+        predictions_s: The batches without a sequence that were answered, by their rows.
+        last_at: When the last one was answered, in seconds since 1970; 0: never.
     """
 
-    success: Durations = field(default_factory=Durations)
-    fail: Durations = field(default_factory=Durations)
-    queue: Durations = field(default_factory=Durations)
-    compute: Durations = field(default_factory=Durations)
     num_inferences: int = 0
-    num_predictions: int = 0
-    last_inference_ms: int = 0
+    succeeded_s: Tally = field(default_factory=Tally)
+    failed_s: Tally = field(default_factory=Tally)
+    queue_s: Tally = field(default_factory=Tally)
+    compute_s: Tally = field(default_factory=Tally)
+    predictions_s: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    last_at: float = 0.0
+
+    def note_steps(self, queue_s: float, compute_s: float) -> None:
+        """Count a request of a sequence that was answered."""
+        self._note(1, queue_s, compute_s)
+
+    def note_prediction(self, num_rows: int, seconds: float) -> None:
+        """Count a batch without a sequence that was answered after so long."""
+        self._note(num_rows, 0.0, seconds)
+        self.predictions_s[num_rows].add(seconds)
+
+    def note_failure(self, seconds: float) -> None:
+        """Count a request that failed after so long."""
+        self.failed_s.add(seconds)
+
+    def _note(self, num_rows: int, queue_s: float, compute_s: float) -> None:
+        self.num_inferences += num_rows
+        self.succeeded_s.add(queue_s + compute_s)
+        self.queue_s.add(queue_s)
+        self.compute_s.add(compute_s)
+        self.last_at = time.time()
