@@ -6,6 +6,7 @@ Pure functions. What the tensors and the parameters mean, the core knows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -37,6 +38,14 @@ _CONTENTS = {
     "BYTES": "bytes_contents",
 }
 """Where a message holds the values of a datatype; those that are not here can only be raw."""
+# A field's number and how its length is told, as https://protobuf.dev/programming-guides/encoding
+# has them. Fields written one behind the other are a message, in any order.
+RAW_INPUT_TAG = b"\x3a"
+_RAW_OUTPUT_TAG = b"\x32"
+_ID_TAG = b"\x1a"
+_INFER_RESPONSE_TAG = b"\x12"
+_BYTES = [bytes([number]) for number in range(0x80)]
+
 _SHARED_MEMORY = "shared_memory_region"
 
 
@@ -64,6 +73,14 @@ def parse_message(data: bytes) -> messages.ModelInferRequest:
         raise wrong((), "not a ModelInferRequest of protobuf") from None
 
 
+def id_of(data: bytes) -> str:
+    """Return the own name of a request that may be wrong in any way; empty where it has none."""
+    try:
+        return messages.ModelInferRequest.FromString(data).id
+    except DecodeError:
+        return ""
+
+
 def read_request(message: messages.ModelInferRequest) -> Asked:
     """Return what a message asks.
 
@@ -88,24 +105,41 @@ def read_request(message: messages.ModelInferRequest) -> Asked:
     return Asked(request, is_typed)
 
 
-def write_reply(reply: InferReply, *, is_typed: bool) -> messages.ModelInferResponse:
-    """Return the message of an answer, its tensors written out by type or raw."""
+def write_reply(reply: InferReply, *, is_typed: bool) -> bytes:
+    """Return a `ModelInferResponse`, its tensors written out by type or raw."""
+    outputs = reply.outputs
+    if not (is_typed or reply.parameters) and len(outputs) == 1:
+        output = outputs[0]
+        head = _response_head(
+            reply.model_name, reply.model_version, output.name, output.values.shape
+        )
+        values = datatypes.to_bytes(output.values)
+        request_id = reply.id.encode()
+        if request_id:
+            head += _ID_TAG + varint(len(request_id)) + request_id
+        return b"".join((head, _RAW_OUTPUT_TAG, varint(len(values)), values))
     response = messages.ModelInferResponse(
         model_name=reply.model_name, model_version=reply.model_version, id=reply.id
     )
-    for output in reply.outputs:
-        values = output.values
-        tensor = response.outputs.add(name=output.name, datatype="FP32", shape=values.shape)
+    for output in outputs:
+        shape = output.values.shape
+        tensor = response.outputs.add(name=output.name, datatype="FP32", shape=shape)
         if is_typed:
-            tensor.contents.fp32_contents.extend(datatypes.to_values(values))
+            tensor.contents.fp32_contents.extend(datatypes.to_values(output.values))
         else:
-            response.raw_output_contents.append(datatypes.to_bytes(values))
+            response.raw_output_contents.append(datatypes.to_bytes(output.values))
     _set_parameters(response, reply.parameters)
-    return response
+    return response.SerializeToString()
 
 
-def write_error(error: ServiceError, request_id: str) -> messages.ModelStreamInferResponse:
-    """Return the message that tells an error in a stream.
+def write_stream_reply(reply: InferReply, *, is_typed: bool) -> bytes:
+    """Return a `ModelStreamInferResponse` around what `write_reply` returns."""
+    response = write_reply(reply, is_typed=is_typed)
+    return b"".join((_INFER_RESPONSE_TAG, varint(len(response)), response))
+
+
+def write_stream_error(error: ServiceError, request_id: str) -> bytes:
+    """Return the `ModelStreamInferResponse` that tells an error.
 
     Beside the protocol's text and id, the parameters hold the error's `code`, and the session's
     `position` and `epoch` where the error knows them.
@@ -115,7 +149,29 @@ def write_error(error: ServiceError, request_id: str) -> messages.ModelStreamInf
     answer = messages.ModelStreamInferResponse(error_message=message)
     answer.infer_response.id = request_id
     _set_parameters(answer.infer_response, document)
-    return answer
+    return answer.SerializeToString()
+
+
+def varint(number: int) -> bytes:
+    """Return a number from 0 as protobuf writes it."""
+    if number < 0x80:
+        return _BYTES[number]
+    parts = bytearray()
+    while number >= 0x80:
+        parts.append(0x80 | number & 0x7F)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+@lru_cache(maxsize=256)
+def _response_head(
+    model_name: str, model_version: str, output_name: str, shape: tuple[int, ...]
+) -> bytes:
+    """Return what stands before the id and the values of an answer with one raw FP32 output."""
+    response = messages.ModelInferResponse(model_name=model_name, model_version=model_version)
+    response.outputs.add(name=output_name, datatype="FP32", shape=shape)
+    return response.SerializeToString()
 
 
 def _set_parameters(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Never
+from typing import Any, Never, TypeAlias
 
 import grpc
 
@@ -13,7 +13,8 @@ from service.transport.status import status_of
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
+# The name of a type only: the class takes no arguments.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 def code_of(error: ServiceError) -> grpc.StatusCode:
@@ -34,7 +35,7 @@ async def abort(context: Context, error: ServiceError) -> Never:
     metadata = [(name, str(value)) for name, value in document.items()]
     if isinstance(error, UnavailableError):
         metadata.append(("retry-after", str(error.retry_after_s)))
-    await context.abort(code_of(error), message, metadata)
+    await context.abort(code_of(error), message, tuple(metadata))
 
 
 def as_service_error(error: Exception, method: str) -> ServiceError:

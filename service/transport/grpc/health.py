@@ -76,7 +76,7 @@ class Health(health_pb2_grpc.HealthServicer):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._closing.wait()
 
-    async def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+    async def _status(self, service: str) -> int:
         if service not in self._known:
             return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         if self._closing.is_set() or not await is_ready(self._catalog.models()):

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.json_format import ParseDict
@@ -18,9 +18,10 @@ from google.protobuf.message import DecodeError, Message
 from service.errors import ModelUnknownError, ServiceError
 from service.transport.explain import wrong
 from service.transport.grpc import messages
-from service.transport.grpc.conversion import parse_message, read_request, write_reply
+from service.transport.grpc.conversion import write_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
 from service.transport.grpc.health import is_ready
+from service.transport.grpc.known_heads import KnownHeads
 from service.transport.grpc.stream import NAME as STREAM
 from service.transport.grpc.stream import InferStream, Observe
 from service.transport.headers import Admit
@@ -33,8 +34,9 @@ NAME = "inference.GRPCInferenceService"
 _ABOUT_THE_PROCESS = ("ServerLive", "ServerReady")
 """Methods that anybody may call, as the routes of health over HTTP."""
 
-Handler = grpc.RpcMethodHandler[bytes, bytes]
-Answering = Callable[[bytes, Context], Awaitable[Message]]
+# Names of types only: the classes of grpc take no arguments.
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+Answering = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 class InferenceService:
@@ -64,6 +66,7 @@ class InferenceService:
         self._max_message_bytes = max_message_bytes
         self._observe = observe
         self._admit = admit
+        self._heads = KnownHeads()
         self._streams: set[InferStream] = set()
         self._is_closing = False
 
@@ -106,7 +109,7 @@ class InferenceService:
                     self._let_in(context)
                 message = await answer(data, context)
                 code = "OK"
-                return message.SerializeToString()
+                return message
             except Exception as error:  # noqa: BLE001 - the guard: the caller gets a status
                 told = as_service_error(error, name)
                 code = code_of(told).name
@@ -127,8 +130,8 @@ class InferenceService:
             given = context.invocation_metadata() or ()
             self._admit({name.encode(): _as_bytes(value) for name, value in given})
 
-    async def _infer(self, data: bytes, context: Context) -> Message:
-        request, is_typed = read_request(parse_message(data))
+    async def _infer(self, data: bytes, context: Context) -> bytes:
+        request, is_typed = self._heads.read(data)
         answered: asyncio.Future[InferReply | ServiceError]
         answered = asyncio.get_running_loop().create_future()
 
@@ -154,7 +157,11 @@ class InferenceService:
         except ServiceError as error:
             await abort(context, error)
         stream = InferStream(
-            self._inference, context, max_bytes=self._max_message_bytes, observe=self._observe
+            self._inference,
+            self._heads,
+            context,
+            max_bytes=self._max_message_bytes,
+            observe=self._observe,
         )
         self._streams.add(stream)
         if self._is_closing:
@@ -215,12 +222,13 @@ async def _tell(
     tell: Callable[[Any], Awaitable[Message]],
     data: bytes,
     _: Context,
-) -> Message:
+) -> bytes:
     try:
         request = request_class.FromString(data)
     except DecodeError:
         raise wrong((), f"not a {request_class.DESCRIPTOR.name} of protobuf") from None
-    return await tell(request)
+    message = await tell(request)
+    return message.SerializeToString()
 
 
 def _filled(message: Message, document: metadata.Document) -> Message:

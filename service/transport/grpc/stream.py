@@ -14,14 +14,9 @@ from functools import partial
 from time import perf_counter
 
 from service.errors import DrainingError, ServiceError
-from service.transport.grpc import messages
-from service.transport.grpc.conversion import (
-    parse_message,
-    read_request,
-    write_error,
-    write_reply,
-)
+from service.transport.grpc.conversion import id_of, write_stream_error, write_stream_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
+from service.transport.grpc.known_heads import KnownHeads
 from service.transport.operations import Work
 from service.transport.v2.inference import Inference, InferReply
 
@@ -58,17 +53,25 @@ class InferStream:
     """The requests of one call on their way, in the order in which they came."""
 
     def __init__(
-        self, inference: Inference, context: Context, *, max_bytes: int, observe: Observe
+        self,
+        inference: Inference,
+        heads: KnownHeads,
+        context: Context,
+        *,
+        max_bytes: int,
+        observe: Observe,
     ) -> None:
         """Begin with nothing.
 
         Args:
             inference: What answers the requests.
+            heads: What reads them.
             context: Of the call.
             max_bytes: Most bytes of requests in flight, but for the last one read.
             observe: Told of every answer.
         """
         self._inference = inference
+        self._heads = heads
         self._context = context
         self._max_bytes = max_bytes
         self._observe = observe
@@ -127,11 +130,11 @@ class InferStream:
         self._num_bytes += asked.num_bytes
         left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._time())
         try:
-            message = parse_message(data)
-            asked.id = message.id
-            request, asked.is_typed = read_request(message)
+            request, asked.is_typed = self._heads.read(data)
+            asked.id = request.id
             asked.work = self._inference.infer(request, partial(self._complete, asked), left_s)
         except Exception as error:  # noqa: BLE001 - the guard: the caller is told, the stream goes on
+            asked.id = asked.id or id_of(data)
             self._complete(asked, as_service_error(error, NAME))
 
     def _complete(self, asked: _Asked, result: InferReply | ServiceError) -> None:
@@ -148,9 +151,8 @@ class InferStream:
             # It holds the frames that it passed, and those hold it: a cycle with the inputs in it.
             result.__traceback__ = None
             code = code_of(result).name
-            answer = write_error(result, asked.id)
+            answer = write_stream_error(result, asked.id)
         else:
-            response = write_reply(result, is_typed=asked.is_typed)
-            answer = messages.ModelStreamInferResponse(infer_response=response)
+            answer = write_stream_reply(result, is_typed=asked.is_typed)
         self._observe(NAME, code, perf_counter() - asked.began_at)
-        return answer.SerializeToString()
+        return answer
