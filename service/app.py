@@ -19,9 +19,13 @@ from service.transport.calls import Receive, Scope, Send
 from service.transport.headers import Admit, request_id_of
 from service.transport.http import HttpEntrance, Observe
 from service.transport.openapi import add_docs, component_schemas, document
-from service.transport.problem import Answer, http_problem, problem
+from service.transport.problem import PROBLEMS, Answer, ErrorForm
 from service.transport.routes import build_routes
 from service.transport.routing import RouteTable
+from service.transport.v2 import http_errors
+from service.transport.v2.catalog import FixedCatalog
+from service.transport.v2.inference import Inference
+from service.transport.v2.routes import v2_routes
 from service.transport.websocket import WebSocketEntrance
 
 UNMATCHED = "unmatched"
@@ -163,8 +167,14 @@ def create_app(
     app.routes_of_api = build_routes(
         engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
+    catalog = FixedCatalog(engines)
+    inference = Inference(catalog, max_sequence_steps=max_sequence_steps)
+    v2 = v2_routes(catalog, inference, max_body_bytes=max_body_bytes)
     app.http = HttpEntrance(
-        app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe, admit=admit
+        RouteTable([*app.routes_of_api.routes, *v2]),
+        max_body_bytes=max_body_bytes,
+        observe=observe,
+        admit=admit,
     )
     app.streams = WebSocketEntrance(
         engines, max_frame_bytes=max_body_bytes, max_frame_steps=max_sequence_steps, admit=admit
@@ -177,11 +187,16 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = "nothing is at this path; see /docs" if error.status_code == 404 else error.detail
     headers = tuple((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
-    return _response(http_problem(error.status_code, detail, request.state.request_id, headers))
+    form = _form_of(request)
+    return _response(form.of_http(error.status_code, detail, request.state.request_id, headers))
 
 
 async def _on_fault(request: Request, _: Exception) -> Response:
-    return _response(problem(InternalError(), request.state.request_id))
+    return _response(_form_of(request).of_service(InternalError(), request.state.request_id))
+
+
+def _form_of(request: Request) -> ErrorForm:
+    return http_errors.ERRORS if http_errors.is_path(request.url.path) else PROBLEMS
 
 
 def _response(answer: Answer) -> Response:

@@ -105,8 +105,10 @@ class FixedCatalog:
         """See `Catalog`."""
         model = self._models.get(name)
         if model is None or version not in ("", model.version):
-            what = name if not version else f"{shorten(name)} of version {version}"
-            raise ModelUnknownError(shorten(what), list(self._models))
+            known = [each.name for each in self._models.values()]
+            if model is not None:
+                name, known = f"{name}/{version}", [f"{name}/{model.version}"]
+            raise ModelUnknownError(shorten(name), known)
         return model
 
     def models(self) -> Sequence[ServedModel]:

@@ -25,10 +25,10 @@ from service.domain import (
 from service.errors import InternalError, SequenceUnknownError, ServiceError, SessionUnknownError
 from service.jobs import Job
 from service.transport.explain import MAX_PROBLEMS, shorten, wrong
-from service.transport.operations import Work
 from service.transport.v2.catalog import Catalog, ServedModel
 from service.transport.v2.sequences import SequenceUse, read_sequence, read_timeout
 from service.transport.v2.shapes import check_batch, check_numbers, take_steps
+from service.transport.work import Work
 
 log = logging.getLogger(__name__)
 
