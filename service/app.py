@@ -23,7 +23,7 @@ from service.transport.problem import PROBLEMS, Answer, ErrorForm
 from service.transport.routes import build_routes
 from service.transport.routing import RouteTable
 from service.transport.v2 import http_errors
-from service.transport.v2.catalog import FixedCatalog
+from service.transport.v2.catalog import Catalog, FixedCatalog
 from service.transport.v2.inference import Inference
 from service.transport.v2.routes import v2_routes
 from service.transport.websocket import WebSocketEntrance
@@ -70,11 +70,20 @@ class Application(FastAPI):
 
     What a framework does for each request costs more than a step of the network; the API's own
     routes go past it. Middleware that is added to this application sees the other paths only.
+
+    Attributes:
+        http: The entrance of requests.
+        streams: The entrance of WebSockets.
+        routes_of_api: What the documentation tells of.
+        catalog: The models of the Open Inference Protocol, for its other transport too.
+        inference: Their one operation, likewise.
     """
 
     http: HttpEntrance
     streams: WebSocketEntrance
     routes_of_api: RouteTable
+    catalog: Catalog
+    inference: Inference
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -167,9 +176,9 @@ def create_app(
     app.routes_of_api = build_routes(
         engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
-    catalog = FixedCatalog(engines)
-    inference = Inference(catalog, max_sequence_steps=max_sequence_steps)
-    v2 = v2_routes(catalog, inference, max_body_bytes=max_body_bytes)
+    app.catalog = FixedCatalog(engines)
+    app.inference = Inference(app.catalog, max_sequence_steps=max_sequence_steps)
+    v2 = v2_routes(app.catalog, app.inference, max_body_bytes=max_body_bytes)
     app.http = HttpEntrance(
         RouteTable([*app.routes_of_api.routes, *v2]),
         max_body_bytes=max_body_bytes,

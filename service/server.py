@@ -8,7 +8,7 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -27,8 +27,6 @@ from service.stores.watched import WatchedStore
 from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
 from service.transport.uvicorn_versions import is_extended
-from service.transport.v2.catalog import FixedCatalog
-from service.transport.v2.inference import Inference
 from service.transport.websocket import stream_protocol
 
 if TYPE_CHECKING:
@@ -172,7 +170,7 @@ def serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, app, store, _grpc_of(settings, engines, telemetry))
+    server = Server(config, app, store, _grpc_of(settings, app, telemetry))
     spare_collections()
     # uvicorn raises the signal that ended it once more at its end, to whoever had it before.
     for caught in (signal.SIGINT, signal.SIGTERM):
@@ -196,7 +194,7 @@ def _http_protocol(
 
 
 def _grpc_of(
-    settings: Settings, engines: Mapping[str, Engine], telemetry: Telemetry
+    settings: Settings, app: Application, telemetry: Telemetry
 ) -> Callable[[], GrpcServer] | None:
     """Return what makes the server of gRPC, if there is to be one.
 
@@ -216,10 +214,9 @@ def _grpc_of(
         tls = Tls(settings.grpc_tls_cert, settings.grpc_tls_key)
 
     def listen() -> GrpcServer:
-        catalog = FixedCatalog(engines)
         server = GrpcServer(
-            Inference(catalog, max_sequence_steps=settings.max_sequence_steps),
-            catalog,
+            app.inference,
+            app.catalog,
             max_message_bytes=settings.max_body_bytes,
             observe=telemetry.observe_call,
         )

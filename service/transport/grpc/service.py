@@ -109,13 +109,13 @@ class InferenceService:
                     self._let_in(context)
                 message = await answer(data, context)
                 code = "OK"
-                return message
             except Exception as error:  # noqa: BLE001 - the guard: the caller gets a status
                 told = as_service_error(error, name)
                 code = code_of(told).name
                 await abort(context, told)
             finally:
                 self._observe(name, code, perf_counter() - began_at)
+            return message
 
         return grpc.unary_unary_rpc_method_handler(handle)
 

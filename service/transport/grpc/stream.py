@@ -17,8 +17,8 @@ from service.errors import DrainingError, ServiceError
 from service.transport.grpc.conversion import id_of, write_stream_error, write_stream_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
 from service.transport.grpc.known_heads import KnownHeads
-from service.transport.operations import Work
 from service.transport.v2.inference import Inference, InferReply
+from service.transport.work import Work
 
 NAME = "ModelStreamInfer"
 MAX_IN_FLIGHT = 256
