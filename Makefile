@@ -60,6 +60,7 @@ bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
 protos: $(TEST) ## compile the messages of gRPC, after a change of inference.proto
+	mkdir -p build
 	$(BIN)/python -m grpc_tools.protoc --proto_path=service/transport/grpc \
 	  --descriptor_set_out=service/transport/grpc/inference.binpb --pyi_out=build inference.proto
 	mv build/inference_pb2.pyi service/transport/grpc/messages.pyi
