@@ -151,6 +151,12 @@ async def test_known_heads_are_no_short_cut_past_the_checks(expected):
 # ------------------------------------------------------------------------------------------- errors
 
 
+UNKNOWN = (
+    "inference request for sequence 7 to model 'net' must specify the START flag on the first"
+    " request of the sequence"
+)
+
+
 def without_values():
     """Return a request whose tensor has neither raw values nor contents."""
     request = raw_request(STEPS[0], **START)
@@ -195,8 +201,7 @@ def with_an_empty_parameter():
         (
             raw_request(STEPS[0], **GO_ON),
             "INVALID_ARGUMENT",
-            "inference request for sequence 7 to model 'net' must specify the START flag on the"
-            " first request of the sequence",
+            UNKNOWN,
         ),
         (raw_request([[1, 2]], **START), "INVALID_ARGUMENT", "expected the shape [1, 3]"),
         (raw_request(STEPS[0], [1, -3], **START), "INVALID_ARGUMENT", "-3"),

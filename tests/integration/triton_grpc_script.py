@@ -149,7 +149,7 @@ def errors(client, values):
 
 
 async def interleaved(url, sequences):
-    """Return the outputs of many sequences at once, unary and streamed, by the client of asyncio."""
+    """Return the outputs of many sequences, unary and streamed, by the client of asyncio."""
 
     async def one(client, sequence_id, values):
         outputs = []

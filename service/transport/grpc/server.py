@@ -141,6 +141,7 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
     Raises:
         OSError: A file cannot be read, or they are no certificate and its key; grpc would not say.
     """
+    cert, key = tls.cert.read_bytes(), tls.key.read_bytes()
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.cert, tls.key)
     except ssl.SSLError as error:
@@ -148,4 +149,4 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
         raise OSError(
             f"{tls.cert} and {tls.key} are no certificate and its key: {reason}"
         ) from None
-    return grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.cert.read_bytes())])
+    return grpc.ssl_server_credentials([(key, cert)])
