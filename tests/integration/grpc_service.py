@@ -36,7 +36,7 @@ class Serving:
     port: int
     engine: Any
     channel: Any
-    observed: list
+    observed: list[tuple[str, str]]
 
     def call(self, method, request, response_class=None, **options):
         """Begin a unary call of the inference service."""
@@ -107,10 +107,11 @@ def raw_request(values, shape=None, *, datatype="FP32", **fields):
     )
     for name, value in fields.items():
         set_parameter(request.parameters[name], value)
-    array = values if isinstance(values, bytes) else np.asarray(values, np.float32)
-    shape = array.shape if shape is None else shape
+    if not isinstance(values, bytes):
+        array = np.asarray(values, np.float32)
+        values, shape = array.tobytes(), array.shape if shape is None else shape
     request.inputs.add(name="inputs", datatype=datatype, shape=shape)
-    request.raw_input_contents.append(bytes(array))
+    request.raw_input_contents.append(values)
     return request
 
 

@@ -122,12 +122,13 @@ async def test_a_position_is_answered_and_replayed(expected):
     """And another one is a conflict that tells where the sequence is."""
     async with serving_grpc() as serving:
         await serving.infer(raw_request(STEPS[0], position=0, **START))
-        for is_again in (False, True):
-            response = await serving.infer(raw_request(STEPS[1], position=1, **GO_ON))
+        again = raw_request(STEPS[1], position=1, **GO_ON)
+        first, second = [await serving.infer(again) for _ in range(2)]
+        for is_again, response in ((False, first), (True, second)):
             close(expected[1:2], response)
             assert 2 == response.parameters["position"].int64_param
             assert is_again == response.parameters["replayed"].bool_param
-            epoch = response.parameters["epoch"].int64_param
+        epoch = first.parameters["epoch"].int64_param
         error = await failing(serving.infer(raw_request(STEPS[1], position=7, **GO_ON)))
         assert grpc.StatusCode.ABORTED == error.code()
         told = metadata_of(error)

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -53,7 +54,7 @@ async def test_health_is_whether_requests_would_be_taken():
     """Of the server and of the service; of another one there is none."""
     store = MoodyStore(50)
     async with serving_grpc(engine=make_engine("net", streaming(), store=store)) as serving:
-        health = health_pb2_grpc.HealthStub(serving.channel)
+        health: Any = health_pb2_grpc.HealthStub(serving.channel)
 
         async def check(service):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
@@ -77,7 +78,7 @@ async def test_a_watch_tells_every_change_and_the_end():
     """The drain ends it, and does not wait for it."""
     store = MoodyStore(50)
     async with serving_grpc(engine=make_engine("net", streaming(), store=store)) as serving:
-        health = health_pb2_grpc.HealthStub(serving.channel)
+        health: Any = health_pb2_grpc.HealthStub(serving.channel)
 
         def watch(service):
             request = health_pb2.HealthCheckRequest(service=service)
@@ -98,7 +99,7 @@ async def test_a_watch_tells_every_change_and_the_end():
 async def test_reflection_tells_services_and_their_messages():
     """As `grpcurl` asks for them."""
     async with serving_grpc() as serving:
-        stub = reflection_pb2_grpc.ServerReflectionStub(serving.channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(serving.channel)
         questions = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
             reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
@@ -128,11 +129,12 @@ def test_tls(tmp_path):
     port = free_port()
     options = ["--grpc-port", str(port), "--grpc-tls-cert", cert, "--grpc-tls-key", key]
     with live_server(*options), secure_channel(port, cert) as channel:
-        live = channel.unary_unary(f"/{SERVICE}/ServerLive")
+        live: Any = channel.unary_unary(f"/{SERVICE}/ServerLive")
         assert messages.ServerLiveResponse(live=True).SerializeToString() == live(b"", timeout=30)
         with grpc.insecure_channel(f"127.0.0.1:{port}") as plain:
+            plain_live: Any = plain.unary_unary(f"/{SERVICE}/ServerLive")
             with pytest.raises(grpc.RpcError) as caught:
-                plain.unary_unary(f"/{SERVICE}/ServerLive")(b"", timeout=30)
+                plain_live(b"", timeout=30)
             assert grpc.StatusCode.UNAVAILABLE == caught.value.code()
 
 
@@ -169,7 +171,8 @@ def test_sigterm_ends_streams_behind_their_answers_and_then_the_process():
                 assert time.monotonic() < deadline
             server.process.send_signal(signal.SIGTERM)
 
-        answers = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(requests(), timeout=30)
+        begin: Any = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        answers = begin(requests(), timeout=30)
         answer = messages.ModelStreamInferResponse.FromString(next(answers))
         assert not answer.error_message
         assert answer.infer_response.raw_output_contents

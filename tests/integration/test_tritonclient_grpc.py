@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.integration.live_server import free_port, live_server
 
 SCRIPT = Path(__file__).with_name("triton_grpc_script.py")
 NUM_SEQUENCES, NUM_STEPS = 8, 4
-TOLERANCE = {"rtol": 0, "atol": 1e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")

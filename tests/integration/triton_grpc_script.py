@@ -9,6 +9,7 @@ import asyncio
 import json
 import queue
 import sys
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -103,7 +104,7 @@ def retries(client, values):
 
 def streamed(client, sequences):
     """Return the ids and outputs of interleaved sequences over one stream, an error in between."""
-    answers = queue.Queue()
+    answers: queue.Queue[Any] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
     num_sent = 0
     for t in range(sequences.shape[1]):
@@ -190,7 +191,7 @@ def main():
     with triton.InferenceServerClient(url) as client:
         before = client.get_inference_statistics(MODEL, as_json=True)
         batch = [tensor(triton, sequences)]
-        answers = queue.Queue()
+        answers: queue.Queue[Any] = queue.Queue()
         client.async_infer(MODEL, batch, lambda result, error: answers.put((result, error)))
         result, _ = answers.get(timeout=PATIENCE_S)
         told = {

@@ -186,8 +186,8 @@ class Inference:
             ends=sequence.ends,
         )
         steps = _Steps(model, request, complete, began, sequence, values.ndim)
-        job = steps.job = model.engine.submit(advance, steps.complete_job, timeout_s)
-        return job
+        steps.begin(advance, timeout_s)
+        return steps
 
 
 class _Answering:
@@ -229,8 +229,6 @@ class _Steps(_Answering):
 
     __slots__ = ("job", "num_dimensions", "sequence")
 
-    job: Job
-
     def __init__(
         self,
         model: ServedModel,
@@ -244,16 +242,29 @@ class _Steps(_Answering):
         super().__init__(model, request, complete, began)
         self.sequence = sequence
         self.num_dimensions = num_dimensions
+        self.job: Job | None = None
+
+    def begin(self, advance: AdvanceRequest, timeout_s: float | None) -> None:
+        """Ask the engine for the steps."""
+        self.job = self.model.engine.submit(advance, self.complete_job, timeout_s)
+
+    def cancel(self) -> None:
+        """Say that nobody waits any more."""
+        if self.job is not None:
+            self.job.cancel()
+            self.job = None  # it holds this: a cycle, with the inputs in it
 
     def complete_job(self, result: Reply | ServiceError) -> None:
         """Take the engine's answer."""
+        job, self.job = self.job, None  # as in `cancel`
         if isinstance(result, SessionUnknownError):
             result = SequenceUnknownError(self.sequence.id, self.request.model_name)
         if isinstance(result, ServiceError):
             self.fail(result)
             return
         assert isinstance(result, AdvanceReply)
-        begun_at = self.job.begun_at
+        assert job is not None, "it was begun, and is completed once"
+        begun_at = job.begun_at
         self.model.statistics.note_steps(begun_at - self.began, perf_counter() - begun_at)
         sequence = self.sequence
         parameters: Parameters = _NOTHING
@@ -278,7 +289,7 @@ class _Prediction(_Answering):
 
     def begin(self, values: Float32, timeout_s: float | None) -> None:
         """Begin with a batch that fits the model."""
-        predicting = self.model.engine.predict(values, timeout_s=timeout_s)
+        predicting = self.model.engine.predict(values, None, timeout_s)
         self.task = asyncio.get_running_loop().create_task(predicting)
         self.task.add_done_callback(partial(self.complete_batch, len(values)))
 

@@ -100,7 +100,8 @@ def _client_id(sequence_id: object) -> str:
 
 def _refuse_without_sequence(parameters: Mapping[str, Any]) -> None:
     for name in ("sequence_start", "sequence_end", "position", "epoch"):
-        if parameters.get(name) not in (None, False):
+        value = parameters.get(name)
+        if value is not None and value is not False:
             text = "means nothing without a sequence_id that is neither 0 nor empty"
             raise wrong(("parameters", name), text)
 
