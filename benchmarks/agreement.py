@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 from bench_model import expected_outputs
+from grpc_load import SERVICE as GRPC_SERVICE
+from grpc_load import step_message
 from setting import as_json, as_numbers, random_inputs
 from websockets.sync.client import connect
+
+from service.transport.grpc import messages
 
 NUM_STEPS = 6
 TOLERANCE = 1e-5
@@ -87,6 +92,24 @@ def check_stream(port: int, model: Path) -> None:
         frames = [stream.recv() for _ in inputs]
     outputs = [np.frombuffer(f, "<f4") for f in frames if isinstance(f, bytes)]
     compare("a stream", outputs, expected_outputs(model, inputs))
+
+
+def check_grpc(port: int, model: Path) -> None:
+    """Step a sequence over gRPC, by calls and by a stream in turns; raises `DisagreementError`."""
+    inputs = random_inputs(NUM_STEPS, seed=6)
+    steps = [step_message(999_999, x, starts=t == 0) for t, x in enumerate(inputs)]
+    outputs = []
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary(f"{GRPC_SERVICE}/ModelInfer")
+        stream: Any = channel.stream_stream(f"{GRPC_SERVICE}/ModelStreamInfer")
+        for t, step in enumerate(steps):
+            if t % 2:
+                response = messages.ModelInferResponse.FromString(call(step))
+            else:
+                [answer] = stream(iter([step]))
+                response = messages.ModelStreamInferResponse.FromString(answer).infer_response
+            outputs.append(np.frombuffer(response.raw_output_contents[0], "<f4"))
+    compare("gRPC", outputs, expected_outputs(model, inputs))
 
 
 def check_steps(port: int, model: Path) -> None:
