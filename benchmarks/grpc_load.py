@@ -101,10 +101,10 @@ class _Client:
             self._end_at = self._begin_at + load.duration_s
             busy = asyncio.create_task(self._watch_cpu())
             if load.form == UNARY:
-                call = channel.unary_unary(f"{SERVICE}/ModelInfer")
+                call: Any = channel.unary_unary(f"{SERVICE}/ModelInfer")
                 await asyncio.gather(*(self._unary(call, *each) for each in sent))
             else:
-                begin = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+                begin: Any = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
                 groups = [sent] if load.form == ONE_STREAM else [[each] for each in sent]
                 await asyncio.gather(*(self._stream(begin(), group) for group in groups))
             cpu = await busy

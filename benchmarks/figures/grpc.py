@@ -1,17 +1,26 @@
-"""Single steps over gRPC: a call each, or in streams; beside an echo, the ceiling of grpc itself."""
+"""Single steps over gRPC: a call each, or in streams; beside an echo, the ceiling of grpc."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from itertools import count
+from pathlib import Path
+from typing import Any
 
-from agreement import check_applied, check_grpc
-from grpc_load import FORMS, ONE_STREAM, STREAMS, UNARY, GrpcLoad
+import grpc
+import numpy as np
+from agreement import NUM_STEPS, check_applied, compare
+from bench_model import expected_outputs
+from grpc_load import FORMS, ONE_STREAM, STREAMS, UNARY, GrpcLoad, step_message
+from grpc_load import SERVICE as GRPC_SERVICE
 from load import Result, in_turns, median
 from report import RESULT_HEAD, Figure, Target, at_least, result_cells, table
 from servers import free_port, server
-from setting import Setting
+from setting import Setting, random_inputs
+
+from service.transport.grpc import messages
 
 SEQUENCES: Mapping[str, tuple[int, ...]] = {
     UNARY: (1, 16, 64, 256),
@@ -32,10 +41,10 @@ def measure(setting: Setting) -> Figure:
         server(setting.service(*options), setting.core) as service,
         server(["grpc_echo"], setting.core) as echo,
     ):
-        check_grpc(port, setting.model)
+        _check(port, setting.model)
         ports = {SERVICE: port, ECHO: echo.port}
 
-        def run(name: str, form: str, num_sequences: int) -> Result:
+        def run(form: str, num_sequences: int, name: str) -> Result:
             load = GrpcLoad(
                 port=ports[name],
                 form=form,
@@ -50,7 +59,7 @@ def measure(setting: Setting) -> Figure:
 
         for form in FORMS:
             for n in SEQUENCES[form]:
-                sides = {name: lambda name=name: run(name, form, n) for name in ports}
+                sides = {name: partial(run, form, n, name) for name in ports}
                 for name, results in in_turns(setting.repeats, sides).items():
                     medians[form, n, name] = median(results)
         answered = sum(r.num_answers for (*_, name), r in medians.items() if name == SERVICE)
@@ -66,6 +75,24 @@ def measure(setting: Setting) -> Figure:
             ]
         },
     )
+
+
+def _check(port: int, model: Path) -> None:
+    """Step a sequence by streams and by calls in turns; raises `DisagreementError`."""
+    inputs = random_inputs(NUM_STEPS, seed=6)
+    outputs = []
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary(f"{GRPC_SERVICE}/ModelInfer")
+        stream: Any = channel.stream_stream(f"{GRPC_SERVICE}/ModelStreamInfer")
+        for t, values in enumerate(inputs):
+            step = step_message(999_999_999, values, starts=t == 0)
+            if t % 2:
+                response = messages.ModelInferResponse.FromString(call(step))
+            else:
+                [answer] = stream(iter([step]))
+                response = messages.ModelStreamInferResponse.FromString(answer).infer_response
+            outputs.append(np.frombuffer(response.raw_output_contents[0], "<f4"))
+    compare("gRPC", outputs, expected_outputs(model, inputs))
 
 
 def _targets(medians: Mapping[tuple[str, int, str], Result]) -> list[Target]:
