@@ -29,9 +29,8 @@ SERVICE = "/inference.GRPCInferenceService"
 UNARY, STREAMS, ONE_STREAM = "unary", "streams", "one stream"
 FORMS = (UNARY, STREAMS, ONE_STREAM)
 """A call a step; a stream a sequence; one stream for all sequences, a step of each in flight."""
-_OK_BYTES = 60
-"""An answer is longer, an error's message too, but that begins otherwise."""
 _ERROR_TAG = b"\x0a"
+"""With which the answer in a stream begins that tells an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +139,7 @@ class _Client:
         num_open, n, now = len(sent), 0, 0.0
         while num_open:
             answer = await call.read()
-            self._num_failed += len(answer) < _OK_BYTES or answer.startswith(_ERROR_TAG)
+            self._num_failed += answer.startswith(_ERROR_TAG)
             now = self._note(began_at[n])
             if now < self._end_at:
                 began_at[n] = now

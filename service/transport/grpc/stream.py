@@ -33,7 +33,7 @@ class _Asked:
     """A request that is not answered yet.
 
     Attributes:
-        num_bytes: Of its message.
+        data: Its message.
         began_at: When it was read, in seconds of `perf_counter`.
         id: Its own name.
         is_typed: Whether its tensors are written out by type.
@@ -41,7 +41,7 @@ class _Asked:
         result: What came of it.
     """
 
-    num_bytes: int
+    data: bytes
     began_at: float
     id: str = ""
     is_typed: bool = False
@@ -77,12 +77,14 @@ class InferStream:
         self._observe = observe
         # None where the caller waits for any time, whatever the types say.
         left_s: float | None = context.time_remaining()
-        loop = asyncio.get_running_loop()
-        self._time = loop.time
-        self._ends_at = None if left_s is None else loop.time() + left_s
+        self._loop = asyncio.get_running_loop()
+        self._ends_at = None if left_s is None else self._loop.time() + left_s
         self._in_flight: deque[_Asked] = deque()
         self._num_bytes = 0
-        self._changed = asyncio.Event()
+        # Requests that came while answers were being written: they begin together behind those.
+        self._held: list[_Asked] = []
+        self._is_writing = False
+        self._change: asyncio.Future[None] | None = None
         self._has_room = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -90,15 +92,20 @@ class InferStream:
     async def answers(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Answer the requests that come, until the caller has no more or the stream is closed."""
         self._reading = asyncio.create_task(self._read(requests))
-        self._reading.add_done_callback(lambda _: self._changed.set())
+        self._reading.add_done_callback(lambda _: self._tell())
         in_flight = self._in_flight
         try:
-            while in_flight or not (self._reading.done() or self._is_closing):
-                if in_flight and (result := in_flight[0].result) is not None:
+            while True:
+                while in_flight and (result := in_flight[0].result) is not None:
+                    self._is_writing = True
                     yield self._answer(in_flight.popleft(), result)
+                self._is_writing = False
+                if self._held:
+                    self._begin_held()
+                elif in_flight or not (self._reading.done() or self._is_closing):
+                    await self._wait()
                 else:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    break
         finally:
             self._reading.cancel()
             for asked in in_flight:
@@ -119,32 +126,51 @@ class InferStream:
         async for data in requests:
             if self._is_closing:
                 return
-            self._begin(data)
+            asked = _Asked(data, perf_counter())
+            self._in_flight.append(asked)
+            self._num_bytes += len(data)
+            if self._is_writing:
+                self._held.append(asked)
+            else:
+                self._begin(asked)
             while len(self._in_flight) >= MAX_IN_FLIGHT or self._num_bytes > self._max_bytes:
                 self._has_room.clear()
                 await self._has_room.wait()
 
-    def _begin(self, data: bytes) -> None:
-        asked = _Asked(len(data), perf_counter())
-        self._in_flight.append(asked)
-        self._num_bytes += asked.num_bytes
-        left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._time())
+    def _begin_held(self) -> None:
+        held, self._held = self._held, []
+        for asked in held:
+            self._begin(asked)
+
+    def _begin(self, asked: _Asked) -> None:
+        left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._loop.time())
         try:
-            request, asked.is_typed = self._heads.read(data)
+            request, asked.is_typed = self._heads.read(asked.data)
             asked.id = request.id
             asked.work = self._inference.infer(request, partial(self._complete, asked), left_s)
         except Exception as error:  # noqa: BLE001 - the guard: the caller is told, the stream goes on
-            asked.id = asked.id or id_of(data)
+            asked.id = asked.id or id_of(asked.data)
             self._complete(asked, as_service_error(error, NAME))
 
     def _complete(self, asked: _Asked, result: InferReply | ServiceError) -> None:
         asked.work = None  # which holds this in what completes it: a cycle
         asked.result = result
         if asked is self._in_flight[0]:
-            self._changed.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        change, self._change = self._change, None
+        if change is not None and not change.done():
+            change.set_result(None)
+
+    async def _wait(self) -> None:
+        """Wait for the first answer in order, or for the end of the requests."""
+        # An event would ask which loop runs, and with it the system, for each step.
+        self._change = self._loop.create_future()
+        await self._change
 
     def _answer(self, asked: _Asked, result: InferReply | ServiceError) -> bytes:
-        self._num_bytes -= asked.num_bytes
+        self._num_bytes -= len(asked.data)
         self._has_room.set()
         code = "OK"
         if isinstance(result, ServiceError):
