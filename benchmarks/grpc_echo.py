@@ -14,8 +14,7 @@ import uvloop
 
 from service.transport.grpc import service
 
-
-_ANSWER = b"\x12\x52" + bytes(82)
+_ANSWER = b"\x12\x3e" + bytes(62)
 """As long as that of a step."""
 
 

@@ -407,6 +407,23 @@ async def test_a_stream_reads_no_more_than_it_may_have_in_flight():
         assert not any(answer.error_message for answer in answers)
 
 
+async def test_what_comes_while_answers_are_written_runs_together():
+    """In the order in which it came, and in fewer ticks than there are requests."""
+    async with serving_grpc() as serving:
+        stream = serving.stream()
+        for n in range(90):
+            request = raw_request(
+                STEPS[0], request_id=str(n), sequence_id=n % 30 + 1, sequence_start=n < 30
+            )
+            await stream.write(request.SerializeToString())
+        await stream.done_writing()
+        answers = [answer async for answer in stream]
+        assert [str(n) for n in range(90)] == [answer.infer_response.id for answer in answers]
+        assert not any(answer.error_message for answer in answers)
+        assert serving.engine.stats.num_ticks < 80
+        assert 3 == await serving.position("int:30")
+
+
 async def test_a_drain_answers_what_is_in_flight_and_ends_streams():
     """Calls and streams; then nothing is taken."""
     async with serving_grpc(SLOW) as serving:

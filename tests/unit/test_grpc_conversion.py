@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidRequestError, PositionConflictError
 from service.transport.grpc import messages
 from service.transport.grpc.conversion import (
+    MAX_TYPED_VALUES,
     parse_message,
     read_request,
     varint,
@@ -113,6 +114,15 @@ def test_heads_are_bounded(monkeypatch):
     for sequence_id in range(1, 20):
         heads.read(message([1, 2, 3], sequence_id=sequence_id).SerializeToString())
     assert len(heads._heads) <= 8  # noqa: SLF001
+
+
+def test_more_values_than_one_looks_at_are_to_be_raw():
+    """So that nobody's contents hold up everybody."""
+    request = message([], shape=(1, 1, MAX_TYPED_VALUES + 1))
+    del request.raw_input_contents[:]
+    request.inputs[0].contents.fp32_contents.extend([0.0] * (MAX_TYPED_VALUES + 1))
+    with pytest.raises(InvalidRequestError, match="send more as raw_input_contents"):
+        read_request(request)
 
 
 @given(st.integers(0, 2**40))

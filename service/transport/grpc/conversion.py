@@ -44,7 +44,11 @@ RAW_INPUT_TAG = b"\x3a"
 _RAW_OUTPUT_TAG = b"\x32"
 _ID_TAG = b"\x1a"
 _INFER_RESPONSE_TAG = b"\x12"
+_FP32_CONTENTS_TAG = b"\x32"
 _BYTES = [bytes([number]) for number in range(0x80)]
+
+MAX_TYPED_VALUES = 250_000
+"""Of one tensor's contents: each is looked at by itself, while the event loop stands still."""
 
 _SHARED_MEMORY = "shared_memory_region"
 
@@ -125,7 +129,8 @@ def write_reply(reply: InferReply, *, is_typed: bool) -> bytes:
         shape = output.values.shape
         tensor = response.outputs.add(name=output.name, datatype="FP32", shape=shape)
         if is_typed:
-            tensor.contents.fp32_contents.extend(datatypes.to_values(output.values))
+            values = datatypes.to_bytes(output.values)
+            tensor.contents.MergeFromString(_FP32_CONTENTS_TAG + varint(len(values)) + values)
         else:
             response.raw_output_contents.append(datatypes.to_bytes(output.values))
     _set_parameters(response, reply.parameters)
@@ -221,8 +226,11 @@ def _typed_input(tensor: messages.ModelInferRequest.InferInputTensor) -> InputTe
     if where is None and datatype in ("FP16", "BF16"):
         text = f"expected raw_input_contents, which alone can hold {datatype}"
         raise wrong(("inputs", shorten(name)), text)
-    values = list(getattr(tensor.contents, where)) if where is not None else []
-    array = datatypes.from_values(name, datatype, tuple(tensor.shape), values)
+    values = getattr(tensor.contents, where) if where is not None else ()
+    if len(values) > MAX_TYPED_VALUES:
+        text = f"expected at most {MAX_TYPED_VALUES} values in contents, got {len(values)}"
+        raise wrong(("inputs", shorten(name)), f"{text}; send more as raw_input_contents")
+    array = datatypes.from_values(name, datatype, tuple(tensor.shape), list(values))
     return InputTensor(name=name, values=array)
 
 

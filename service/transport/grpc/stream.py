@@ -2,6 +2,9 @@
 
 Unlike a stream of `/v1`, an error ends its request only: the protocol keeps the stream open. What
 follows it in the same sequence is applied, unless it names its position.
+
+Answers are written one at a time. What comes meanwhile is held until they are out, and then begins
+together: a tick of many steps costs little more than a tick of one.
 """
 
 from __future__ import annotations
@@ -13,11 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from service.errors import DrainingError, ServiceError
+from service.errors import DeadlineExceededError, DrainingError, ServiceError
 from service.transport.grpc.conversion import id_of, write_stream_error, write_stream_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
 from service.transport.grpc.known_heads import KnownHeads
-from service.transport.v2.inference import Inference, InferReply
+from service.transport.v2.inference import Inference, InferReply, InferRequest
 from service.transport.work import Work
 
 NAME = "ModelStreamInfer"
@@ -143,14 +146,30 @@ class InferStream:
             self._begin(asked)
 
     def _begin(self, asked: _Asked) -> None:
-        left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._loop.time())
         try:
             request, asked.is_typed = self._heads.read(asked.data)
             asked.id = request.id
+            left_s = self._left_s(asked, request)
             asked.work = self._inference.infer(request, partial(self._complete, asked), left_s)
         except Exception as error:  # noqa: BLE001 - the guard: the caller is told, the stream goes on
             asked.id = asked.id or id_of(asked.data)
             self._complete(asked, as_service_error(error, NAME))
+
+    def _left_s(self, asked: _Asked, request: InferRequest) -> float | None:
+        """Return how many seconds a request may wait still, None for any time.
+
+        Raises:
+            DeadlineExceededError: None at all.
+        """
+        left_s = None if self._ends_at is None else self._ends_at - self._loop.time()
+        timeout_us = request.parameters.get("timeout")
+        if type(timeout_us) is int and timeout_us > 0:
+            # It counts from when the request was read; it may have been held since.
+            own_s = timeout_us / 1e6 - (perf_counter() - asked.began_at)
+            left_s = own_s if left_s is None else min(left_s, own_s)
+        if left_s is not None and left_s <= 0:
+            raise DeadlineExceededError
+        return left_s
 
     def _complete(self, asked: _Asked, result: InferReply | ServiceError) -> None:
         asked.work = None  # which holds this in what completes it: a cycle
