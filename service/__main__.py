@@ -19,7 +19,7 @@ from service.models import (
     file_format,
     read_signature,
 )
-from service.settings import Settings, add_options, read_settings
+from service.settings import SettingError, Settings, add_options, read_settings
 from service.storage import StoreChoiceError
 
 log = logging.getLogger("service")
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return run(options)
         return _serve(read_settings(options))
-    except (ModelFileError, StoreChoiceError, OSError) as error:
+    except (ModelFileError, SettingError, StoreChoiceError, OSError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
     except ValidationError as error:
         for problem in error.errors():
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="serve models",
-        description="Serve models over HTTP and WebSocket. Each option is also an environment"
+        description="Serve models over HTTP, WebSocket and gRPC. Each option is also an environment"
         " variable: LSTM_ and its name in capitals, as LSTM_MAX_PENDING.",
     )
     add_options(serve)
