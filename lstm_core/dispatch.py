@@ -155,6 +155,7 @@ def native_obstacles(spec: LSTMSpec) -> list[str]:
             (spec.use_peepholes, "use_peepholes is on"),
             (spec.projection_size is not None, f"projection_size is {spec.projection_size}"),
             (spec.cell_clip is not None, f"cell_clip is {spec.cell_clip}"),
+            (spec.gate_clip is not None, f"gate_clip is {spec.gate_clip}"),
         )
         if is_broken
     ]

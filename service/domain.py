@@ -425,6 +425,11 @@ class Signature:
         state_layout: The vectors of a state row.
         streaming_obstacles: Why it has no sessions, one sentence a layer; empty if it has.
         layers: The chain.
+        version: Of the model, a decimal number.
+        labels: A name for each output, or None.
+        feedback: For each input the index of the output that feeds it in a forecast, or None, where
+            it keeps its first value; None as a whole: every input its own output, if they are as
+            many.
         input_name: What its file calls its input.
         output_name: What its file calls its output.
     """
@@ -438,6 +443,9 @@ class Signature:
     state_layout: tuple[StateVector, ...]
     streaming_obstacles: tuple[str, ...]
     layers: tuple[LayerSummary, ...]
+    version: str = "1"
+    labels: tuple[str, ...] | None = None
+    feedback: tuple[int | None, ...] | None = None
     input_name: str = "inputs"
     output_name: str = "outputs"
 

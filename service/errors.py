@@ -60,15 +60,24 @@ class ModelUnknownError(ServiceError):
         self.name = name
 
 
+class ModelNotLoadedError(ServiceError):
+    """A model of the repository could not be loaded; what was served before still is."""
+
+    code = "model_not_loaded"
+
+    def __init__(self, name: str, reasons: list[str]) -> None:
+        super().__init__(f"model {name!r} could not be loaded: {'; '.join(reasons)}")
+        self.reasons = reasons
+
+
 class NoRepositoryError(ServiceError):
-    """Models are served from where the process was told at its start, and only those."""
+    """A model is none of the repository: it was given at the start, and stays."""
 
     code = "no_repository"
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            f"model {model!r} cannot be loaded or unloaded: there is no model repository, the"
-            " models were given at the start"
+            f"model {model!r} cannot be loaded or unloaded: it is none of a model repository"
         )
 
 

@@ -51,7 +51,15 @@ def read_keras(path: str | os.PathLike[str]) -> Network:
         if problems:
             raise FormatError(archive.path, problems, writer)
         try:
-            return Network(chain.name, input_size, tuple(layers), *_endpoint_names(chain))
+            input_name, output_name = _endpoint_names(chain)
+            return Network(
+                chain.name,
+                input_size,
+                tuple(layers),
+                input_name=input_name,
+                output_name=output_name,
+                written_by=writer,
+            )
         except SpecError as error:
             raise FormatError(archive.path, [str(error)], writer) from error
 

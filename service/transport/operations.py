@@ -14,9 +14,10 @@ from service.domain import AdvanceReply, AdvanceRequest, Reply, SessionKey, Sign
 from service.engine import Engine
 from service.errors import DrainingError, NotStreamableError, ServiceError
 from service.jobs import Job
+from service.served import ServedModels
 from service.transport import binary_steps, render
 from service.transport.headers import Headers, check_json, check_plain
-from service.transport.http_sessions import Engines, find_engine, find_session
+from service.transport.http_sessions import find_engine, find_session
 from service.transport.long_sequences import SequenceWork
 from service.transport.parse import parse_sequence, parse_step
 from service.transport.parse_steps import Row, parse_steps
@@ -36,7 +37,7 @@ WriteRows = Callable[[Results], Answer]
 class SessionOperations:
     """The operations that take time steps of sessions."""
 
-    def __init__(self, engines: Engines, *, max_sequence_steps: int) -> None:
+    def __init__(self, engines: ServedModels, *, max_sequence_steps: int) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
         self._max_sequence_steps = max_sequence_steps

@@ -28,6 +28,7 @@ STATUS: dict[type[errors.ServiceError], Status] = {
     errors.UnauthenticatedError: Status(401, 401, "UNAUTHENTICATED", 4401),
     errors.ForbiddenError: Status(403, 403, "PERMISSION_DENIED", 4403),
     errors.ModelUnknownError: Status(404, 404, "NOT_FOUND", 4404),
+    errors.ModelNotLoadedError: Status(400, 400, "INVALID_ARGUMENT", 4400),
     errors.NoRepositoryError: Status(409, 400, "FAILED_PRECONDITION", 4409),
     errors.NotStreamableError: Status(422, 400, "INVALID_ARGUMENT", 4422),
     errors.SessionUnknownError: Status(404, 400, "INVALID_ARGUMENT", 4404),

@@ -13,7 +13,12 @@ import pytest
 from lstm_core import equations
 from service.errors import UnauthenticatedError
 from service.limits import EngineLimits
+from service.models import ModelLoader
+from service.opening import Lifetimes
+from service.repository import ModelRepository
+from service.stores.memory import MemoryStore
 from tests.integration.small_service import (
+    LIMITS,
     X,
     both_ways,
     make_app,
@@ -31,6 +36,7 @@ from tests.integration.v2_http import (
     outputs_of,
     sequence,
 )
+from tests.unit.model_directory import write
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
 UNKNOWN = (
@@ -393,13 +399,43 @@ async def test_versions(client):
         assert f"net/{version}" in answer.json()["error"]
 
 
-async def test_an_earlier_version_makes_the_current_one_the_second():
-    """As many are behind it."""
+async def test_an_earlier_version_is_in_the_index_only():
+    """Its sessions go on; requests name the current one."""
     earlier = make_engine("net", streaming(), is_alone=False)
-    app = make_app({"net": make_engine("net", words(), earlier=[earlier])})
+    app = make_app({"net": make_engine("net", words(), version="2", earlier=[earlier])})
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert ["2"] == (await client.get("/v2/models/net")).json()["versions"]
+        index = (await client.post("/v2/repository/index")).json()
+        assert ["1", "2"] == [line["version"] for line in index]
+
+
+async def test_models_of_a_repository_come_and_go(tmp_path, serving):
+    """By load and unload; a version that is broken is told, and takes no working one down."""
+    write(tmp_path, 1)
+    loader = ModelLoader(store=MemoryStore(50), limits=LIMITS, lifetimes=Lifetimes())
+    repository = ModelRepository(tmp_path, loader)
+    served = {"net": make_engine("net", streaming()), **repository.read_all()}
+    async with serving(make_app(served, repository=repository)) as client:
+
+        async def control(verb, model="vowels"):
+            answer = await client.post(f"/v2/repository/models/{model}/{verb}")
+            return answer.status_code
+
+        async def versions():
+            index = (await client.post("/v2/repository/index")).json()
+            return {line["version"]: line["state"] for line in index if line["name"] == "vowels"}
+
+        assert 200 == await control("unload")
+        assert 404 == (await client.get("/v2/models/vowels/ready")).status_code
+        assert {"1": "UNAVAILABLE"} == await versions()
+        write(tmp_path, 2, shift=1.0)
+        (write(tmp_path, 3, shift=2.0) / "model.keras").write_bytes(b"no model")
+        assert 400 == await control("load")
+        assert ["2"] == (await client.get("/v2/models/vowels")).json()["versions"]
+        assert {"1": "READY", "2": "READY", "3": "UNAVAILABLE"} == await versions()
+        assert [400, 404] == [await control("unload", name) for name in ("net", "nothing")]
+        assert 200 == (await client.get("/v2/models/net/ready")).status_code
 
 
 async def test_the_repository(client):
@@ -411,7 +447,7 @@ async def test_the_repository(client):
     for verb in ("load", "unload"):
         answer = await client.post(f"/v2/repository/models/net/{verb}", json={"parameters": {}})
         assert 400 == answer.status_code
-        assert "no model repository" in answer.json()["error"]
+        assert "none of a model repository" in answer.json()["error"]
     assert 200 == (await client.get("/v2/models/net/ready")).status_code
 
 
