@@ -13,10 +13,13 @@ from pydantic import ValidationError
 from service import __version__
 from service.commands.parser import add_parsers
 from service.models import ModelFileError, bundled_models, read_signature
+from service.runtimes import RuntimeChoice
 from service.settings import Settings, add_options, read_settings
 from service.storage import StoreChoiceError
 
 log = logging.getLogger("service")
+
+_RUNTIME_SETTINGS = ("runtime", "keras_modules", "tf32")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "models":
-            return _print_models(options.files)
+            return _print_models(options.files, read_settings(options))
         if options.command in ("sessions", "store"):
             from service.commands.run import run
 
@@ -65,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser(
         "models",
         help="tell what files hold",
-        description="Tell what model files hold, their shapes, and which kernels would run them.",
+        description="Tell what model files hold, their shapes, and what would compute them.",
     )
+    add_options(models, _RUNTIME_SETTINGS)
     models.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="a .keras file; none: the bundled ones"
     )
@@ -74,10 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print_models(files: Sequence[Path]) -> int:
+def _print_models(files: Sequence[Path], settings: Settings) -> int:
+    choice = RuntimeChoice(
+        kind=settings.runtime, allow_tf32=settings.tf32, keras_modules=settings.keras_modules
+    )
     named = [(path.stem, path) for path in files] or list(bundled_models().items())
     for name, path in named:
-        signature = read_signature(name, path)
+        signature = read_signature(name, path, choice)
         print(f"{name} ({path})")
         takes = (
             f"{signature.input_size} numbers"
@@ -85,9 +92,15 @@ def _print_models(files: Sequence[Path]) -> int:
             else f"an integer below {signature.vocabulary}"
         )
         print(f"  a step takes {takes} and gives {signature.output_size} numbers")
+        for what, parts in (("input", signature.inputs), ("output", signature.outputs)):
+            if len(parts) > 1:
+                for part in parts:
+                    last = part.offset + part.size - 1
+                    print(f"  {what} {part.name}: numbers {part.offset} to {last}")
         vectors = ", ".join(f"{v.layer}.{v.role}[{v.size}]" for v in signature.state_layout)
         print(f"  state: {vectors or 'none'}")
         print(f"  fingerprint: {signature.fingerprint}")
+        print(f"  runtime {signature.runtime}: {signature.runtime_reason}")
         for layer in signature.layers:
             print(f"  {layer.kind:<18} {layer.name:<24} -> {layer.output_size}")
             if layer.kernel is not None:

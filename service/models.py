@@ -10,12 +10,12 @@ from pathlib import Path
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
-from lstm_core.network import Network
-from lstm_core.runtime.cpu import CpuRuntime
-from service.domain import LayerSummary, Signature, StateVector
+from lstm_core.runtime.base import Runtime, ServedNetwork
+from service.domain import LayerSummary, Signature, StateVector, TensorSummary
 from service.engine import Engine
 from service.limits import EngineLimits
 from service.opening import Lifetimes
+from service.runtimes import Chosen, RuntimeChoice, open_runtime
 from service.stores.base import SessionStore
 
 
@@ -36,6 +36,7 @@ def load_engines(
     store: SessionStore,
     limits: EngineLimits,
     lifetimes: Lifetimes,
+    choice: RuntimeChoice | None = None,
 ) -> dict[str, Engine]:
     """Read every model and set an engine up for each, in the order given.
 
@@ -44,29 +45,32 @@ def load_engines(
         store: For the sessions of all of them.
         limits: For each of them.
         lifetimes: Of their sessions.
+        choice: What computes them.
 
     Raises:
         ModelFileError: A file cannot be served.
     """
     engines: dict[str, Engine] = {}
     for name, paths in models.items():
-        *earlier, current = [CpuRuntime(_read(path), limits.arena_rows) for path in reversed(paths)]
-        _check_versions(name, current.network, [runtime.network for runtime in earlier])
+        *earlier, current = [_open(path, limits.arena_rows, choice) for path in reversed(paths)]
+        _check_versions(name, current.runtime.network, [each.runtime.network for each in earlier])
         engines[name] = Engine(
-            describe(name, current),
-            current,
+            describe(name, *current),
+            current.runtime,
             store,
             limits,
             lifetimes,
             earlier=[
-                Engine(describe(name, runtime), runtime, store, limits, lifetimes, is_alone=False)
-                for runtime in earlier
+                Engine(
+                    describe(name, *each), each.runtime, store, limits, lifetimes, is_alone=False
+                )
+                for each in earlier
             ],
         )
     return engines
 
 
-def _check_versions(name: str, current: Network, earlier: Sequence[Network]) -> None:
+def _check_versions(name: str, current: ServedNetwork, earlier: Sequence[ServedNetwork]) -> None:
     """Refuse versions that callers could not be served by without knowing which one it is.
 
     Raises:
@@ -86,43 +90,53 @@ def _check_versions(name: str, current: Network, earlier: Sequence[Network]) -> 
                 )
 
 
-def read_signature(name: str, path: Path) -> Signature:
-    """Return what a file takes and gives, and which kernels would run it.
+def read_signature(name: str, path: Path, choice: RuntimeChoice | None = None) -> Signature:
+    """Return what a file takes and gives, and what would compute it.
 
     Args:
         name: To serve it under.
         path: The file.
+        choice: What may compute it.
 
     Raises:
         ModelFileError: The file cannot be served.
     """
-    network = _read(path)
-    return describe(name, CpuRuntime(network, 0))
+    return describe(name, *_open(path, 0, choice))
 
 
-def _read(path: Path) -> Network:
+def _open(path: Path, capacity: int, choice: RuntimeChoice | None) -> Chosen:
     try:
-        return read_keras(path)
+        return open_runtime(path, capacity, choice or RuntimeChoice(), read_keras)
     except FormatError as error:
         raise ModelFileError(str(error)) from error
 
 
-def describe(name: str, runtime: CpuRuntime) -> Signature:
-    """Return the signature of a runtime's network under a name, with the kernels chosen."""
+def describe(name: str, runtime: Runtime, reason: str = "") -> Signature:
+    """Return the signature of a runtime's network under a name, with the kernels chosen.
+
+    Args:
+        name: To serve it under.
+        runtime: Computes it.
+        reason: Why this runtime.
+    """
     network = runtime.network
     layers = []
-    for layer, output_size in zip(network.layers, network.output_sizes, strict=True):
-        dispatch = runtime.dispatches.get(layer)
+    for layer in runtime.layers:
+        dispatch = layer.dispatch
         layers.append(
             LayerSummary(
                 name=layer.name,
-                kind="LSTM" if layer in network.recurrent else type(layer).__name__,
-                output_size=output_size,
+                kind=layer.kind,
+                output_size=layer.output_size,
                 kernel=None if dispatch is None else dispatch.kernel,
                 device=None if dispatch is None else dispatch.device,
                 reason=None if dispatch is None else dispatch.reason,
             )
         )
+    inputs, outputs = (
+        tuple(TensorSummary(part.name, part.offset, part.size, part.vocabulary) for part in parts)
+        for parts in (network.inputs, network.outputs)
+    )
     return Signature(
         model=name,
         fingerprint=network.fingerprint,
@@ -135,4 +149,8 @@ def describe(name: str, runtime: CpuRuntime) -> Signature:
         ),
         streaming_obstacles=tuple(network.streaming_obstacles),
         layers=tuple(layers),
+        inputs=inputs,
+        outputs=outputs,
+        runtime=runtime.kind,
+        runtime_reason=reason,
     )

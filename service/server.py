@@ -19,6 +19,7 @@ from service.engine import Engine
 from service.limits import EngineLimits
 from service.models import bundled_models, load_engines
 from service.opening import Lifetimes
+from service.runtimes import RuntimeChoice
 from service.settings import Settings
 from service.storage import build_store
 from service.stores.base import SessionStore
@@ -165,9 +166,14 @@ def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
         ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
     )
     models = settings.model or {name: (path,) for name, path in bundled_models().items()}
-    engines = load_engines(models, store, limits, lifetimes)
+    choice = RuntimeChoice(
+        kind=settings.runtime, allow_tf32=settings.tf32, keras_modules=settings.keras_modules
+    )
+    engines = load_engines(models, store, limits, lifetimes, choice)
     for name, engine in engines.items():
-        for layer in engine.signature.layers:
+        signature = engine.signature
+        log.info("model %s runs on %s: %s", name, signature.runtime, signature.runtime_reason)
+        for layer in signature.layers:
             if layer.kernel is not None:
                 log.info(
                     "model %s: %s runs on kernel %s, %s: %s",

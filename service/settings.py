@@ -39,6 +39,21 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")
+    runtime: Literal["auto", "cpu", "tensorflow"] = Field(
+        default="auto",
+        description="What computes: cpu, tensorflow (on a GPU if there is one), or auto: the CPU"
+        " unless it cannot take a model, or a GPU is faster.",
+    )
+    keras_modules: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*)?$",
+        description="Python modules, joined by commas, that register Keras layers of your own;"
+        " imported before TensorFlow reads a model.",
+    )
+    tf32: bool = Field(
+        default=False,
+        description="TensorFlow may round the factors of products on a GPU (about 1e-3 off).",
+    )
     store: str = Field(
         default="embedded",
         pattern=r"^(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)$",

@@ -39,6 +39,7 @@ STATUS: dict[type[errors.ServiceError], Status] = {
     errors.QueueFullError: Status(http=503, websocket=1013),
     errors.DrainingError: Status(http=503, websocket=1012),
     errors.TooManySessionsError: Status(http=503, websocket=1013),
+    errors.DeviceMemoryError: Status(http=503, websocket=1013),
     errors.StoreUnavailableError: Status(http=503, websocket=1013),
     errors.StoreLostError: Status(http=503, websocket=1013),
     errors.NotReadyError: Status(http=503, websocket=1013),

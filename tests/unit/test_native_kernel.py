@@ -12,7 +12,8 @@ from lstm_core.errors import SpecError
 from lstm_core.kernels import native
 from lstm_core.network import Bidirectional, Network, Recurrent
 from lstm_core.pointwise import Activation, Affine, Dense, Embedding, Masking
-from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from lstm_core.runtime.base import ZERO_SLOT
+from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
 from tests.unit.native_networks import INSTRUCTION_SETS, SHAPES, network, reference, runtime
