@@ -16,8 +16,11 @@ import tensorflow as tf
 from lstm_core.network import StatePart
 from lstm_core.runtime.base import LayerReport, ServedNetwork
 from lstm_core.runtime.tensorflow_graph import Arguments, Graph, with_mask
-from lstm_core.runtime.tensorflow_probe import Port, probe
-from lstm_core.runtime.tensorflow_recurrence import Recurrence, is_recurrent
+from lstm_core.runtime.tensorflow_layers import is_recurrent
+from lstm_core.runtime.tensorflow_ports import Port
+from lstm_core.runtime.tensorflow_probe import probe
+from lstm_core.runtime.tensorflow_recurrence import Recurrence
+from lstm_core.runtime.tensorflow_states import States
 
 Tensor: TypeAlias = Any
 Operation: TypeAlias = Any
@@ -103,7 +106,7 @@ class StatefulModel:
         """
         is_step = x.shape[1] == 1
         time = 1 if is_step else tf.shape(x)[1]
-        states = _States(self._recurrences, rows, flags)
+        states = States(self._recurrences, rows, flags)
 
         def call(operation: Operation, arguments: Arguments | None, _: Any) -> Any:
             assert arguments is not None
@@ -140,7 +143,7 @@ class StatefulModel:
         Returns:
             `(batch, 1, output_size)` float32; None where an output depends on the inputs too.
         """
-        states = _States(self._recurrences, rows, flags)
+        states = States(self._recurrences, rows, flags)
 
         def call(operation: Operation, arguments: Arguments | None, _: Any) -> Any:
             if not is_recurrent(operation):
@@ -184,7 +187,7 @@ class StatefulModel:
             without it is the same at every step where another one has it.
         """
         batch, time = tf.unstack(tf.shape(x)[:2])
-        states = _States(self._recurrences, rows, flags)
+        states = States(self._recurrences, rows, flags)
 
         def call(operation: Operation, arguments: Arguments | None, _: Any) -> Any:
             assert arguments is not None
@@ -221,50 +224,6 @@ class StatefulModel:
             for tensor, port in zip(outputs, self._out, strict=True)
         ]
         return tf.concat(parts, axis=2)
-
-
-class _States:
-    """State rows while the layers of a model take their parts, in the graph's order."""
-
-    def __init__(
-        self, recurrences: Sequence[Recurrence | None], rows: Tensor, flags: Tensor
-    ) -> None:
-        self._waiting = iter(recurrences)
-        kept = [recurrence for recurrence in recurrences if recurrence is not None]
-        self._rows = _parts(kept, rows, [recurrence.state_size for recurrence in kept])
-        self._flags = _parts(kept, flags, [recurrence.num_flags for recurrence in kept])
-
-    def next(self) -> Recurrence | None:
-        """Return the next one, None where it keeps no state here."""
-        return next(self._waiting)
-
-    def take(
-        self, recurrence: Recurrence, x: Tensor, live: Tensor | None, *, is_step: bool
-    ) -> Tensor:
-        """Take time steps with one of them: see `Recurrence.take`."""
-        outputs, self._rows[recurrence], self._flags[recurrence] = recurrence.take(
-            x, self._rows[recurrence], self._flags[recurrence], live, is_step=is_step
-        )
-        return outputs
-
-    def last_output(self, recurrence: Recurrence) -> Tensor:
-        """Return what one of them gave last: see `Recurrence.last_output`."""
-        return recurrence.last_output(self._rows[recurrence], self._flags[recurrence])
-
-    def vectors(self, recurrence: Recurrence) -> list[Tensor]:
-        """Return its states, as its Keras layer would."""
-        return recurrence.states(self._rows[recurrence])
-
-    def after(self) -> tuple[Tensor, Tensor]:
-        """Return the rows `(batch, state_size)` and the flags `(batch, num_recurrent)`."""
-        return tf.concat([*self._rows.values()], 1), tf.concat([*self._flags.values()], 1)
-
-
-def _parts(
-    recurrences: Sequence[Recurrence], rows: Tensor, sizes: Sequence[int]
-) -> dict[Recurrence, Tensor]:
-    parts = tf.split(rows, sizes, axis=1) if recurrences else []
-    return dict(zip(recurrences, parts, strict=True))
 
 
 def _form(network: ServedNetwork) -> tuple[Any, ...]:

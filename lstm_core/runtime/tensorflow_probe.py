@@ -10,7 +10,6 @@ found.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -20,15 +19,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from lstm_core.errors import SpecError
-from lstm_core.network import TensorPart
 from lstm_core.runtime.base import LayerReport
 from lstm_core.runtime.tensorflow_graph import Arguments, Graph, mask_of, with_mask
-from lstm_core.runtime.tensorflow_recurrence import (
-    Recurrence,
-    is_recurrent,
-    recurrence_obstacle,
-    recurrence_of,
-)
+from lstm_core.runtime.tensorflow_layers import is_recurrent, recurrence_obstacle, recurrence_of
+from lstm_core.runtime.tensorflow_ports import Port, input_ports, output_ports
+from lstm_core.runtime.tensorflow_recurrence import Recurrence
 
 Tensor: TypeAlias = Any
 Operation: TypeAlias = Any
@@ -61,23 +56,6 @@ _SENTENCES = {
     "RepeatVector": "makes time steps of its own",
 }
 """By what the layer's class is called, for the usual ones."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """An input or output of a model.
-
-    Attributes:
-        part: Where it lies among a time step's values.
-        shape: Its shape without batch and time.
-        has_time: Whether it has a time axis; if not, there is one value for a sequence.
-        dtype: TensorFlow's name for what its values are.
-    """
-
-    part: TensorPart
-    shape: tuple[int, ...]
-    has_time: bool
-    dtype: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,23 +105,11 @@ class _Trial:
         self._obstacles: list[str] = []
         self._layers: list[LayerReport] = []
         self._recurrences: list[Recurrence | None] = []
-        self._vocabularies = _vocabularies(graph)
-        lengths = _sequence_lengths(graph)
-        self._timed_inputs = [_has_time(x, lengths, self._vocabularies) for x in graph.inputs]
-        known = {
-            x.shape[1]
-            for x, has_time in zip(graph.inputs, self._timed_inputs, strict=True)
-            if has_time and x.shape[1] is not None
-        }
-        if len(known) > 1:
-            problem = f"has inputs of {' and '.join(map(str, sorted(known)))} time steps"
-            raise SpecError(graph.model.name, problem)
-        self._length = next(iter(known), None)
+        self._inputs, self._length = input_ports(graph)
         self._time = self._length or _TIME
 
     def run(self) -> Findings:
-        inputs = self._ports(self._graph.inputs, self._timed_inputs)
-        tensors = [self._draw_input(port) for port in inputs]
+        tensors = [self._draw_input(port) for port in self._inputs]
         outputs = self._graph.run(tensors, self._call)
         if not self._recurrences:
             problem = "there is no recurrent layer, so there is no state to keep"
@@ -156,36 +122,13 @@ class _Trial:
         self._obstacles += [f"the output {name} is a state of a layer" for name in missing]
         has_time = [tensor is not None and self._kind(tensor) == "timed" for tensor in outputs]
         return Findings(
-            inputs=inputs,
-            outputs=self._ports(self._graph.outputs, has_time),
+            inputs=self._inputs,
+            outputs=output_ports(self._graph, has_time),
             recurrences=tuple(self._recurrences),
             obstacles=list(dict.fromkeys(self._obstacles)),
             layers=self._layers,
             length=self._length,
         )
-
-    def _ports(self, symbolic: Sequence[Tensor], has_time: Sequence[bool]) -> tuple[Port, ...]:
-        """Lay inputs or outputs side by side, each under a name of its own."""
-        ports: list[Port] = []
-        offset = 0
-        for tensor, is_timed in zip(symbolic, has_time, strict=True):
-            name = tensor._keras_history.operation.name  # noqa: SLF001 - as `output_names` does
-            num_same = sum(port.part.name.rpartition("_")[0] == name for port in ports)
-            num_same += any(port.part.name == name for port in ports)
-            shape = tuple(tensor.shape[2 if is_timed else 1 :])
-            if None in shape:
-                problem = f"has shape {tuple(tensor.shape)}; only batch and time may be open"
-                raise SpecError(name, problem)
-            part = TensorPart(
-                name=f"{name}_{num_same}" if num_same else name,
-                offset=offset,
-                size=math.prod(shape),
-                vocabulary=self._vocabularies.get(id(tensor)),
-            )
-            offset += part.size
-            dtype = str(tensor.dtype)
-            ports.append(Port(part=part, shape=shape, has_time=is_timed, dtype=dtype))
-        return tuple(ports)
 
     def _draw_input(self, port: Port) -> Tensor:
         shape = (_BATCH, *((self._time,) if port.has_time else ()), *port.shape)
@@ -332,40 +275,3 @@ def _is_close(a: Tensor, b: Tensor) -> bool:
     tolerance = _TOLERANCE.get(b.dtype.name, 1e-4)
     x, y = (np.asarray(tf.cast(tensor, tf.float64)) for tensor in (a, b))
     return bool(np.allclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True))
-
-
-def _vocabularies(graph: Graph) -> dict[int, int]:
-    """Return how many integers each input may be, by the id of its tensor, where it is embedded."""
-    found: dict[int, int] = {}
-    for tensor in graph.inputs:
-        sizes = [
-            consumer.operation.input_dim
-            for consumer in tensor._keras_history.operation._outbound_nodes  # noqa: SLF001
-            if isinstance(consumer.operation, keras.layers.Embedding)
-        ]
-        if sizes:
-            found[id(tensor)] = min(sizes)
-    return found
-
-
-def _sequence_lengths(graph: Graph) -> set[int | None]:
-    """Return the lengths of the axis that recurrent layers run over, as the model was built."""
-    lengths: set[int | None] = set()
-
-    def call(operation: Operation, arguments: Arguments | None, symbolic: Any) -> Any:
-        if is_recurrent(operation) and arguments is not None:
-            lengths.add(arguments.first.shape[1])
-        return symbolic
-
-    graph.run(graph.inputs, call)
-    return lengths
-
-
-def _has_time(tensor: Tensor, lengths: set[int | None], vocabularies: dict[int, int]) -> bool:
-    """Tell whether an input has a time axis, by its shape and by what recurrent layers run over."""
-    shape = tensor.shape
-    if len(shape) < 2:
-        return False
-    if shape[1] is None or len(shape) == 2:
-        return shape[1] is None or (id(tensor) in vocabularies and shape[1] in lengths)
-    return shape[1] in lengths
