@@ -211,6 +211,23 @@ def test_no_graph_is_made_in_steady_state(graph):
     assert before == runtime.num_traces
 
 
+def test_steps_compiled_by_xla_are_the_same(both):
+    """Ticks are filled up to the sizes that are compiled; larger ones run as they are."""
+    _, cpu = both
+    model = sequential(
+        layers.LSTM(4, return_sequences=True, zero_output_for_mask=True),
+        layers.LSTM(5, return_sequences=True),
+        layers.Dense(2),
+    )
+    runtime = TensorFlowRuntime(model, 12, compiled_sizes=(4, 2))
+    assert (2, 4) == runtime.compiled_sizes
+    for batch in (1, 3, 5):
+        inputs = draw(batch, 2, FEATURES, seed=batch)
+        steps = in_pieces(runtime, inputs, [1, 1])
+        np.testing.assert_allclose(steps, expected(cpu.network, inputs), **TOLERANCE)
+        np.testing.assert_array_equal(runtime.read(ZERO_SLOT)[0], np.zeros(18))
+
+
 def test_advance_leaves_the_slots_that_it_read_and_tells_bad_rows_apart(both):
     """A row whose state goes wrong is reported, and no other."""
     runtime, _ = both
