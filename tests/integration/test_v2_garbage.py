@@ -214,7 +214,7 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     requests=st.lists(REQUESTS, min_size=1, max_size=4),
     blob=st.binary(max_size=24),

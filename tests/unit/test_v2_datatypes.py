@@ -71,6 +71,7 @@ def test_values_come_through_exactly_or_not_at_all(datatype, data):
                 read("x", datatype, shape, given_values)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=5))
 def test_bf16_is_rounded_to_the_nearest(values):
     """As TensorFlow's type for NumPy rounds."""
@@ -85,6 +86,7 @@ def test_bf16_is_rounded_to_the_nearest(values):
             from_values("x", "BF16", [len(values)], values)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(-65000, 65000), max_size=5), st.sampled_from(["FP16", "FP32"]))
 def test_written_numbers_are_rounded_to_what_they_are_said_to_be(values, datatype):
     """JSON knows no float32."""
