@@ -61,11 +61,13 @@ class ModelLoader:
         store: For the sessions of all of them.
         limits: For each of them, where its own do not say otherwise.
         lifetimes: Of their sessions.
+        kernel_threads: Most threads of one call of `advance` or `predict`.
     """
 
     store: SessionStore
     limits: EngineLimits
     lifetimes: Lifetimes
+    kernel_threads: int = 1
 
     def prepare(
         self, name: str, path: Path, version: str = "1", config: ModelConfig | None = None
@@ -88,7 +90,7 @@ class ModelLoader:
             limits = _limits(self.limits, config)
         except (SpecError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
-        runtime = CpuRuntime(network, limits.arena_rows)
+        runtime = CpuRuntime(network, limits.arena_rows, num_threads=self.kernel_threads)
         _warm_up(runtime, config.warm_up)
         signature = replace(
             describe(name, runtime),

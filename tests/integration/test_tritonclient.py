@@ -154,7 +154,7 @@ def test_errors(told):
     assert "expected the shape [1, 32]" in errors["shape"][1]
     assert "send FP32" in errors["rounded"][1]
     assert "shared memory is not served" in errors["shared memory"][1]
-    assert "model repository" in errors["load"][1]
+    assert "none of a model repository" in errors["load"][1]
 
 
 def test_statistics_count_what_was_done(told):
