@@ -95,6 +95,8 @@ BODIES = [
             tensor(shape=[-1, -3]),
             tensor(shape=[0, 3]),
             tensor(shape=[1, 0, 3], data=[]),
+            tensor(shape=[0, 2**62], data=[]),
+            tensor(shape=[0, 10**18, 10**18], data=[]),
             tensor(shape=[2**62, 3]),
             tensor(shape=[2**62, 2**62]),
             tensor(shape=[10**30, 3]),
