@@ -139,7 +139,7 @@ class SessionExpiredError(ServiceError):
     def __init__(self, client_id: str, ttl_s: float) -> None:
         super().__init__(
             f"session {client_id!r} has ended: nothing was applied for {ttl_s:g} s, its time to"
-            " live; it begins anew with a reset or an import"
+            " live; it begins anew with a reset, an import or the start of a sequence"
         )
 
 
@@ -160,7 +160,7 @@ class SessionDamagedError(ServiceError):
     def __init__(self, client_id: str, reason: str) -> None:
         super().__init__(
             f"the record of session {client_id!r} cannot be read: {reason}; it begins anew with a"
-            " reset or an import"
+            " reset, an import or the start of a sequence"
         )
 
 
