@@ -63,12 +63,15 @@ class VariableStore:
             raise ValueError(f"{path} keeps its data in other files, which are not opened")
         return found
 
-    def has_group(self, path: str) -> bool:
-        """Return whether there is a group at a path of hard links."""
+    def has(self, path: str) -> bool:
+        """Return whether there is anything at a path, be it a link that will not be followed."""
         try:
-            return isinstance(self._object(path), h5py.Group)
-        except (KeyError, ValueError):
+            self._object(path)
+        except KeyError:
             return False
+        except ValueError:
+            return True
+        return True
 
     def _object(self, path: str) -> h5py.Group | h5py.Dataset:
         found: Any = self._file
