@@ -127,13 +127,17 @@ class VariableStore:
         attributes = self._object(path).attrs
         if name not in attributes:
             return None
-        attribute = attributes.get_id(name)
-        num_values = int(np.prod(attribute.shape, dtype=object))
-        each = self._file_bytes if h5py.check_string_dtype(attribute.dtype) else 1
-        is_long = num_values * attribute.dtype.itemsize > MAX_TEXT_BYTES
-        if is_long or num_values * each > max(MAX_NAMES_BYTES, 256 * self._file_bytes):
-            raise ValueError(f"attribute {name} is too long")
-        return attributes[name]
+        try:
+            attribute = attributes.get_id(name)
+            num_values = int(np.prod(attribute.shape, dtype=object))
+            is_text = h5py.check_string_dtype(attribute.dtype) is not None
+            num_bytes = num_values * (self._file_bytes if is_text else 1)
+            is_long = num_values * attribute.dtype.itemsize > MAX_TEXT_BYTES
+            if not is_long and num_bytes <= max(MAX_NAMES_BYTES, 256 * self._file_bytes):
+                return attributes[name]
+        except (KeyError, OSError, RuntimeError, TypeError) as error:
+            raise ValueError(f"attribute {name} is damaged: {error}") from error
+        raise ValueError(f"attribute {name} is too long")
 
     def read(self, dataset: h5py.Dataset) -> Float32:
         """Return a floating dataset as float32, bfloat16 included.

@@ -192,6 +192,10 @@ def test_keras_1_names_and_gates(tmp_path):
     assert (only.spec.activation, only.spec.recurrent_activation) == ("relu", "linear")
     forget = only.weights.kernel[:, UNITS : 2 * UNITS]
     np.testing.assert_array_equal(forget, arrays["lstm_W_f"])
+    batch = layer("BatchNormalization", mode=0, epsilon=1e-3)
+    both = write_h5(tmp_path, sequential(ENTRY, model["config"]["layers"][1], batch),
+                    {"lstm": arrays}, "1.2.2")  # fmt: skip
+    assert "is a BatchNormalization of Keras 1" in problems(both)[0]
     arrays["lstm_W_f"] = arrays["lstm_W_f"][:1]
     (found,) = problems(write_h5(tmp_path, model, {"lstm": arrays}, version="1.2.2"))
     assert found.startswith("lstm: kernel has shape ()")

@@ -173,6 +173,7 @@ def test_options_are_checked(options, problem, tmp_path):
     ("more", "problem"),
     [
         ({"gru_cell__gates__kernel": (5, 8)}, "gru_cell/gates: is no LSTM cell"),
+        ({"rnn__mine__kernel": (5, 8)}, "rnn/mine: is no LSTM cell"),
         ({"embedding": (5, 3)}, "embedding: is of no layer"),
         ({"other__lstm_cell__kernel": (4, 8), "other__lstm_cell__bias": (8,)}, "name it in layers"),
         ({"fw__lstm_cell__kernel": (4, 8), "fw__lstm_cell__bias": (8,)}, "one direction of two"),
