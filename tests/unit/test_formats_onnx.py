@@ -229,12 +229,12 @@ def test_tensors_that_do_not_fit(case, tmp_path):
     assert expected in problem(save(tmp_path / "model.onnx", [lstm(), SQUEEZE], {"R": stored}))
 
 
-def external(location: str, **entries: str) -> bytes:
+def external(location: str, name: str = "R", **entries: str) -> bytes:
     """Return the recurrent weights, kept in another file."""
     pairs = {"location": location, **entries}
     data = b"".join(field(13, field(1, key) + field(2, text)) for key, text in pairs.items())
     sizes = shape_of(1, 4 * UNITS, UNITS)
-    return tensor("R", np.ones(1), dims=sizes, data=data + field(14, 1))
+    return tensor(name, np.ones(1), dims=sizes, data=data + field(14, 1))
 
 
 def test_weights_in_a_file_beside_it(tmp_path):
@@ -247,6 +247,15 @@ def test_weights_in_a_file_beside_it(tmp_path):
     assert isinstance(layer, Recurrent)
     expected = reorder_gates(array[0].T, "iofc")
     np.testing.assert_array_equal(layer.weights.recurrent_kernel, expected)
+
+
+def test_a_file_beside_it_is_read_so_often_and_no_more(tmp_path):
+    """Many tensors of the same numbers take no more memory than twice their file."""
+    (tmp_path / "weights.bin").write_bytes(bytes(64))
+    stored = {f"R{index}": external("weights.bin", name=f"R{index}") for index in range(3)}
+    joined = node("Concat", list(stored), ["R"], axis=0)
+    path = save(tmp_path / "model.onnx", [joined, lstm(), SQUEEZE], stored)
+    assert "asks for more numbers than weights.bin holds" in problem(path)
 
 
 PLACES = {
