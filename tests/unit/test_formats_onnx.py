@@ -166,6 +166,14 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
                  BOTH | TWO, "one direction of an LSTM goes its own way"),
     "both last": ([lstm(direction="bidirectional"), node("Gather", ["Y", "last"], ["y"])],
                   BOTH | {"last": np.array(-1)}, "of which the backward one has taken only one"),
+    "both last, behind a layer": ([lstm(direction="bidirectional"), *HALVES,
+                                   node("Concat", ["f", "b"], ["j"], axis=3),
+                                   node("Tanh", ["j"], ["t"]),
+                                   node("Gather", ["t", "last"], ["y"])],
+                                  BOTH | TWO | {"last": np.array(-1)}, "of which the backward one"),
+    "other order": ([lstm(direction="bidirectional"), *HALVES,
+                     node("Transpose", ["b"], ["t"], perm=[2, 1, 0, 3]),
+                     node("Concat", ["f", "t"], ["y"], axis=3)], BOTH | TWO, "not in the same"),
     "activations": ([lstm(activations=["Sigmoid", "Tanh"]), SQUEEZE], {}, "has 2 activations"),
     "function": ([lstm(activations=["Sigmoid", "Tanh", "Relu"]), SQUEEZE], {}, "two activations"),
     "slope": ([lstm(activations=["HardSigmoid", "Tanh", "Tanh"], activation_alpha=[0.3]), SQUEEZE],
@@ -301,6 +309,22 @@ def test_what_is_computed_is_bounded(tmp_path):
     identities = [node("Tanh", [f"t{i}"], [f"t{i + 1}"]) for i in range(1001)]
     nodes = [node("Identity", ["x"], ["t0"]), *identities, lstm(inputs=("t1001", "W", "R"))]
     assert "are more than 1000" in problem(save(tmp_path / "model.onnx", [*nodes, SQUEEZE]))
+
+
+def test_weights_that_are_taken_again_and_again(tmp_path):
+    """Many nodes of the same weights do not take many times their memory."""
+    size = 1100
+    square = np.ones((size, size))
+    nodes = [node("Gemm", [f"g{i}", "S"], [f"g{i + 1}"], transB=1) for i in range(40)]
+    nodes += [node("Gather", ["S", "x"], ["g0"], axis=0)]
+    nodes = nodes[-1:] + nodes[:-1]
+    path = save(
+        tmp_path / "model.onnx",
+        [*nodes, lstm(inputs=("g40", "W", "R")), SQUEEZE],
+        {"S": square, "W": np.ones((1, 8, size))},
+        inputs=[value("x", ["t", "b"], 7)],
+    )
+    assert "takes numbers that too many nodes have taken already" in problem(path)
 
 
 def test_too_many_fields(tmp_path, monkeypatch):

@@ -202,6 +202,17 @@ def test_members_that_overlap(tmp_path):
     assert "data/0weight_hh" in problem(path)
 
 
+def test_tensors_that_share_a_storage(tmp_path):
+    """Many tensors of the same numbers are loaded for no more than twice the file."""
+    shared = {
+        f"{name}_l{layer}": tensor("0", (128, 32))
+        for layer in range(8)
+        for name in ("weight_ih", "weight_hh")
+    }
+    path = save(tmp_path / "model.pt", state_dict(shared), {"0": bytes(4 * 128 * 32)})
+    assert "share their numbers too often" in problem(path)
+
+
 def test_other_files_of_pytorch(tmp_path):
     """Programs and the format before 1.6 are named, with what to do."""
     lstm = save_arrays(tmp_path / "model.pt", lstm_arrays(""))
