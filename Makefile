@@ -23,7 +23,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-gpu parity chaos lint bench bench-stores bench-training protos
+.PHONY: help serve test test-gpu parity chaos lint bench bench-stores bench-training bench-gpu protos
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -58,6 +58,9 @@ bench-stores: $(TEST) ## measure what stores and durability cost, and a failover
 
 bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS="--all --mask")
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+bench-gpu: $(TEST) ## single steps of many sessions on a GPU, beside PyTorch if it is installed
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py $(ARGS)
 
 protos: $(TEST) ## compile the messages of gRPC, after a change of inference.proto
 	mkdir -p build

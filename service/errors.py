@@ -280,6 +280,15 @@ class NotReadyError(UnavailableError):
         self.models = models
 
 
+class DeviceMemoryError(UnavailableError):
+    """The device that computes had no memory left for the request. Nothing was applied."""
+
+    code = "device_memory"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; nothing was applied: try again, or send less at a time")
+
+
 class StoreUnavailableError(UnavailableError):
     """The store does not answer, or takes nothing.
 

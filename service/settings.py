@@ -68,6 +68,21 @@ class Settings(BaseSettings):
     grpc_tls_key: Path | None = Field(
         default=None, description="The certificate's private key: a file in PEM."
     )
+    runtime: Literal["auto", "cpu", "tensorflow"] = Field(
+        default="auto",
+        description="What computes: cpu, tensorflow (on a GPU if there is one), or auto: the CPU"
+        " unless it cannot take a model, or a GPU is faster.",
+    )
+    keras_modules: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*)?$",
+        description="Python modules, joined by commas, that register Keras layers of your own;"
+        " imported before TensorFlow reads a model.",
+    )
+    tf32: bool = Field(
+        default=False,
+        description="TensorFlow may round the factors of products on a GPU (about 1e-3 off).",
+    )
     store: str = Field(
         default="embedded",
         pattern=r"^(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)$",

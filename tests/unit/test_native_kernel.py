@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from lstm_core.kernels import native
 from lstm_core.network import Bidirectional, Network, Recurrent
 from lstm_core.pointwise import Activation, Affine, Dense, Embedding, Masking
-from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from lstm_core.runtime.base import ZERO_SLOT
+from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import ACTIVATIONS
 from tests.unit.native_networks import INSTRUCTION_SETS, SHAPES, network, reference, runtime
 
