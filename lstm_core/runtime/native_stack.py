@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lstm_core.kernels import native
 from lstm_core.network import Layer, Network, Recurrent
-from lstm_core.pointwise import Pointwise
+from lstm_core.pointwise import Embedding, Masking, Pointwise
 from lstm_core.runtime.chain import cut, is_pointwise, lstms, mask_behind, with_activations
 from lstm_core.runtime.native_layers import recipes_of
 from lstm_core.runtime.numpy_stack import Fields, finite_rows
@@ -32,11 +32,21 @@ def stack_obstacles(network: Network) -> list[str]:
         return []
     layers = with_activations(network.layers, native.ACTIVATIONS)
     recipes = recipes_of(layers, network.input_size)
-    return [
+    chain = cut(layers, recipes)
+    obstacles = [
         f"{type(layer).__name__} {layer.name} stands between recurrent layers"
-        for layer in cut(layers, recipes).stack
+        for layer in chain.stack
         if layer not in recipes
     ]
+    masking = [layer.name for layer in chain.leading if isinstance(layer, Masking | Embedding)]
+    if masking:
+        # It could not tell that mask from the caller's, which it keeps.
+        obstacles += [
+            f"Masking {layer.name} replaces the mask of {masking[-1]}, which runs on NumPy"
+            for layer in chain.stack
+            if isinstance(layer, Masking)
+        ]
+    return obstacles
 
 
 class NativeStack:

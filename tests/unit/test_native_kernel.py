@@ -60,6 +60,7 @@ def test_sequences_equal_the_equations(instruction_set, shape, batch, time, has_
     net = network(**shape)
     random = np.random.default_rng(seed)
     inputs = random.uniform(-1, 1, (batch, time, net.input_size)).astype(np.float32)
+    inputs[random.random((batch, time)) > 0.7] = 0
     mask = random.random((batch, time)) > 0.4 if has_mask else None
     run = runtime(net, batch, instruction_set)
 
@@ -69,7 +70,7 @@ def test_sequences_equal_the_equations(instruction_set, shape, batch, time, has_
     greatest = max(np.abs(outputs).max(), np.abs(rows).max())
     # What neither gates nor clips bound grows, and so do its errors.
     assume(greatest < 10)
-    is_plain = "options" not in shape and "behind" not in shape
+    is_plain = not {"options", "before", "behind"} & shape.keys()
     bound = 1e-6 if is_plain else 2e-5
     np.testing.assert_allclose(advanced.outputs, outputs, rtol=bound, atol=bound)
     np.testing.assert_allclose(advanced.rows, rows, rtol=bound, atol=bound)
@@ -94,6 +95,7 @@ def test_a_row_has_the_same_bits_alone_and_step_by_step(
     random = np.random.default_rng(seed)
     batch = len(lengths)
     inputs = random.uniform(-1, 1, (batch, max(lengths), net.input_size)).astype(np.float32)
+    inputs[random.random(inputs.shape[:2]) > 0.7] = 0
     mask = random.random(inputs.shape[:2]) > 0.4 if has_mask else None
     rows, flags = draw_rows(random, net, batch)
     run = runtime(net, 2 * batch + 2, instruction_set)
@@ -149,11 +151,13 @@ def test_instruction_sets_with_fma_give_the_same_bits(shape, batch, seed):
 @each_set
 def test_many_rows_and_steps_are_cut_without_a_trace(instruction_set):
     """More steps than one chunk takes, for few rows and for many, equal each row alone."""
-    net = plain((5, 130, 33))
+    plain_layers = plain((5, 130, 33)).layers
+    net = Network("n", 5, (Masking(name="m", mask_value=0.0), *plain_layers))
     random = np.random.default_rng(0)
     for batch, time in ((1, 700), (2, 400), (70, 20)):
         run = runtime(net, batch + 1, instruction_set)
         inputs = random.uniform(-1, 1, (batch, time, 5)).astype(np.float32)
+        inputs[random.random((batch, time)) > 0.8] = 0
         together = run.advance([0] * batch, list(range(1, batch + 1)), inputs, None)
         for row in (0, batch // 2, batch - 1):
             source = ZERO_SLOT
@@ -312,15 +316,46 @@ def test_what_is_not_finite_is_told_of_its_row_alone(instruction_set, bad):
     assert_same_bits(clean.outputs[[0, 2]], advanced.outputs[[0, 2]])
 
 
-def test_masking_between_recurrent_layers_runs_on_numpy():
-    """What the kernel cannot do is not tried, and the reason names the layer."""
-    first, second = plain((32, 32, 48), head=None).layers
-    masked = Network("n", 32, (first, Masking(name="m", mask_value=0.0), second))
+def test_a_mask_replaced_in_c_is_not_made_in_numpy():
+    """What the kernel cannot do is not tried, and the reason names the layers."""
+    lstm = plain((32, 32), head=None).layers[0]
+    masks = [Masking(name=f"m{index}", mask_value=0.0) for index in range(2)]
+    odd = Activation(name="odd", function="log_softmax")
 
-    dispatches = CpuRuntime(masked, 1).dispatches
+    dispatches = CpuRuntime(Network("n", 32, (masks[0], odd, masks[1], lstm)), 1).dispatches
+    lone = CpuRuntime(Network("n", 32, (masks[0], odd, lstm)), 1).dispatches
 
-    assert ["numpy", "numpy"] == [dispatch.kernel for dispatch in dispatches.values()]
-    assert "Masking m stands between recurrent layers" in dispatches[first].reason
+    assert "numpy" == dispatches[lstm].kernel
+    assert "Masking m1 replaces the mask of m0, which runs on NumPy" in dispatches[lstm].reason
+    assert "native" == lone[lstm].kernel
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+@each_set
+def test_numbers_are_embedded(instruction_set, mask_zero):
+    """Whole numbers choose vectors; others, and of none, are refused before anything is done."""
+    lstm = plain((32, 48), head=None).layers[0]
+    random = np.random.default_rng(3)
+    table = random.standard_normal((6, 32)).astype(np.float32)
+    embedding = Embedding(name="e", table=table, mask_zero=mask_zero)
+    net = Network("n", 1, (embedding, lstm))
+    words = random.integers(0, 6, (4, 7, 1)).astype(np.float32)
+    mask = random.random((4, 7)) > 0.3
+    run = runtime(net, 9, instruction_set)
+
+    advanced = run.advance([0] * 4, [1, 2, 3, 4], words, None, mask)
+
+    outputs, rows = reference(net, words, mask)
+    np.testing.assert_allclose(advanced.outputs, outputs, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(advanced.rows, rows, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(run.predict(words, mask), outputs, rtol=1e-6, atol=1e-6)
+    for bad in (6, -1, -0.5, np.nan, np.inf, -np.inf, 2.0**31):
+        words[2, 5] = bad
+        with pytest.raises(IndexError, match=r"inputs\[2, 5\]"):
+            run.advance([1] * 4, [5, 6, 7, 8], words, None)
+        # Beyond a row's length anything may stand.
+        run.advance([1] * 4, [5, 6, 7, 8], words, [7, 7, 5, 7])
+    assert_same_bits(advanced.rows[1], run.read(2)[0])
 
 
 @pytest.mark.parametrize(
