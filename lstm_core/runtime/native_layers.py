@@ -59,34 +59,32 @@ def _lstm(layer: Recurrent) -> Recipe:
 
 
 def _pointwise(layer: Pointwise, size: int) -> tuple[Recipe, ...]:
+    if isinstance(layer, Dense) and layer.activation in native.ACTIVATIONS:
+        return (partial(native.dense_layer, layer.kernel, layer.bias, layer.activation),)
+    if isinstance(layer, Embedding):
+        return (partial(native.embedding_layer, layer.table, mask_zero=layer.mask_zero),)
     if isinstance(layer, Activation):
         return _activation(layer, size)
-    if isinstance(layer, Dense) and layer.activation not in native.ACTIVATIONS:
-        return ()
-    return (_single(layer, size),)
+    return _of_one_size(layer, size)
 
 
-def _single(layer: Pointwise, size: int) -> Recipe:
-    """Translate a layer that is one of the kernel's."""
+def _of_one_size(layer: Pointwise, size: int) -> tuple[Recipe, ...]:
+    """Translate a layer that gives as many features as it takes."""
     match layer:
-        case Dense():
-            return partial(native.dense_layer, layer.kernel, layer.bias, layer.activation)
         case PReLU():
-            return _slopes(layer.alpha, inf, size)
+            return (_slopes(layer.alpha, inf, size),)
         case Affine():
             center, scale = _wide(layer.center, size), _wide(layer.scale, size)
-            return partial(native.affine_layer, center, scale, _wide(layer.offset, size))
+            return (partial(native.affine_layer, center, scale, _wide(layer.offset, size)),)
         case LayerNormalization():
             gamma = _wide(1 if layer.gamma is None else layer.gamma, size)
             beta = _wide(0 if layer.beta is None else layer.beta, size)
             pack = partial(native.normalization_layer, gamma, beta, layer.epsilon)
-            return partial(pack, rms_scaling=layer.rms_scaling)
+            return (partial(pack, rms_scaling=layer.rms_scaling),)
         case Masking():
-            return partial(native.masking_layer, size, layer.mask_value)
-        case Embedding():
-            return partial(native.embedding_layer, layer.table, mask_zero=layer.mask_zero)
+            return (partial(native.masking_layer, size, layer.mask_value),)
         case _:
-            raise TypeError(layer)
+            return ()
 
 
 def _activation(layer: Activation, size: int) -> tuple[Recipe, ...]:

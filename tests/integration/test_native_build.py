@@ -13,7 +13,7 @@ import pytest
 from lstm_core.kernels import native
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ("test_native_kernel.py", "test_native_misuse.py", "test_native_activations.py")
+TESTS = sorted(path.name for path in (ROOT / "tests/unit").glob("test_native_*.py"))
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
 

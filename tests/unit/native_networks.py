@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from lstm_core import equations
@@ -23,6 +24,7 @@ from lstm_core.spec import ACTIVATIONS, LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 INSTRUCTION_SETS = native.instruction_sets()
+each_set = pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 
 OPTIONS = st.fixed_dictionaries(
     {},
@@ -56,7 +58,7 @@ def stateless(kind: str, name: str, a: Any, b: Any) -> Pointwise:
         case "affine" | "rescaling":
             if kind == "rescaling":
                 a, b = a[0, ...], b[0, ...]
-            return Affine(name=name, center=a, scale=b, offset=np.asarray(a * b))
+            return Affine(name=name, center=a, scale=b, offset=a)
         case "masking":
             return Masking(name=name, mask_value=0.0)
         case "slopes":
@@ -169,3 +171,14 @@ def wide(layer):
         if isinstance(getattr(layer, field.name), np.ndarray | np.floating)
     }
     return dataclasses.replace(layer, **arrays)
+
+
+def assert_same_bits(expected, actual):
+    """Tell zeros of different sign apart, and NaN of different kinds."""
+    assert expected.shape == actual.shape
+    assert expected.tobytes() == actual.tobytes()
+
+
+def plain(sizes=(32, 48), head="linear"):
+    """Return a network without anything special."""
+    return network(sizes=list(sizes), use_bias=True, head=head, zero_output_for_mask=False, seed=1)
