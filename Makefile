@@ -23,7 +23,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-gpu parity chaos lint bench bench-stores bench-training
+.PHONY: help serve test test-gpu parity chaos lint bench bench-stores bench-training protos
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -59,6 +59,12 @@ bench-stores: $(TEST) ## measure what stores and durability cost, and a failover
 bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS="--all --mask")
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
+protos: $(TEST) ## compile the messages of gRPC, after a change of inference.proto
+	mkdir -p build
+	$(BIN)/python -m grpc_tools.protoc --proto_path=service/transport/grpc \
+	  --descriptor_set_out=service/transport/grpc/inference.binpb --pyi_out=build inference.proto
+	mv build/inference_pb2.pyi service/transport/grpc/messages.pyi
+
 parity: $(TEST) ## 2,000 examples a law, and the table of differences
 	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest -n 2 tests/parity --parity-table=parity.md $(PYTEST_ARGS)
 
@@ -71,7 +77,7 @@ $(BIN)/python:
 
 $(CORE): $(SOURCES) | $(BIN)/python
 	@echo 'Installing the service (the first time only)'
-	@$(INSTALL) '.[redis]'
+	@$(INSTALL) '.[grpc,redis]'
 	@touch $@
 
 $(TEST): $(SOURCES) | $(BIN)/python

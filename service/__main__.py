@@ -19,7 +19,7 @@ from service.models import (
     file_format,
     read_signature,
 )
-from service.settings import Settings, add_options, read_settings
+from service.settings import SettingError, Settings, add_options, read_settings
 from service.storage import StoreChoiceError
 
 log = logging.getLogger("service")
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return run(options)
         return _serve(read_settings(options))
-    except (ModelFileError, StoreChoiceError, OSError) as error:
+    except (ModelFileError, SettingError, StoreChoiceError, OSError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
     except ValidationError as error:
         for problem in error.errors():
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="serve models",
-        description="Serve models over HTTP and WebSocket. Each option is also an environment"
+        description="Serve models over HTTP, WebSocket and gRPC. Each option is also an environment"
         " variable: LSTM_ and its name in capitals, as LSTM_MAX_PENDING.",
     )
     add_options(serve)
@@ -92,11 +92,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_models(files: Sequence[Path]) -> int:
+    status = 0
     named = [(path.stem, path) for path in files] or list(bundled_models().items())
     for name, path in named:
         print(f"{name} ({path})")
-        print(f"  {file_format(path)}", flush=True)
-        signature = read_signature(name, path)
+        try:
+            print(f"  {file_format(path)}", flush=True)
+            signature = read_signature(name, path)
+        except ModelFileError as error:
+            print(f"lstm-service: {error}", file=sys.stderr, flush=True)
+            status = 2
+            continue
         takes = (
             f"{signature.input_size} numbers"
             if signature.vocabulary is None
@@ -112,7 +118,7 @@ def _print_models(files: Sequence[Path]) -> int:
                 print(f"  {'':<18} kernel {layer.kernel} on {layer.device}: {layer.reason}")
         for obstacle in signature.streaming_obstacles:
             print(f"  predict only: {obstacle}")
-    return 0
+    return status
 
 
 def _convert(source: Path, target: Path, *, is_forced: bool) -> int:

@@ -73,11 +73,20 @@ class Application(FastAPI):
 
     What a framework does for each request costs more than a step of the network; the API's own
     routes go past it. Middleware that is added to this application sees the other paths only.
+
+    Attributes:
+        http: The entrance of requests.
+        streams: The entrance of WebSockets.
+        routes_of_api: What the documentation tells of.
+        catalog: The models of the Open Inference Protocol, for its other transport too.
+        inference: Their one operation, likewise.
     """
 
     http: HttpEntrance
     streams: WebSocketEntrance
     routes_of_api: RouteTable
+    catalog: Catalog
+    inference: Inference
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -182,9 +191,9 @@ def create_app(
     app.routes_of_api = build_routes(
         served, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
-    catalog = Catalog(served, repository)
-    inference = Inference(catalog, max_sequence_steps=max_sequence_steps)
-    v2 = v2_routes(catalog, inference, max_body_bytes=max_body_bytes)
+    app.catalog = Catalog(served, repository)
+    app.inference = Inference(app.catalog, max_sequence_steps=max_sequence_steps)
+    v2 = v2_routes(app.catalog, app.inference, max_body_bytes=max_body_bytes)
     app.http = HttpEntrance(
         RouteTable([*app.routes_of_api.routes, *v2]),
         max_body_bytes=max_body_bytes,

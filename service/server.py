@@ -8,8 +8,9 @@ import logging
 import math
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,7 +21,7 @@ from service.models import ModelFileError, ModelLoader, bundled_models
 from service.opening import Lifetimes
 from service.repository import ModelRepository
 from service.served import ServedModels
-from service.settings import Settings
+from service.settings import SettingError, Settings
 from service.storage import build_store
 from service.stores.base import SessionStore
 from service.stores.watched import WatchedStore
@@ -28,6 +29,9 @@ from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
 from service.transport.uvicorn_versions import is_extended
 from service.transport.websocket import stream_protocol
+
+if TYPE_CHECKING:
+    from service.transport.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +42,46 @@ _KEEP_ALIVE_S = 75
 class Server(uvicorn.Server):
     """uvicorn, but streams are closed before it closes their sockets."""
 
-    def __init__(self, config: uvicorn.Config, app: Application, store: SessionStore) -> None:
-        """Serve `app`, which `config` may have wrapped, over its engines' store."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: Application,
+        store: SessionStore,
+        listen_grpc: Callable[[], GrpcServer] | None = None,
+    ) -> None:
+        """Serve `app`, which `config` may have wrapped, over its engines' store.
+
+        Args:
+            config: How.
+            app: What.
+            store: That of its engines.
+            listen_grpc: Makes the server of gRPC, with its port, in the event loop; None: no gRPC.
+        """
         super().__init__(config)
         self._app = app
         self._store = store
+        self._listen_grpc = listen_grpc
+        self._grpc: GrpcServer | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve with an open store, and close it last."""
+        """Serve with an open store, and close it last.
+
+        Raises:
+            OSError: gRPC cannot have its port.
+        """
+        if self._listen_grpc is not None:
+            self._grpc = self._listen_grpc()
         await self._store.open()
         try:
             await super().serve(sockets)
         finally:
             await self._store.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and gRPC behind it: the engines run by then."""
+        await super().startup(sockets)
+        if self._grpc is not None and self.started:
+            await self._grpc.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more, let streams answer what they have taken, then end as uvicorn does.
@@ -67,13 +98,19 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if isinstance(connection, HttpToolsProtocol):
                 connection.shutdown()
-        closing = loop.create_task(self._app.streams.close())
+        closing = asyncio.gather(self._app.streams.close(), self._drain_grpc(deadline))
         while not (closing.done() or self.force_exit or loop.time() > deadline):
             await asyncio.wait([closing], timeout=0.1)
-        # The clients of streams that are still open do not read; uvicorn closes those.
+        # The clients of streams that are still open do not read; they are cut off.
         closing.cancel()
+        with suppress(asyncio.CancelledError):
+            await closing
         self.config.timeout_graceful_shutdown = max(0, math.ceil(deadline - loop.time()))
         await super().shutdown(sockets)
+
+    async def _drain_grpc(self, deadline: float) -> None:
+        if self._grpc is not None:
+            await self._grpc.drain(deadline - asyncio.get_running_loop().time())
 
 
 def spare_collections() -> None:
@@ -99,6 +136,8 @@ def serve(settings: Settings) -> int:
 
     Raises:
         ModelFileError: A model cannot be served.
+        SettingError: gRPC is asked for, and not installed.
+        OSError: gRPC cannot have its port, or its files of TLS are not what they should be.
     """
     log.info("settings: %s", settings.model_dump_json())
     watched = WatchedStore(build_store(settings))
@@ -134,7 +173,7 @@ def serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, app, store)
+    server = Server(config, app, store, _grpc_of(settings, app, telemetry))
     spare_collections()
     # uvicorn raises the signal that ended it once more at its end, to whoever had it before.
     for caught in (signal.SIGINT, signal.SIGTERM):
@@ -155,6 +194,40 @@ def _http_protocol(
     from service.transport.patience import Patience  # noqa: PLC0415
 
     return hot_protocol(app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s))
+
+
+def _grpc_of(
+    settings: Settings, app: Application, telemetry: Telemetry
+) -> Callable[[], GrpcServer] | None:
+    """Return what makes the server of gRPC, if there is to be one.
+
+    Raises:
+        SettingError: It is not installed.
+    """
+    port = settings.grpc_port
+    if port is None:
+        return None
+    try:
+        from service.transport.grpc.server import GrpcServer, Tls  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise SettingError(f"--grpc-port: {error}") from error
+
+    tls = None
+    if settings.grpc_tls_cert is not None and settings.grpc_tls_key is not None:
+        tls = Tls(settings.grpc_tls_cert, settings.grpc_tls_key)
+
+    def listen() -> GrpcServer:
+        server = GrpcServer(
+            app.inference,
+            app.catalog,
+            max_message_bytes=settings.max_body_bytes,
+            observe=telemetry.observe_call,
+        )
+        taken = server.listen(settings.host, port, tls)
+        log.info("gRPC on %s:%d, %s", settings.host, taken, "with TLS" if tls else "without TLS")
+        return server
+
+    return listen
 
 
 def _load_models(

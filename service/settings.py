@@ -26,6 +26,10 @@ def default_data_dir() -> Path:
     return Path(home) / "lstm-service"
 
 
+class SettingError(Exception):
+    """A setting asks for what cannot be had here. The message says which, and why."""
+
+
 class Settings(BaseSettings):
     """Every setting with its default; the field's name is the option's and the variable's."""
 
@@ -50,6 +54,20 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="The port to listen on for gRPC; 0: any. None: there is no gRPC.",
+    )
+    grpc_tls_cert: Path | None = Field(
+        default=None,
+        description="gRPC is under TLS with this certificate, and those that lead to its root: a"
+        " file in PEM.",
+    )
+    grpc_tls_key: Path | None = Field(
+        default=None, description="The certificate's private key: a file in PEM."
+    )
     store: str = Field(
         default="embedded",
         pattern=r"^(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)$",
@@ -166,6 +184,14 @@ class Settings(BaseSettings):
                 f"arena_rows ({self.arena_rows}) must be at least three times max_pending"
                 f" ({self.max_pending})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Settings:
+        if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
+            raise ValueError("grpc_tls_cert and grpc_tls_key must be given together")
+        if self.grpc_tls_cert is not None and self.grpc_port is None:
+            raise ValueError("grpc_tls_cert is for gRPC, which is not served without grpc_port")
         return self
 
 

@@ -55,7 +55,14 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         if walk.problems:
             raise FormatError(name, walk.problems, graph.written_by)
         name_in_file = graph.name or Path(path).stem
-        return Network(name_in_file, walk.input_size, output.layers, written_by=graph.written_by)
+        return Network(
+            name_in_file,
+            walk.input_size,
+            output.layers,
+            input_name=graph.inputs[0].name,
+            output_name=graph.outputs[0],
+            written_by=graph.written_by,
+        )
     except SpecError as error:
         raise FormatError(name, [str(error)], graph.written_by) from error
 
@@ -163,7 +170,7 @@ class _Walk:
 
 def _shape(node: Node, value: Sequences) -> Value:
     lengths = [int(np.prod([atom.size for atom in axis])) for axis in value.axes]
-    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(lengths))
+    start, end = node.attribute("start", 0), node.attribute("end", len(lengths))
     return np.array(lengths[start:end], np.int64)
 
 

@@ -58,8 +58,9 @@ def integers(value: Array | None) -> list[int]:
 
 def axes_of(node: Node, inputs: Inputs, index: int = 1) -> list[int] | None:
     """Return the axes of Squeeze and the like: an attribute in old graphs, an input in new ones."""
-    if "axes" in node.attributes:
-        return list(node.attributes["axes"])
+    listed = node.listed("axes", int)
+    if listed is not None:
+        return listed
     given = inputs[index] if len(inputs) > index else None
     return None if given is None else integers(given)
 
@@ -67,9 +68,9 @@ def axes_of(node: Node, inputs: Inputs, index: int = 1) -> list[int] | None:
 def slices_of(node: Node, inputs: Inputs) -> list[tuple[int, int, int, int]]:
     """Return the axis, start, end and step of each slice."""
     if "starts" in node.attributes:
-        starts, ends = node.attributes["starts"], node.attributes["ends"]
-        axes: Sequence[int] = node.attributes.get("axes", range(len(starts)))
-        return [(axis, *ends_, 1) for axis, *ends_ in zip(axes, starts, ends, strict=True)]
+        starts, ends = node.listed("starts", int) or [], node.listed("ends", int) or []
+        axes: Sequence[int] = node.listed("axes", int) or range(len(starts))
+        return [(*place, 1) for place in zip(axes, starts, ends, strict=True)]
     given = [integers(value) for value in inputs[1:]] + [[], []]
     starts, ends = given[0], given[1]
     return list(
@@ -144,19 +145,19 @@ def _expand(_node: Node, inputs: Inputs) -> Array:
 
 
 def _cast(node: Node, inputs: Inputs) -> Array:
-    is_integer = node.attributes.get("to") in _INTEGER_TYPES
+    is_integer = node.attribute("to", 0) in _INTEGER_TYPES
     return _first(inputs).astype(np.int64 if is_integer else np.float32)
 
 
 def _concat(node: Node, inputs: Inputs) -> Array:
     arrays = _given(inputs)
     _bounded(arrays)
-    return np.concatenate(arrays, axis=node.attributes.get("axis", 0))
+    return np.concatenate(arrays, axis=node.attribute("axis", 0))
 
 
 def _gather(node: Node, inputs: Inputs) -> Array:
     value, indices = _given(inputs)
-    axis = node.attributes.get("axis", 0)
+    axis = node.attribute("axis", 0)
     if indices.size * (value.size // max(1, value.shape[axis])) > MAX_NUMBERS:
         raise ValueError(f"more than {MAX_NUMBERS} numbers")
     return np.take(value, indices, axis=axis)
@@ -185,8 +186,8 @@ def _squeeze(node: Node, inputs: Inputs) -> Array:
 
 
 def _split(node: Node, inputs: Inputs) -> list[Array]:
-    value, axis = _first(inputs), node.attributes.get("axis", 0)
-    parts = node.attributes.get("split") or integers(inputs[1] if len(inputs) > 1 else None)
+    value, axis = _first(inputs), node.attribute("axis", 0)
+    parts = node.listed("split", int) or integers(inputs[1] if len(inputs) > 1 else None)
     if parts:
         return np.split(value, np.cumsum(parts)[:-1], axis=axis)
     return np.split(value, len(node.outputs), axis=axis)
@@ -194,7 +195,7 @@ def _split(node: Node, inputs: Inputs) -> list[Array]:
 
 def _product(node: Node, inputs: Inputs) -> Array:
     axes = axes_of(node, inputs)
-    keeps = bool(node.attributes.get("keepdims", 1))
+    keeps = bool(node.attribute("keepdims", 1))
     value = _first(inputs)
     _bounded([value])
     return np.asarray(np.prod(value, axis=None if axes is None else tuple(axes), keepdims=keeps))
@@ -217,7 +218,7 @@ _FUNCTIONS: dict[str, Callable[[Node, Inputs], Array | list[Array]]] = {
     "Split": _split,
     "Squeeze": _squeeze,
     "Sub": _elementwise(np.subtract),
-    "Transpose": lambda node, inputs: np.transpose(_first(inputs), node.attributes.get("perm")),
+    "Transpose": lambda node, inputs: np.transpose(_first(inputs), node.listed("perm", int)),
     "Unsqueeze": lambda node, inputs: np.expand_dims(
         _first(inputs), tuple(axes_of(node, inputs) or ())
     ),

@@ -60,10 +60,10 @@ def read_lstm(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
     if not isinstance(x, Sequences):
         raise SpecError(node.name, "its input does not come from the graph's")
     x.check_whole()
-    direction = node.attributes.get("direction", "forward")
+    direction = node.attribute("direction", "forward")
     if direction not in _NUM_DIRECTIONS:
         raise SpecError(node.name, f"its direction is {direction!r:.80}")
-    is_batch_first = node.attributes.get("layout", 0) == 1
+    is_batch_first = node.attribute("layout", 0) == 1
     time, batch = _time_and_batch(node, x, is_batch_first=is_batch_first)
     _check_states(node, given, time)
     weights = _Weights.of(node, given, _NUM_DIRECTIONS[direction], x.features)
@@ -129,7 +129,7 @@ def _check_states(node: Node, given: dict[str, Value | None], time: Axis) -> Non
         is_zero = isinstance(state, np.ndarray) and not state.any()
         if not (state is None or is_zero or isinstance(state, State)):
             raise SpecError(node.name, f"its {name} is neither zeros nor an input of the graph")
-    if node.attributes.get("input_forget", 0):
+    if node.attribute("input_forget", 0):
         raise SpecError(node.name, "couples the input and forget gates (input_forget)")
 
 
@@ -151,7 +151,7 @@ class _Weights:
         if recurrent is None:
             raise SpecError(node.name, "lacks R")
         units = recurrent.shape[2]
-        if units < 1 or node.attributes.get("hidden_size", units) != units:
+        if units < 1 or node.attribute("hidden_size", units) != units:
             raise SpecError(node.name, f"has {units} units, and hidden_size tells another number")
         if recurrent.shape[1] != 4 * units:
             raise SpecError(node.name, f"R has the shape {recurrent.shape}")
@@ -218,7 +218,7 @@ def _layer(node: Node, weights: _Weights, direction: str) -> Recurrent | Bidirec
             recurrent_activation=recurrent_activation,
             use_bias=part.bias is not None,
             use_peepholes=part.peepholes is not None,
-            gate_clip=node.attributes.get("clip"),
+            gate_clip=node.attribute("clip", 0.0) if "clip" in node.attributes else None,
         )
         lstms.append(
             Recurrent(
@@ -237,9 +237,9 @@ def _layer(node: Node, weights: _Weights, direction: str) -> Recurrent | Bidirec
 
 def _functions(node: Node, num_directions: int) -> list[tuple[str, str]]:
     """Return the functions of the gates and of the states, for each direction."""
-    names = node.attributes.get("activations") or ["Sigmoid", "Tanh", "Tanh"] * num_directions
-    alphas = iter(node.attributes.get("activation_alpha") or [])
-    betas = iter(node.attributes.get("activation_beta") or [])
+    names = node.listed("activations", str) or ["Sigmoid", "Tanh", "Tanh"] * num_directions
+    alphas = iter(node.listed("activation_alpha", float) or [])
+    betas = iter(node.listed("activation_beta", float) or [])
     if len(names) != 3 * num_directions:
         raise SpecError(node.name, f"has {len(names)} activations for {num_directions} directions")
     ours = []

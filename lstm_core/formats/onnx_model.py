@@ -13,15 +13,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from lstm_core.errors import SpecError
 from lstm_core.formats.protobuf import Message
 from lstm_core.formats.tensors import to_float32
 
 Array = npt.NDArray[Any]
+Scalar = TypeVar("Scalar", int, float, str)
 
 _FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 _INTEGERS = {2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "u1"}
@@ -62,6 +64,31 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
+
+    def attribute(self, name: str, default: Scalar) -> Scalar:
+        """Return an attribute of the default's type, or the default.
+
+        Raises:
+            SpecError: It is of another type, or no finite number.
+        """
+        value = self.attributes.get(name, default)
+        is_right = type(value) is type(default)
+        if not is_right or (type(value) is float and not math.isfinite(value)):
+            raise SpecError(self.name, f"its attribute {name} is not what it should be")
+        return value
+
+    def listed(self, name: str, kind: type[Scalar]) -> list[Scalar] | None:
+        """Return an attribute that is a list, None where there is none.
+
+        Raises:
+            SpecError: It is something else, or a list of something else.
+        """
+        if name not in self.attributes:
+            return None
+        values = self.attributes[name]
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise SpecError(self.name, f"its attribute {name} is no list that it should be")
+        return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,8 @@ Values = Sequence[Value | None]
 Reader = Callable[[Node, Values, int], list[Value]]
 """Takes a node, its inputs, at least one of them `Sequences`, and the version of the operators."""
 
+_MAX_INPUTS = 5
+"""Of the operators here."""
 _STATE_OPERATORS = frozenset(
     {"Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
     | {"Unsqueeze", "Cast"}
@@ -83,11 +85,16 @@ def _only(node: Node, inputs: Values) -> Sequences:
 
 
 def _constants(node: Node, inputs: Values) -> list[Constant | None]:
-    """Return the inputs without the first, which must be constants."""
+    """Return the inputs with None for the first and for those left out at the end.
+
+    Raises:
+        SpecError: One of them is no constant.
+    """
     rest = inputs[1:]
     if not all(value is None or isinstance(value, np.ndarray) for value in rest):
         raise SpecError(node.name, f"its {node.operator} depends on the input")
-    return [None, *(value if isinstance(value, np.ndarray) else None for value in rest)]
+    constants = [value if isinstance(value, np.ndarray) else None for value in rest]
+    return [None, *constants, *[None] * _MAX_INPUTS]
 
 
 def _identity(node: Node, inputs: Values, _opset: int) -> list[Value]:
@@ -96,14 +103,14 @@ def _identity(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 def _cast(node: Node, inputs: Values, _opset: int) -> list[Value]:
     value = _only(node, inputs)
-    if not value.is_integer and node.attributes.get("to") not in FLOAT_TYPES:
+    if not value.is_integer and node.attribute("to", 0) not in FLOAT_TYPES:
         raise SpecError(node.name, "turns real numbers into others")
     return [value]
 
 
 def _transpose(node: Node, inputs: Values, _opset: int) -> list[Value]:
     value = _only(node, inputs)
-    order = node.attributes.get("perm") or list(range(len(value.axes)))[::-1]
+    order = node.listed("perm", int) or list(range(len(value.axes)))[::-1]
     return [replace(value, axes=transposed(value.axes, order))]
 
 
@@ -120,14 +127,14 @@ def _unsqueeze(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 def _reshape(node: Node, inputs: Values, _opset: int) -> list[Value]:
     value = _only(node, inputs)
-    shape = node.attributes.get("shape") or integers(_constants(node, inputs)[1])
-    keeps_zero = bool(node.attributes.get("allowzero", 0))
+    shape = node.listed("shape", int) or integers(_constants(node, inputs)[1])
+    keeps_zero = bool(node.attribute("allowzero", 0))
     return [replace(value, axes=reshaped(value.axes, shape, keeps_zero=keeps_zero))]
 
 
 def _flatten(node: Node, inputs: Values, _opset: int) -> list[Value]:
     value = _only(node, inputs)
-    axis = node.attributes.get("axis", 1)
+    axis = node.attribute("axis", 1)
     lengths = sizes(value.axes)
     axis = axis if axis == len(lengths) else at(value.axes, axis)
     shape = [int(np.prod(lengths[:axis])), int(np.prod(lengths[axis:]))]
@@ -140,7 +147,7 @@ def _gather(node: Node, inputs: Values, _opset: int) -> list[Value]:
         return [_embedded(node, table, indices)]
     value = _only(node, inputs)
     chosen = integers(_constants(node, inputs)[1])
-    axis = at(value.axes, node.attributes.get("axis", 0))
+    axis = at(value.axes, node.attribute("axis", 0))
     length = sizes(value.axes)[axis]
     is_scalar = isinstance(indices, np.ndarray) and indices.ndim == 0
     if len(chosen) != 1 or not -length <= chosen[0] < length:
@@ -149,7 +156,7 @@ def _gather(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 
 def _embedded(node: Node, table: Constant, indices: Sequences) -> Value:
-    is_table = table.ndim == 2 and node.attributes.get("axis", 0) == 0
+    is_table = table.ndim == 2 and node.attribute("axis", 0) == 0
     if not indices.is_integer or indices.layers or not is_table or table.dtype != np.float32:
         raise SpecError(node.name, "is a Gather that is no embedding of the graph's input")
     if not table.size or not np.isfinite(table).all():
@@ -175,7 +182,7 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 def _split(node: Node, inputs: Values, _opset: int) -> list[Value]:
     value = _only(node, inputs)
-    axis = at(value.axes, node.attributes.get("axis", 0))
+    axis = at(value.axes, node.attribute("axis", 0))
     num_parts = len(node.outputs)
     if num_parts == 1:
         return [value]
@@ -191,7 +198,7 @@ def _concat(node: Node, inputs: Values, _opset: int) -> list[Value]:
         raise SpecError(node.name, "joins constants to the sequences")
     if len(values) == 1:
         return [values[0]]
-    axis = at(values[0].axes, node.attributes.get("axis", 0))
+    axis = at(values[0].axes, node.attribute("axis", 0))
     return [joined(values, axis, "concat")]
 
 

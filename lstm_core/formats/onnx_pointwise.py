@@ -70,7 +70,7 @@ def _function(function: str, **defaults: float) -> Reader:
         parameters = {}
         for names, default in defaults.items():
             ours, _, theirs = names.partition("__")
-            parameters[ours] = float(node.attributes.get(theirs, default))
+            parameters[ours] = node.attribute(theirs, default)
         layer = Activation(name=node.name, function=function, parameters=parameters)
         return _sequences(node, inputs).through(layer)
 
@@ -78,7 +78,7 @@ def _function(function: str, **defaults: float) -> Reader:
 
 
 def _hard_sigmoid(node: Node, inputs: Values, opset: int) -> Value:
-    alpha, beta = (node.attributes.get(k, d) for k, d in (("alpha", 0.2), ("beta", 0.5)))
+    alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
     for function, slope in (("hard_sigmoid_v1", 0.2), ("hard_sigmoid", 1 / 6)):
         if np.allclose((alpha, beta), (slope, 0.5), rtol=1e-6, atol=0):
             return _function(function)(node, inputs, opset)
@@ -86,7 +86,7 @@ def _hard_sigmoid(node: Node, inputs: Values, opset: int) -> Value:
 
 
 def _gelu(node: Node, inputs: Values, _opset: int) -> Value:
-    is_approximate = node.attributes.get("approximate", "none") == "tanh"
+    is_approximate = node.attribute("approximate", "none") == "tanh"
     parameters = {"approximate": True} if is_approximate else {}
     layer = Activation(name=node.name, function="gelu", parameters=parameters)
     return _sequences(node, inputs).through(layer)
@@ -95,7 +95,7 @@ def _gelu(node: Node, inputs: Values, _opset: int) -> Value:
 def _softmax(function: str) -> Reader:
     def read(node: Node, inputs: Values, opset: int) -> Value:
         value = _sequences(node, inputs)
-        axis = node.attributes.get("axis", -1 if opset >= _AXIS_OPSET else 1)
+        axis = node.attribute("axis", -1 if opset >= _AXIS_OPSET else 1)
         if at(value.axes, axis) != len(value.axes) - 1:
             raise SpecError(node.name, "works along another axis than the features")
         return value.through(Activation(name=node.name, function=function))
@@ -113,16 +113,16 @@ def _matmul(node: Node, inputs: Values, _opset: int) -> Value:
 
 def _gemm(node: Node, inputs: Values, _opset: int) -> Value:
     value, kernel = _sequences(node, inputs), _stored(node, inputs, 1)
-    if kernel is None or kernel.ndim != 2 or node.attributes.get("transA", 0):
+    if kernel is None or kernel.ndim != 2 or node.attribute("transA", 0):
         raise SpecError(node.name, "multiplies by something else than a matrix of weights")
-    if node.attributes.get("transB", 0):
+    if node.attribute("transB", 0):
         kernel = kernel.T
-    kernel = np.ascontiguousarray(kernel * np.float32(node.attributes.get("alpha", 1.0)))
+    kernel = np.ascontiguousarray(kernel * np.float32(node.attribute("alpha", 1.0)))
     added = _stored(node, inputs, 2)
     bias = None
     if added is not None:
         added = _vector(node, added, kernel.shape[1])
-        scale = np.float32(node.attributes.get("beta", 1.0))
+        scale = np.float32(node.attribute("beta", 1.0))
         bias = np.ascontiguousarray(np.broadcast_to(added * scale, kernel.shape[1:]))
     return value.through(Dense(name=node.name, kernel=kernel, bias=bias))
 
@@ -174,13 +174,13 @@ def _prelu(node: Node, inputs: Values, _opset: int) -> Value:
 
 def _layer_normalization(node: Node, inputs: Values, _opset: int) -> Value:
     value = _sequences(node, inputs)
-    if at(value.axes, node.attributes.get("axis", -1)) != len(value.axes) - 1:
+    if at(value.axes, node.attribute("axis", -1)) != len(value.axes) - 1:
         raise SpecError(node.name, "works over other axes than the features")
     gamma, beta = (_stored(node, inputs, index) for index in (1, 2))
     for each in (gamma, beta):
         if each is not None and each.shape != (value.features,):
             raise SpecError(node.name, f"has numbers of the shape {each.shape}")
-    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    epsilon = node.attribute("epsilon", 1e-5)
     return value.through(
         LayerNormalization(name=node.name, gamma=gamma, beta=beta, epsilon=epsilon)
     )
@@ -188,9 +188,12 @@ def _layer_normalization(node: Node, inputs: Values, _opset: int) -> Value:
 
 def _clip(node: Node, inputs: Values, _opset: int) -> Value:
     bounds = [_stored(node, inputs, index) for index in (1, 2)]
-    given = [None if bound is None else bound.tolist() for bound in bounds]
+    if any(bound is not None and bound.size != 1 for bound in bounds):
+        raise SpecError(node.name, "clips to more than two numbers")
+    given = [None if bound is None else float(bound.reshape(())) for bound in bounds]
     lowest, highest = (
-        node.attributes.get(name, value) for name, value in zip(("min", "max"), given, strict=True)
+        node.attribute(name, 0.0) if name in node.attributes else value
+        for name, value in zip(("min", "max"), given, strict=True)
     )
     if lowest != 0 or not (highest is None or highest > 0):
         raise SpecError(node.name, f"clips to {lowest} and {highest}; served is from 0 on")

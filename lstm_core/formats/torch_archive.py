@@ -61,7 +61,7 @@ def is_torch(path: Path, start: bytes) -> bool:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except (zipfile.BadZipFile, ValueError):
+        except (zipfile.BadZipFile, ValueError, RuntimeError):
             return False
         return any(name.endswith(("/data.pkl", "/models/model.json")) for name in names)
     return len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5

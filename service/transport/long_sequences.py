@@ -18,6 +18,8 @@ from service.transport.work import Done
 class SequenceWork(SlicedWork[AdvanceRequest, Reply]):
     """One sequence on its way through an engine."""
 
+    __slots__ = ("_engine",)
+
     def __init__(self, engine: Engine, turns: Turns, timeout_s: float | None, done: Done) -> None:
         """Take what it needs: see `SlicedWork`."""
         super().__init__(turns, timeout_s, done)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from time import monotonic
 from typing import Generic, TypeVar
 
 from service.errors import InternalError, ServiceError
@@ -25,6 +26,8 @@ ReplyT = TypeVar("ReplyT")
 class SlicedWork(ABC, Generic[RequestT, ReplyT]):
     """One request on its way; at each time it is read, asked, or written."""
 
+    __slots__ = ("_current", "_done", "_ends_at", "_turns")
+
     def __init__(self, turns: Turns, timeout_s: float | None, done: Done) -> None:
         """Take what it needs; `submit` or `read` sets it going.
 
@@ -35,8 +38,7 @@ class SlicedWork(ABC, Generic[RequestT, ReplyT]):
         """
         self._turns = turns
         self._done = done
-        self._loop = asyncio.get_running_loop()
-        self._ends_at = None if timeout_s is None else self._loop.time() + timeout_s
+        self._ends_at = None if timeout_s is None else monotonic() + timeout_s
         self._current: Work | asyncio.Task[RequestT] | asyncio.Task[Answer] | None = None
 
     @abstractmethod
@@ -62,12 +64,12 @@ class SlicedWork(ABC, Generic[RequestT, ReplyT]):
         Raises:
             ServiceError: It is not taken.
         """
-        left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._loop.time())
+        left_s = None if self._ends_at is None else max(0.0, self._ends_at - monotonic())
         self._current = self.ask(request, self._complete, left_s)
 
     def read(self, reading: Slices[RequestT]) -> None:
         """Begin with a body that is read in slices."""
-        task = self._loop.create_task(self._turns.run(reading))
+        task = asyncio.get_running_loop().create_task(self._turns.run(reading))
         self._current = task
         task.add_done_callback(self._take_request)
 
@@ -101,7 +103,7 @@ class SlicedWork(ABC, Generic[RequestT, ReplyT]):
         if isinstance(written, Answer):
             self._done(written)
             return
-        task = self._loop.create_task(self._turns.run(written))
+        task = asyncio.get_running_loop().create_task(self._turns.run(written))
         self._current = task
         task.add_done_callback(self._take_answer)
 

@@ -132,7 +132,7 @@ BODIES = [
     sized(12, b"\0" * 8 + NAN),
     *(
         (GOOD, {LENGTH: length})
-        for length in ("", "-1", "+1", "1e3", "0x10", "1 2", "9" * 18, "9" * 40, "\u0661")
+        for length in ("", "-1", "+1", "1e3", "0x10", "1 2", "00", "9" * 18, "9" * 40, "\u0661")
     ),
     (GOOD, {LENGTH: str(NUM_JSON - 1)}),
     (GOOD, {LENGTH: str(NUM_JSON + 1)}),

@@ -336,6 +336,27 @@ async def test_what_belongs_to_a_sequence_needs_one(client):
         assert name in answer.json()["error"]
 
 
+async def test_what_is_remembered_is_nobody_elses(client):
+    """Requests that differ in little are read anew: a path's last one spares only its equals."""
+    good = document(parameters=sequence(start=True))
+    for _ in range(2):
+        assert 200 == (await client.post(INFER, json=good)).status_code
+    for odd in ({"sequence_id": True}, {"sequence_id": 1.0}, {"sequence_start": 1}):
+        body = document(parameters=good["parameters"] | odd)
+        assert 400 == (await client.post(INFER, json=body)).status_code
+    outputs = [{"name": "other"}]
+    assert 400 == (await client.post(INFER, json=good | {"outputs": outputs})).status_code
+    for name in ("a", "b"):
+        assert name == (await client.post(INFER, json=good | {"id": name})).json()["id"]
+    for number in (5, 6):
+        for values in (INPUTS[:1], INPUTS[1:2]):
+            body, headers = binary(values, parameters=sequence(number, start=True))
+            answer = await client.post(INFER, content=body, headers=headers)
+            np.testing.assert_allclose(outputs_of(answer), expected(values), **CLOSE)
+    sessions = (await client.get("/v1/sessions")).json()["sessions"]
+    assert {"int:1", "int:5", "int:6"} == {each["client_id"] for each in sessions}
+
+
 async def test_parameters_that_mean_nothing_here(client):
     """Clients send what other servers understand."""
     extra = {"priority": 3, "headers": "x", "triton_enable_empty_final_response": True, "own": 1.5}

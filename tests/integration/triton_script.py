@@ -127,7 +127,7 @@ def errors(client, values):
         "unknown model": failure(client.infer, "other", given, **options),
         "shape": failure(client.infer, MODEL, wide, **options),
         "rounded": failure(client.infer, MODEL, [tensor(triton, np.full((1, 32), 0.1))], **options),
-        "gap": failure(client.infer, MODEL, given, **options, parameters={"position": 4}),
+        "far start": failure(client.infer, MODEL, given, **options, parameters={"position": 4}),
         "shared memory": failure(client.infer, MODEL, [shared], **options),
         "regions": failure(client.get_system_shared_memory_status),
         "load": failure(client.load_model, MODEL),

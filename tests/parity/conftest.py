@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.parity import record
+from tests.parity import format_record, record
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -68,11 +68,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.workeroutput["parity"] = [
             [*row, difference] for row, difference in record.DIFFERENCES.items()
         ]
+        session.config.workeroutput["formats"] = {k: [*v] for k, v in format_record.FILES.items()}
         return
     path = _table_path(session.config)
     if path is None:
         return
-    Path(path).write_text(record.markdown(record.DIFFERENCES), encoding="utf-8")
+    Path(path).write_text(_tables(), encoding="utf-8")
     if record.missing(record.DIFFERENCES) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -80,8 +81,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take the rows of a worker of pytest-xdist."""
-    for *row, difference in getattr(node, "workeroutput", {}).get("parity", []):
+    handed_over = getattr(node, "workeroutput", {})
+    for *row, difference in handed_over.get("parity", []):
         record.note([(row[0], row[1], row[2])], difference)
+    for name, file_row in handed_over.get("formats", {}).items():
+        format_record.FILES[name] = format_record.FileRow(*file_row)
+
+
+def _tables() -> str:
+    layers, files = record.markdown(record.DIFFERENCES), format_record.markdown(format_record.FILES)
+    return f"{layers}\n{files}"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -89,6 +98,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if _table_path(config) is None:
         return
     terminalreporter.section("parity")
-    terminalreporter.write(record.markdown(record.DIFFERENCES))
+    terminalreporter.write(_tables())
     for feature in record.missing(record.DIFFERENCES):
         terminalreporter.write_line(f"no row, no test: {feature}", red=True)

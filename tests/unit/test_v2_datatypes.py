@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequestError
-from service.transport.v2.datatypes import from_bytes, from_values, num_bytes, to_bytes, to_values
+from service.transport.v2.datatypes import (
+    BinaryTensor,
+    from_bytes,
+    from_values,
+    to_bytes,
+    to_values,
+)
 
 DTYPES = {
     "BOOL": "?",
@@ -144,7 +150,7 @@ def test_shapes_that_no_tensor_has(shape):
 def test_the_length_of_bytes_is_looked_at(datatype):
     """A byte more or less is no tensor."""
     size = SIZES[datatype]
-    assert 6 * size == num_bytes("x", datatype, [2, 3])
+    assert 6 * size == BinaryTensor("x", datatype, [2, 3]).num_bytes
     assert (2, 3) == from_bytes("x", datatype, [2, 3], b"\0" * 6 * size).shape
     for wrong in (0, 6 * size - 1, 6 * size + 1):
         with pytest.raises(InvalidRequestError, match="expected"):

@@ -117,7 +117,10 @@ class Catalog:
         return repository
 
     def _model(self, name: str, engine: Engine) -> ServedModel:
-        return ServedModel(engine, self._statistics.setdefault(name, Statistics()))
+        statistics = self._statistics.get(name)
+        if statistics is None:
+            statistics = self._statistics[name] = Statistics()
+        return ServedModel(engine, statistics)
 
 
 def _entry(name: str, engine: Engine) -> IndexEntry:

@@ -7,6 +7,7 @@ that is given exactly, and refused else: no number is ever rounded in silence.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
@@ -58,13 +59,43 @@ _DATATYPES = {
 _FLOAT32 = _DATATYPES["FP32"].dtype
 
 
-def num_bytes(name: str, datatype: str, shape: Sequence[int]) -> int:
-    """Return how many bytes a binary tensor has.
+class BinaryTensor:
+    """A tensor that comes as bytes: what is said of it, checked once for all its values.
 
-    Raises:
-        InvalidRequestError: It has no such datatype or shape.
+    Attributes:
+        num_bytes: How many bytes it has.
     """
-    return _find(name, datatype).dtype.itemsize * _count(name, shape)
+
+    __slots__ = ("_count", "_datatype", "_is_plain", "_kind", "_name", "_shape", "num_bytes")
+
+    def __init__(self, name: str, datatype: str, shape: Sequence[int]) -> None:
+        """Take what is said of it; see `from_bytes`.
+
+        Raises:
+            InvalidRequestError: There is no such datatype or shape.
+        """
+        self._kind = _find(name, datatype)
+        self._count = _count(name, shape)
+        self.num_bytes = self._count * self._kind.dtype.itemsize
+        self._name = name
+        self._datatype = datatype
+        self._shape = tuple(shape)
+        self._is_plain = datatype == "FP32" and sys.byteorder == "little"
+
+    def read(self, data: bytes) -> Float32:
+        """Return its values; see `from_bytes`."""
+        if len(data) != self.num_bytes:
+            expected = f"expected {self.num_bytes} bytes, {self._count} values of {self._datatype}"
+            raise wrong((shorten(self._name),), f"{expected}, got {len(data)}")
+        if self._is_plain:
+            return np.ndarray(self._shape, _FLOAT32, data)
+        values = np.frombuffer(data, self._kind.dtype)
+        if self._datatype == "BF16":
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        elif self._datatype == "BOOL":
+            # Any other byte than 0 is true, but NumPy takes it for its number.
+            values = values.view(np.uint8) != 0
+        return _float32(self._name, self._datatype, self._kind, values).reshape(self._shape)
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Float32:
@@ -82,18 +113,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], data: bytes) -> F
     Raises:
         InvalidRequestError: It has no such values, or float32 cannot hold them.
     """
-    kind = _find(name, datatype)
-    count = _count(name, shape)
-    if len(data) != count * kind.dtype.itemsize:
-        expected = f"expected {count * kind.dtype.itemsize} bytes, {count} values of {datatype}"
-        raise wrong((shorten(name),), f"{expected}, got {len(data)}")
-    values = np.frombuffer(data, kind.dtype)
-    if datatype == "BF16":
-        values = (values.astype(np.uint32) << 16).view(np.float32)
-    elif datatype == "BOOL":
-        # Any other byte than 0 is true, but NumPy takes it for its number.
-        values = values.view(np.uint8) != 0
-    return _float32(name, datatype, kind, values).reshape(shape)
+    return BinaryTensor(name, datatype, shape).read(data)
 
 
 def from_values(

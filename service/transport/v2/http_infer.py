@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from service.errors import ServiceError
 from service.transport.headers import Headers
 from service.transport.problem import Answer
 from service.transport.sliced_work import SlicedWork
 from service.transport.slices import Slices, Turns, at_once
-from service.transport.v2 import compression
 from service.transport.v2.catalog import Catalog
-from service.transport.v2.http_messages import (
-    AnswerForm,
-    Asked,
-    header_length_of,
-    read_infer,
-    read_raw,
-    write_infer,
-)
-from service.transport.v2.inference import Inference, InferReply
+from service.transport.v2.compression import accepted_encoding, encoding_of, expand
+from service.transport.v2.http_answers import HEADER_LENGTH, AnswerForm, write_infer
+from service.transport.v2.http_requests import Asked, InferReader, read_raw
+from service.transport.v2.inference import Inference
+from service.transport.v2.messages import InferReply
 from service.transport.work import Begin, Done, Work
 
 _SMALL_COMPRESSED_BYTES = 4096
@@ -45,53 +39,53 @@ class InferOperation:
 
     def infer(self, parameters: dict[str, str]) -> Begin:
         """Take the model of a path; it is looked up for each request, as models come and go."""
-        return partial(self._infer, parameters["model"], parameters.get("version", ""))
+        name, version = parameters["model"], parameters.get("version", "")
+        reader = InferReader(name, version)
 
-    def _infer(
-        self,
-        name: str,
-        version: str,
-        headers: Headers,
-        body: bytes,
-        timeout_s: float | None,
-        done: Done,
-    ) -> Work:
-        work = _InferWork(self._inference, self._turns, timeout_s, done)
-        encoding = compression.encoding_of(headers)
-        if encoding is None:
-            work.submit(self._read(name, version, headers, body))
+        def read(headers: Headers, body: bytes) -> Asked:
+            if headers.get(HEADER_LENGTH) == b"0":
+                signature = self._catalog.find(name, version).engine.signature
+                return read_raw(version, signature, body)
+            return reader.read(headers, body)
+
+        def read_expanded(headers: Headers, expanding: Slices[bytes]) -> Slices[Asked]:
+            return read(headers, (yield from expanding))
+
+        def begin(headers: Headers, body: bytes, timeout_s: float | None, done: Done) -> Work:
+            accepted = accepted_encoding(headers)
+            work = _InferWork(self._inference, self._turns, timeout_s, done, accepted)
+            encoding = encoding_of(headers)
+            if encoding is None:
+                work.submit(read(headers, body))
+                return work
+            expanding = expand(body, encoding, self._max_body_bytes)
+            if len(body) <= _SMALL_COMPRESSED_BYTES:
+                work.submit(at_once(read_expanded(headers, expanding)))
+            else:
+                work.read(read_expanded(headers, expanding))
             return work
-        expanding = compression.expand(body, encoding, self._max_body_bytes)
-        if len(body) <= _SMALL_COMPRESSED_BYTES:
-            work.submit(self._read(name, version, headers, at_once(expanding)))
-        else:
-            work.read(self._read_expanded(name, version, headers, expanding))
-        return work
 
-    def _read_expanded(
-        self, name: str, version: str, headers: Headers, expanding: Slices[bytes]
-    ) -> Slices[Asked]:
-        body = yield from expanding
-        return self._read(name, version, headers, body)
-
-    def _read(self, name: str, version: str, headers: Headers, body: bytes) -> Asked:
-        if header_length_of(headers) == 0:
-            signature = self._catalog.find(name, version).engine.signature
-            return read_raw(version, signature, headers, body)
-        return read_infer(name, version, headers, body)
+        return begin
 
 
 class _InferWork(SlicedWork[Asked, InferReply]):
     """One request on its way."""
 
-    form: AnswerForm
+    __slots__ = ("_encoding", "_form", "_inference")
 
     def __init__(
-        self, inference: Inference, turns: Turns, timeout_s: float | None, done: Done
+        self,
+        inference: Inference,
+        turns: Turns,
+        timeout_s: float | None,
+        done: Done,
+        encoding: str | None,
     ) -> None:
-        """Take what it needs: see `SlicedWork`."""
+        """Take what it needs, and how its answer shall be compressed: see `SlicedWork`."""
         super().__init__(turns, timeout_s, done)
         self._inference = inference
+        self._encoding = encoding
+        self._form: AnswerForm | None = None
 
     def ask(
         self,
@@ -100,9 +94,10 @@ class _InferWork(SlicedWork[Asked, InferReply]):
         timeout_s: float | None,
     ) -> Work:
         """Begin the inference."""
-        self.form = request.form
+        self._form = request.form
         return self._inference.infer(request.request, complete, timeout_s)
 
     def write(self, reply: InferReply) -> Answer | Slices[Answer]:
         """Write the reply in the form that was asked for."""
-        return write_infer(reply, self.form)
+        assert self._form is not None, "it was asked"
+        return write_infer(reply, self._form, self._encoding)

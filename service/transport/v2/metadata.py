@@ -140,8 +140,8 @@ def _output_dimensions(signature: Signature) -> list[int]:
 
 def _statistics(model: ServedModel) -> Document:
     statistics = model.statistics
-    # Nothing is waited for but the turn: bytes are read before it, and written behind the answer.
-    nothing = {"count": statistics.succeeded_s.count, "ns": 0}
+    # Bytes are read before a request is counted, and written behind its answer.
+    count = statistics.num_succeeded
     batches: defaultdict[int, Tally] = defaultdict(Tally)
     for calls_s in (
         *(engine.kernel_calls_s for engine in (model.engine, *model.engine.earlier)),
@@ -157,26 +157,26 @@ def _statistics(model: ServedModel) -> Document:
         "inference_count": statistics.num_inferences,
         "execution_count": sum(tally.count for tally in batches.values()),
         "inference_stats": {
-            "success": _duration(statistics.succeeded_s),
-            "fail": _duration(statistics.failed_s),
-            "queue": _duration(statistics.queue_s),
-            "compute_input": nothing,
-            "compute_infer": _duration(statistics.compute_s),
-            "compute_output": nothing,
-            "cache_hit": {"count": 0, "ns": 0},
-            "cache_miss": {"count": 0, "ns": 0},
+            "success": _duration(count, statistics.queue_s + statistics.compute_s),
+            "fail": _duration(statistics.failed_s.count, statistics.failed_s.total),
+            "queue": _duration(count, statistics.queue_s),
+            "compute_input": _duration(count, 0.0),
+            "compute_infer": _duration(count, statistics.compute_s),
+            "compute_output": _duration(count, 0.0),
+            "cache_hit": _duration(0, 0.0),
+            "cache_miss": _duration(0, 0.0),
         },
         "batch_stats": [
             {
                 "batch_size": num_rows,
-                "compute_input": {"count": tally.count, "ns": 0},
-                "compute_infer": _duration(tally),
-                "compute_output": {"count": tally.count, "ns": 0},
+                "compute_input": _duration(tally.count, 0.0),
+                "compute_infer": _duration(tally.count, tally.total),
+                "compute_output": _duration(tally.count, 0.0),
             }
             for num_rows, tally in sorted(batches.items())
         ],
     }
 
 
-def _duration(tally: Tally) -> Document:
-    return {"count": tally.count, "ns": int(tally.total * 1e9)}
+def _duration(count: int, seconds: float) -> Document:
+    return {"count": count, "ns": int(seconds * 1e9)}

@@ -37,12 +37,28 @@ class SequenceUse(NamedTuple):
     epoch: int | None
 
 
-def read_sequence(parameters: Mapping[str, Any]) -> SequenceUse | None:
-    """Return the sequence of a request, None where it has none.
+class Meaning(NamedTuple):
+    """What the parameters of a request mean.
+
+    Attributes:
+        sequence: Its sequence; None where it has none.
+        timeout_s: For how many seconds the caller waits; None for any time.
+    """
+
+    sequence: SequenceUse | None
+    timeout_s: float | None
+
+
+def read_meaning(parameters: Mapping[str, Any]) -> Meaning:
+    """Return what the parameters of a request mean; others than are known here are ignored.
 
     Raises:
-        InvalidRequestError: A parameter makes no sense.
+        InvalidRequestError: One makes no sense.
     """
+    return Meaning(_sequence(parameters), _timeout_s(parameters))
+
+
+def _sequence(parameters: Mapping[str, Any]) -> SequenceUse | None:
     sequence_id = parameters.get("sequence_id", 0)
     starts, ends = _flag(parameters, "sequence_start"), _flag(parameters, "sequence_end")
     position, epoch = _number(parameters, "position"), _number(parameters, "epoch")
@@ -58,26 +74,15 @@ def read_sequence(parameters: Mapping[str, Any]) -> SequenceUse | None:
     return SequenceUse(sequence_id, client_id, starts, ends, position, epoch)
 
 
-def read_timeout(parameters: Mapping[str, Any], timeout_s: float | None) -> float | None:
-    """Return for how many seconds a caller waits, None for any time.
-
-    Args:
-        parameters: Of the request; `timeout` is in microseconds, 0 means none.
-        timeout_s: How long the caller waits as its transport says.
-
-    Raises:
-        InvalidRequestError: It is no such number.
-    """
+def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    """Return for how long a caller waits; `timeout` is in microseconds, and 0 means any time."""
     given = parameters.get("timeout")
     if given is None:
-        return timeout_s
+        return None
     if type(given) is not int or given < 0:
         text = f"expected an integer of microseconds, got {describe(given)}"
         raise wrong(("parameters", "timeout"), text)
-    if not given:
-        return timeout_s
-    seconds = min(given, MAX_TIMEOUT_S * 1e6) / 1e6
-    return seconds if timeout_s is None else min(seconds, timeout_s)
+    return min(given, MAX_TIMEOUT_S * 1e6) / 1e6 if given else None
 
 
 def _client_id(sequence_id: object) -> str:
