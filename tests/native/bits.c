@@ -14,7 +14,8 @@
 
 #include "run.h"
 
-enum { BATCH = 23, TIME = 9, INPUTS = 11, UNITS = 21, OUTPUTS = 13, SLOTS = 2 * BATCH + 1, NUM_LAYERS = 7 };
+enum { BATCH = 23, TIME = 9, INPUTS = 11, UNITS = 21, OUTPUTS = 13 };
+enum { SLOTS = 2 * BATCH + 1, NUM_LAYERS = 7 };
 
 static uint32_t seed = 1;
 
