@@ -173,6 +173,22 @@ def normalization_layer(
     return _layer("normalization", fields, instruction_set)
 
 
+def masking_layer(size: int, mask_value: float, instruction_set: str) -> Layer:
+    """Return the layer `pointwise.Masking` of `size` features; it masks the LSTMs behind it."""
+    return _layer("masking", (size, mask_value), instruction_set)
+
+
+def embedding_layer(table: Float32, instruction_set: str, *, mask_zero: bool) -> Layer:
+    """Return the layer `pointwise.Embedding`, `table` `(vocabulary, output_size)` float32.
+
+    Only the first of a runner. Numbers from 0 on are cut off to whole ones; any other is an
+    IndexError of the call.
+    """
+    return _layer(
+        "embedding", (np.ascontiguousarray(table, np.float32), mask_zero), instruction_set
+    )
+
+
 def _vectors(*vectors: Float32) -> Float32:
     return np.ascontiguousarray(np.stack(vectors), np.float32)
 

@@ -21,6 +21,8 @@ typedef enum {
     LAYER_ACTIVATION,
     LAYER_AFFINE,        /* (x - center) * scale + offset: three vectors */
     LAYER_SLOPES,        /* x where positive, else alpha * x, up to a ceiling: one vector */
+    LAYER_MASKING,       /* time steps whose features all are `mask_value` are masked, and zeros */
+    LAYER_EMBEDDING,     /* x is the number of one of `vocabulary` vectors; the first layer only */
     LAYER_NORMALIZATION, /* (x - mean) / sqrt(variance + epsilon) * gamma + beta: two vectors */
 } LayerKind;
 
@@ -73,6 +75,9 @@ typedef struct Layer {
     float clip;            /* of a Dense: its outputs are clipped to this absolute value, or INFINITY */
     float epsilon;         /* of LAYER_NORMALIZATION */
     bool rms_scaling;      /* likewise: the mean is left in place */
+    float mask_value;      /* of LAYER_MASKING */
+    size_t vocabulary;     /* of LAYER_EMBEDDING */
+    bool mask_zero;        /* likewise: number 0 is a masked time step */
     /* Of an LSTM: */
     Activation recurrent_activation;
     bool is_plain;            /* sigmoid and tanh, without peepholes and clips of gates or cell */

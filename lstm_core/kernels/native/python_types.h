@@ -58,6 +58,9 @@ Plan *lstm_native_make_plan(PyObject *layers);
 bool lstm_native_read_indices(PyObject *, const char *name, Py_ssize_t count, Py_ssize_t low,
                               Py_ssize_t high, ptrdiff_t *indices);
 
+/* Check that the inputs of an embedding are numbers of its vectors; else raise IndexError. */
+bool lstm_native_check_numbers(const Plan *, const Call *);
+
 /* Return the instruction set of a name if this machine has it; else raise ValueError. */
 const InstructionSet *lstm_native_supported(const char *name);
 

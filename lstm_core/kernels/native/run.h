@@ -57,6 +57,7 @@ typedef struct {
     float **c_next;
     float **hidden;       /* (batch,), of the rows that take a time step, before a projection */
     size_t *live;         /* (batch,), which rows they are */
+    bool *mask;           /* (wide,), behind a layer that makes one */
     float *outputs[2];    /* (wide, widest), of the layers by turns */
     float *unprojected;   /* (batch, widest_hidden) */
     float *sums;          /* (wide, widest_sums); NULL where that does not pay */

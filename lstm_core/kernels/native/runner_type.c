@@ -164,7 +164,8 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
     };
     size_t num_shares =
         lstm_native_num_shares(plan, call.batch, call.time, self->num_threads);
-    if (!reserve(self, call.batch, call.time, num_shares) || !read_numbers(self, arguments, &call)) {
+    if (!reserve(self, call.batch, call.time, num_shares) || !read_numbers(self, arguments, &call) ||
+        !lstm_native_check_numbers(plan, &call)) {
         return NULL;
     }
     PyObject *results = make_results(plan, &call);

@@ -58,6 +58,7 @@ lstm_native_cut(const Plan *plan, size_t batch, size_t time, void *scratch, Scra
     cuts->c_next = take(&cutter, batch, 1, sizeof *cuts->c_next);
     cuts->hidden = take(&cutter, batch, 1, sizeof *cuts->hidden);
     cuts->live = take(&cutter, batch, 1, sizeof *cuts->live);
+    cuts->mask = take(&cutter, wide, 1, sizeof *cuts->mask);
     cuts->outputs[0] = take(&cutter, wide, plan->widest, sizeof(float));
     cuts->outputs[1] = take(&cutter, wide, plan->widest, sizeof(float));
     cuts->unprojected = take(&cutter, batch, plan->widest_hidden, sizeof(float));
