@@ -1,0 +1,71 @@
+"""What one core of this machine can do at most, measured by `limits.c`.
+
+Knows no network. A rate is the best of several runs: what disturbs it can only lower it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import time
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+_FOLDER = TemporaryDirectory(prefix="limits-")
+"""Where the program is built; it goes with this process."""
+NUM_RUNS = 7
+RUN_S = 0.02
+LEVELS = {"L1": 16 << 10, "L2": 512 << 10, "L3": 8 << 20, "memory": 256 << 20}
+"""Bytes that the level of cache of that name holds on most servers of today."""
+
+
+@cache
+def peak_flops() -> float:
+    """Return the float32 FLOPs a second of multiply-adds that wait for nothing."""
+    sink = ctypes.c_float(0)
+    function = _library().limits_multiply_add
+    function.restype = ctypes.c_double
+    count = 1 << 20
+    best = 0.0
+    for _ in range(NUM_RUNS):
+        began = time.perf_counter()
+        flops = function(ctypes.c_size_t(count), ctypes.byref(sink))
+        best = max(best, flops / (time.perf_counter() - began))
+    return best
+
+
+@cache
+def read_rate(num_bytes: int) -> float:
+    """Return the bytes a second at which so many bytes are read again and again."""
+    sink = ctypes.c_float(0)
+    # A page more, to begin at a page.
+    memory = np.zeros(num_bytes + 4096, np.uint8)
+    memory[:] = 0
+    start = memory.ctypes.data + -memory.ctypes.data % 4096
+    times = 1
+    best = 0.0
+    for _ in range(NUM_RUNS):
+        began = time.perf_counter()
+        _library().limits_read(
+            ctypes.c_void_p(start),
+            ctypes.c_size_t(num_bytes),
+            ctypes.c_size_t(times),
+            ctypes.byref(sink),
+        )
+        rate = num_bytes * times / (time.perf_counter() - began)
+        best = max(best, rate)
+        times = max(1, int(RUN_S * rate / num_bytes))
+    return best
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """Build the program."""
+    library = str(Path(_FOLDER.name) / "limits.so")
+    source = str(Path(__file__).with_name("limits.c"))
+    options = ["-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared"]
+    subprocess.run(["cc", *options, "-o", library, source], check=True)
+    return ctypes.CDLL(library)
