@@ -50,13 +50,23 @@ typedef struct {
 /* The rows of one time step of an LSTM, by pointers: `c_next` may be `c`, nothing else may meet. */
 typedef struct {
     size_t num_rows;
-    const float **x;      /* input_size each; or, where the input products are made already, */
+    const float **x;      /* input_size each, overwritten; or, where the input products are made already, */
     const float **sums;   /* what `input_sums` gave; else NULL */
     const float **h;      /* units each, before the step */
     const float **c;
     float **h_next;       /* after it */
     float **c_next;
+    float *panel;         /* room for x and h side by side, `lstm_native_panel_stride` a row */
 } StepRows;
+
+/* Return how many floats apart rows of x and h side by side stand: an odd number of cache lines, since
+ * several rows at a power of two would want the same few lines of the cache. */
+static inline size_t
+lstm_native_panel_stride(const Layer *layer)
+{
+    size_t lines = (layer->input_size + layer->output_size + 15) / 16;
+    return (lines | 1) * 16;
+}
 
 /* The operations on one instruction set. All of them read and write whole rows by pointer. */
 typedef struct {

@@ -8,6 +8,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE __attribute__((noinline))
 #include "lanes_portable.h"
 #include "activations.h"
 #include "kernel.h"

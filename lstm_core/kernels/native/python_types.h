@@ -35,6 +35,7 @@ typedef struct {
     ptrdiff_t *indices; /* room for from_slots, to_slots and lengths */
     size_t num_indices;
     bool is_busy;
+    bool is_downwards; /* the way through the weights that the next call begins with */
 } RunnerObject;
 
 extern PyTypeObject lstm_native_layer_type;

@@ -160,9 +160,9 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
             s->live_sums[i] = at(&sums, s->live[i], t - chunk->begin);
         }
         StepRows rows = {num, s->live_x, is_made ? s->live_sums : NULL,
-                         s->live_h, s->live_c, s->h_next, s->c_next};
-        /* To and fro: the blocks that the last step ended with are still in the first level of cache. */
-        chunk->plan->set->step(layer, &rows, t % 2 == 1);
+                         s->live_h, s->live_c, s->h_next, s->c_next, s->panel};
+        /* To and fro: the blocks that the last step ended with are still in the nearest cache. */
+        chunk->plan->set->step(layer, &rows, (t % 2 == 1) != chunk->call->is_downwards);
         for (size_t i = 0; i < num; i++) {
             s->h[s->live[i]] = s->h_next[i];
             s->c[s->live[i]] = s->c_next[i];
