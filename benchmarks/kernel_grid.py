@@ -156,15 +156,15 @@ def targets(points: Sequence[Point]) -> Iterator[Target]:
 def _worst(
     what: str, points: Sequence[Point], figure: Callable[[Point], float | None], wanted: float
 ) -> Target:
-    figures = {
-        value: f"{what} (worst at {point.units} units, {point.rows} rows, {point.steps} steps)"
-        for point in points
-        if (value := figure(point)) is not None
-    }
+    figures = [(value, point) for point in points if (value := figure(point)) is not None]
     if not figures:
         return not_measured(what, "not measured")
-    worst = min(figures)
-    return at_least(figures[worst] if len(figures) > 1 else what, worst, wanted)
+    worst, at = min(figures, key=lambda pair: pair[0])
+    if len(figures) > 1:
+        what += f" (worst at {at.units} units, {at.rows} rows)"
+    if worst < wanted:
+        what += f"; the limit there allows {worst / at.share:.2f}"
+    return at_least(what, worst, wanted)
 
 
 def _ratio(point: Point) -> float | None:

@@ -78,8 +78,6 @@ def _compile(node: Any, inputs: dict[Any, Float32]) -> tuple[Any, Callable[[], N
         request.set_input_tensor(index, ov.Tensor(value, shared_memory=True))
 
     def call(_lent: object = inputs) -> None:
-        # `infer` would also make a dictionary of the outputs.
-        request.start_async()
-        request.wait()
+        request.infer(share_outputs=True)
 
     return request, call
