@@ -162,7 +162,7 @@ def _worst(
     worst, at = min(figures, key=lambda pair: pair[0])
     if len(figures) > 1:
         what += f" (worst at {at.units} units, {at.rows} rows)"
-    if worst < wanted:
+    if worst < wanted and figure is _ratio:
         what += f"; the limit there allows {worst / at.share:.2f}"
     return at_least(what, worst, wanted)
 
