@@ -55,7 +55,8 @@ def step(
 
     References:
         Hochreiter and Schmidhuber 1997; with the forget gate of Gers et al. 1999; peepholes,
-        clipping and projection as `tf.compat.v1.nn.rnn_cell.LSTMCell` has them (Sak et al. 2014).
+        clipping and projection as `tf.compat.v1.nn.rnn_cell.LSTMCell` has them (Sak et al. 2014);
+        `gate_clip` as ONNX Runtime has it.
     """
     activate = activation(spec.activation)
     recurrent_activate = activation(spec.recurrent_activation)
@@ -68,12 +69,12 @@ def step(
     if w.peepholes is not None:
         z_i = z_i + w.peepholes[0] * c
         z_f = z_f + w.peepholes[1] * c
-    i = recurrent_activate(z_i)
-    f = recurrent_activate(z_f)
-    c_next = _clip(f * c + i * activate(z_c), spec.cell_clip)
+    i = recurrent_activate(_clip(z_i, spec.gate_clip))
+    f = recurrent_activate(_clip(z_f, spec.gate_clip))
+    c_next = _clip(f * c + i * activate(_clip(z_c, spec.gate_clip)), spec.cell_clip)
     if w.peepholes is not None:
         z_o = z_o + w.peepholes[2] * c_next
-    o = recurrent_activate(z_o)
+    o = recurrent_activate(_clip(z_o, spec.gate_clip))
     h_next = o * activate(c_next)
     if w.projection is not None:
         h_next = _clip(h_next @ w.projection, spec.projection_clip)

@@ -19,6 +19,8 @@ from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
+_LATER_FIELDS = frozenset({"gate_clip"})
+"""Not part of a fingerprint where they are None: they came when there were states already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,6 +107,7 @@ class Network:
 
     Attributes:
         name: The model's name in its file.
+        written_by: The program that wrote the file, with its version where that is known, or None.
         layers: The chain, layers that do nothing at inference left out.
         input_size: Features of one time step; 1 where they are integers for an embedding.
         output_size: Outputs of one time step.
@@ -115,11 +118,22 @@ class Network:
         state_layout: The parts of a state row in Keras's order: h, c of the first recurrent layer,
             then of the next. Empty parts for the layers that cannot stream are left out.
         state_size: The length of a state row.
+        input_name: What the file calls the input.
+        output_name: What the file calls the output.
         streaming_obstacles: One sentence for each layer that needs the whole sequence at once.
         fingerprint: SHA-256, in hexadecimal, of the inference configuration and the weights.
     """
 
-    def __init__(self, name: str, input_size: int, layers: tuple[Layer, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        input_size: int,
+        layers: tuple[Layer, ...],
+        *,
+        input_name: str = "inputs",
+        output_name: str = "outputs",
+        written_by: str | None = None,
+    ) -> None:
         """Check that the layers fit together.
 
         Raises:
@@ -127,8 +141,11 @@ class Network:
                 layer, or a layer that needs a time axis comes behind the last one that has it.
         """
         self.name = name
+        self.written_by = written_by
         self.layers = layers
         self.input_size = input_size
+        self.input_name = input_name
+        self.output_name = output_name
         sizes, self.returns_sequences = _check_chain(input_size, layers)
         self.output_size = sizes[-1]
         self.widest = max(sizes)
@@ -200,7 +217,7 @@ def _canonical(part: Layer | LSTMSpec | LSTMWeights, path: str) -> Iterator[tupl
     """Yield every field below a layer but the names, in the order of their definition."""
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name == "name":
+        if field.name == "name" or (field.name in _LATER_FIELDS and value is None):
             continue
         if isinstance(value, Recurrent | LSTMSpec | LSTMWeights):
             yield from _canonical(value, f"{path}.{field.name}")

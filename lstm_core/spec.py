@@ -42,6 +42,8 @@ class LSTMSpec:
             the output see it; None: it is not.
         projection_clip: The projection is clipped to this absolute value; None: it is not.
         forget_bias: Added to the forget gate's input, beside the bias.
+        gate_clip: What the activations of the gates and of the candidate are given is clipped to
+            this absolute value (ONNX's `clip`); None: it is not.
 
     Raises:
         SpecError: A size or a clip is not positive, or an activation is not in `ACTIVATIONS`.
@@ -57,6 +59,7 @@ class LSTMSpec:
     cell_clip: float | None = None
     projection_clip: float | None = None
     forget_bias: float = 0.0
+    gate_clip: float | None = None
 
     @property
     def output_size(self) -> int:
@@ -68,7 +71,7 @@ class LSTMSpec:
             size = getattr(self, field)
             if size is not None and size < 1:
                 raise SpecError(field, f"must be at least 1, not {size}")
-        for field in ("cell_clip", "projection_clip"):
+        for field in ("cell_clip", "projection_clip", "gate_clip"):
             clip = getattr(self, field)
             if clip is not None and not clip > 0:
                 raise SpecError(field, f"must be positive, not {clip}")

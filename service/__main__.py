@@ -1,4 +1,4 @@
-"""The command line: `lstm-service serve`, `models`, `sessions` and `store`."""
+"""The command line: `lstm-service serve`, `models`, `convert`, `sessions` and `store`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from pydantic import ValidationError
 
 from service import __version__
 from service.commands.parser import add_parsers
-from service.models import ModelFileError, bundled_models, read_signature
+from service.models import (
+    ModelFileError,
+    bundled_models,
+    convert,
+    file_format,
+    read_signature,
+)
 from service.settings import Settings, add_options, read_settings
 from service.storage import StoreChoiceError
 
@@ -33,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "models":
             return _print_models(options.files)
+        if options.command == "convert":
+            return _convert(options.source, options.target, is_forced=options.force)
         if options.command in ("sessions", "store"):
             from service.commands.run import run
 
@@ -68,8 +76,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Tell what model files hold, their shapes, and which kernels would run them.",
     )
     models.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="a .keras file; none: the bundled ones"
+        "files", nargs="*", type=Path, metavar="FILE", help="a model file; none: the bundled ones"
     )
+    convert = commands.add_parser(
+        "convert",
+        help="write a model in another format",
+        description="Read a model of any format and write it as a .keras file, which Keras 3 loads,"
+        " or as .safetensors, which holds every model to the bit.",
+    )
+    convert.add_argument("source", type=Path, metavar="IN", help="a model file of any format")
+    convert.add_argument("target", type=Path, metavar="OUT", help="NAME.keras or NAME.safetensors")
+    convert.add_argument("--force", action="store_true", help="replace OUT if it is there")
     add_parsers(commands)
     return parser
 
@@ -77,8 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 def _print_models(files: Sequence[Path]) -> int:
     named = [(path.stem, path) for path in files] or list(bundled_models().items())
     for name, path in named:
-        signature = read_signature(name, path)
         print(f"{name} ({path})")
+        print(f"  {file_format(path)}", flush=True)
+        signature = read_signature(name, path)
         takes = (
             f"{signature.input_size} numbers"
             if signature.vocabulary is None
@@ -94,6 +112,20 @@ def _print_models(files: Sequence[Path]) -> int:
                 print(f"  {'':<18} kernel {layer.kernel} on {layer.device}: {layer.reason}")
         for obstacle in signature.streaming_obstacles:
             print(f"  predict only: {obstacle}")
+    return 0
+
+
+def _convert(source: Path, target: Path, *, is_forced: bool) -> int:
+    if target.exists() and not is_forced:
+        print(f"lstm-service: {target} is there already; --force replaces it", file=sys.stderr)
+        return 2
+    conversion = convert(source, target)
+    print(f"wrote {target}, fingerprint {conversion.new_fingerprint}")
+    if conversion.new_fingerprint != conversion.fingerprint:
+        print(
+            f"  that of {source} is {conversion.fingerprint}: the outputs are the same within"
+            " rounding, but sessions of the one do not go on with the other by themselves"
+        )
     return 0
 
 

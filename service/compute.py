@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 from lstm_core.runtime.cpu import Advanced, CpuRuntime
 from service.domain import Bool, Float32, ForecastRequest
 from service.errors import DeadlineExceededError
-from service.histograms import Histogram
+from service.histograms import Histogram, Tally
 
 _FORECAST_CHUNK_S = 0.000_5
 """How long a forecast computes before the interpreter's lock and the thread go to others."""
@@ -32,6 +33,7 @@ class Compute:
     Attributes:
         kernel_s: Time spent in `advance` so far.
         call_s: How often a call of it took how long.
+        calls_s: The calls by the number of their rows, with their time in seconds.
     """
 
     def __init__(self, runtime: CpuRuntime, name: str, inline_us: float) -> None:
@@ -44,6 +46,7 @@ class Compute:
         """
         self.kernel_s = 0.0
         self.call_s = Histogram(_CALL_BOUNDS_S)
+        self.calls_s: defaultdict[int, Tally] = defaultdict(Tally)
         self._runtime = runtime
         self._inline_us = inline_us
         self._us_per_step: dict[int, float] = {}
@@ -74,6 +77,7 @@ class Compute:
         took_s = perf_counter() - began
         self.kernel_s += took_s
         self.call_s.observe(took_s)
+        self.calls_s[len(lengths)].add(took_s)
         us = took_s * 1e6 / num_times
         self._us_per_step[size] = us if known_us is None else 0.9 * known_us + 0.1 * us
         return advanced

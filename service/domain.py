@@ -25,8 +25,10 @@ MAX_STORED_ANSWER_BYTES = 16 * 1024
 """A longer answer is not stored: the row before it is, and a retry computes it again."""
 TOMBSTONE_S = 7 * 24 * 3600.0
 """How long a session whose time to live is over is told from one that never was."""
+ENDING_S = 300.0
+"""How long a request that ended its session can be answered again."""
 
-_SALTS = [flags.to_bytes(1) for flags in range(8)]
+_SALTS = [flags.to_bytes(1) for flags in range(16)]
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN[:-1] + r"\Z")
 
 
@@ -71,6 +73,11 @@ class AdvanceRequest:
         position: Where the caller expects the session to be; None means anywhere.
         epoch: The life that the caller expects; None means any.
         must_begin: Refuse to go on with a session that exists already.
+        must_exist: Refuse to begin a session.
+        begins_anew: Begin at position 0, whatever there is; `position` is None, or 0 where a retry
+            of the session's first request shall be answered again and not begin once more.
+        ends: The session ends with these steps. With a `position` a retry is answered again, for
+            `ENDING_S`.
     """
 
     key: SessionKey
@@ -81,10 +88,14 @@ class AdvanceRequest:
     position: int | None = None
     epoch: int | None = None
     must_begin: bool = False
+    must_exist: bool = False
+    begins_anew: bool = False
+    ends: bool = False
 
     def digest(self) -> bytes:
         """Return 16 bytes that tell this request from others, but for position and epoch."""
         flags = self.return_sequences + 2 * self.return_state + 4 * (self.mask is not None)
+        flags += 8 * self.ends
         digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16, salt=_SALTS[flags])
         if self.mask is not None:
             digest.update(self.mask.tobytes())
@@ -318,7 +329,8 @@ class Record:
         has_output: `(recurrent layers,)` bool, whether the layer has had a live step since its
             state was set: only then does a masked step repeat the last output.
         touched_at: When its last request was applied, in seconds since 1970.
-        ttl_s: How long after that it ends, in seconds; None means never.
+        ttl_s: How long after that it ends, in seconds; None means never. Not above 0 where its last
+            request has ended it: it is kept for that one's retry only.
         replays: The last `REPLAY_WINDOW` requests, oldest first.
         nonce: A random number for each commit, below 2**64. Should a store ever go back to an
             earlier record, what comes to the same position by another way is told apart.
@@ -338,6 +350,11 @@ class Record:
     def version(self) -> tuple[int, int, int]:
         """What distinguishes this record from every other one of the session."""
         return self.epoch, self.position, self.nonce
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether its last request has ended it."""
+        return self.ttl_s is not None and self.ttl_s <= 0
 
     @property
     def expires_at(self) -> float:
@@ -408,6 +425,13 @@ class Signature:
         state_layout: The vectors of a state row.
         streaming_obstacles: Why it has no sessions, one sentence a layer; empty if it has.
         layers: The chain.
+        version: Of the model, a decimal number.
+        labels: A name for each output, or None.
+        feedback: For each input the index of the output that feeds it in a forecast, or None, where
+            it keeps its first value; None as a whole: every input its own output, if they are as
+            many.
+        input_name: What its file calls its input.
+        output_name: What its file calls its output.
     """
 
     model: str
@@ -419,6 +443,11 @@ class Signature:
     state_layout: tuple[StateVector, ...]
     streaming_obstacles: tuple[str, ...]
     layers: tuple[LayerSummary, ...]
+    version: str = "1"
+    labels: tuple[str, ...] | None = None
+    feedback: tuple[int | None, ...] | None = None
+    input_name: str = "inputs"
+    output_name: str = "outputs"
 
     @property
     def num_recurrent(self) -> int:

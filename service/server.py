@@ -15,10 +15,11 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import Application, create_app
-from service.engine import Engine
 from service.limits import EngineLimits
-from service.models import bundled_models, load_engines
+from service.models import ModelFileError, ModelLoader, bundled_models
 from service.opening import Lifetimes
+from service.repository import ModelRepository
+from service.served import ServedModels
 from service.settings import Settings
 from service.storage import build_store
 from service.stores.base import SessionStore
@@ -107,11 +108,13 @@ def serve(settings: Settings) -> int:
             watched, max_steps=settings.async_max_steps, max_ms=settings.async_max_ms
         )
     store = ahead or watched
-    engines = _load_engines(settings, store)
-    telemetry = Telemetry(engines, watched, ahead)
+    served, repository = _load_models(settings, store)
+    telemetry = Telemetry(served, watched, ahead)
     watched.observe_trip = telemetry.observe_trip
     app = create_app(
-        engines,
+        served,
+        repository=repository,
+        repository_poll_s=settings.repository_poll_s,
         render_metrics=telemetry.render,
         observe=telemetry.observe,
         max_body_bytes=settings.max_body_bytes,
@@ -154,7 +157,9 @@ def _http_protocol(
     return hot_protocol(app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s))
 
 
-def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
+def _load_models(
+    settings: Settings, store: SessionStore
+) -> tuple[ServedModels, ModelRepository | None]:
     limits = EngineLimits(
         max_batch_rows=settings.max_batch_rows,
         max_pending=settings.max_pending,
@@ -164,8 +169,22 @@ def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
     lifetimes = Lifetimes(
         ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
     )
-    models = settings.model or {name: (path,) for name, path in bundled_models().items()}
-    engines = load_engines(models, store, limits, lifetimes)
+    loader = ModelLoader(
+        store=store, limits=limits, lifetimes=lifetimes, kernel_threads=settings.kernel_threads
+    )
+    models, repository = settings.model, None
+    if settings.model_repository is not None:
+        repository = ModelRepository(settings.model_repository, loader)
+    elif not models:
+        models = {name: (path,) for name, path in bundled_models().items()}
+    engines = loader.engines(models)
+    if repository is not None:
+        for name, engine in repository.read_all().items():
+            if name in engines:
+                raise ModelFileError(
+                    f"model {name!r} is given twice, by --model and in a repository"
+                )
+            engines[name] = engine
     for name, engine in engines.items():
         for layer in engine.signature.layers:
             if layer.kernel is not None:
@@ -173,4 +192,4 @@ def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
                     "model %s: %s runs on kernel %s, %s: %s",
                     name, layer.name, layer.kernel, layer.device, layer.reason,
                 )  # fmt: skip
-    return engines
+    return ServedModels(engines), repository

@@ -33,9 +33,20 @@ class Settings(BaseSettings):
 
     model: Annotated[dict[str, tuple[Path, ...]], NoDecode] = Field(
         default={},
-        description="A model as NAME=PATH of a .keras file; may be given several times, or several"
-        " joined by commas. The first is the default model. Files given later under the same name"
-        " are earlier versions, for the sessions that belong to them. None: the bundled examples.",
+        description="A model as NAME=PATH of a file of any format; may be given several times, or"
+        " several joined by commas. The first is the default model. Files given later under the"
+        " same name are earlier versions, for the sessions that belong to them. None, and no"
+        " repository: the bundled examples.",
+    )
+    model_repository: Path | None = Field(
+        default=None,
+        description="A directory of models, NAME/VERSION/model.*, beside or in place of --model.",
+    )
+    repository_poll_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How often it is looked at for versions that come and go; 0: never.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")
@@ -96,6 +107,13 @@ class Settings(BaseSettings):
         default=4096, ge=1, description="Most requests of a model waiting or running; then 503."
     )
     max_batch_rows: int = Field(default=1024, ge=1, description="Most sessions in one batch.")
+    kernel_threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Most threads that the native kernel shares a large batch out over. One process"
+        " a core needs no more than 1; the numbers are the same with any.",
+    )
     max_wait_us: int = Field(
         default=0, ge=0, le=1_000_000, description="How long a batch waits for company."
     )

@@ -51,7 +51,15 @@ def read_keras(path: str | os.PathLike[str]) -> Network:
         if problems:
             raise FormatError(archive.path, problems, writer)
         try:
-            return Network(chain.name, input_size, tuple(layers))
+            input_name, output_name = _endpoint_names(chain)
+            return Network(
+                chain.name,
+                input_size,
+                tuple(layers),
+                input_name=input_name,
+                output_name=output_name,
+                written_by=writer,
+            )
         except SpecError as error:
             raise FormatError(archive.path, [str(error)], writer) from error
 
@@ -81,6 +89,14 @@ def _read_layers(chain: Chain, archive: Archive) -> tuple[int, list[Layer], list
     if not chain.is_chain and not problems:
         problems.append(f"{chain.name}: its layers are not a chain")
     return input_size, read, problems
+
+
+def _endpoint_names(chain: Chain) -> tuple[str, str]:
+    """Return the names of the input and of the output, as Keras itself gives them in a signature.
+
+    The output's is the last layer's, that of the whole nested model where this is inside one.
+    """
+    return chain.inputs[0].name, chain.layers[-1].name.partition("/")[0]
 
 
 def _input_position(chain: Chain) -> Position:

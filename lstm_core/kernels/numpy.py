@@ -206,6 +206,8 @@ class NumpyLSTM:
         if w.peepholes is not None:
             s.i[...] += w.peepholes[0] * c
             s.f[...] += w.peepholes[1] * c
+        _clip(s.input_forget, self.spec.gate_clip)
+        _clip(s.candidate, self.spec.gate_clip)
         self._activate_gates(s.input_forget)
         self._activate_state(s.candidate, s.candidate)
         np.multiply(s.f, c, out=s.c_next)
@@ -214,6 +216,7 @@ class NumpyLSTM:
         _clip(s.c_next, self.spec.cell_clip)
         if w.peepholes is not None:
             s.o[...] += w.peepholes[2] * s.c_next
+        _clip(s.o, self.spec.gate_clip)
         self._activate_gates(s.o)
         self._activate_state(s.c_next, s.h_next)
         np.multiply(s.o, s.h_next, out=s.h_next)
@@ -226,6 +229,7 @@ class NumpyLSTM:
     def _gates(self, x: Float32, s: _Scratch) -> None:
         s.x[...] = x
         np.dot(s.operand, self._packed, out=s.gates)
+        _clip(s.gates, self.spec.gate_clip)
         self._activate_gates(s.sigmoids)
         self._activate_state(s.candidate, s.candidate)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_core.dispatch import Dispatch, dispatch_runtime, native_obstacles
+from lstm_core.dispatch import Dispatch, dispatch_runtime
 from lstm_core.errors import NotStreamableError
 from lstm_core.kernels import native
 from lstm_core.kernels.numpy import limit_blas_threads
@@ -61,7 +61,12 @@ class CpuRuntime:
     """
 
     def __init__(
-        self, network: Network, capacity: int, *, instruction_sets: Sequence[str] | None = None
+        self,
+        network: Network,
+        capacity: int,
+        *,
+        instruction_sets: Sequence[str] | None = None,
+        num_threads: int = 1,
     ) -> None:
         """Pack the weights and reserve the arena.
 
@@ -70,6 +75,8 @@ class CpuRuntime:
             capacity: Slots, the zero slot not counted. Memory is touched as slots are first used.
             instruction_sets: Those that the native kernel may run on, the best first; None means
                 all that this machine has, and none of them NumPy.
+            num_threads: The most that the native kernel shares the rows of a long call out over;
+                NumPy has one. The bits do not depend on it.
         """
         limit_blas_threads(1)
         if instruction_sets is None:
@@ -80,7 +87,7 @@ class CpuRuntime:
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
         is_native = all(dispatch.kernel == "native" for dispatch in self.dispatches.values())
         self._stack: NativeStack | NumpyStack = (
-            NativeStack(network, self._rows, self._has_output, instruction_sets[0])
+            NativeStack(network, self._rows, self._has_output, instruction_sets[0], num_threads)
             if is_native
             else NumpyStack(network, self._rows, self._has_output)
         )
@@ -205,24 +212,15 @@ class CpuRuntime:
 
 def _dispatch(network: Network, instruction_sets: Sequence[str]) -> dict[Layer, Dispatch]:
     """Choose one kernel for all of a network's recurrent layers, with the reason for each."""
-    recurrent = [layer for layer in network.layers if isinstance(layer, Recurrent | Bidirectional)]
-    own = {
-        layer: [obstacle for spec in specs_of(layer) for obstacle in native_obstacles(spec)]
-        for layer in recurrent
-    }
-    shared = stack_obstacles(network)
-    if not instruction_sets:
-        shared += [] if native.OBSTACLE is None else [native.OBSTACLE]
-    dispatches: dict[Layer, Dispatch] = {}
-    for layer in recurrent:
-        others = [
-            f"{other.name} of the same network cannot run on it"
-            for other in recurrent
-            if other is not layer and own[other]
-        ]
-        dispatches[layer] = dispatch_runtime(
+    obstacles = stack_obstacles(network)
+    if not instruction_sets and native.OBSTACLE is not None:
+        obstacles.append(native.OBSTACLE)
+    return {
+        layer: dispatch_runtime(
             specs_of(layer)[0],
             instruction_set=instruction_sets[0] if instruction_sets else None,
-            obstacles=[*own[layer], *shared, *others],
+            obstacles=obstacles,
         )
-    return dispatches
+        for layer in network.layers
+        if isinstance(layer, Recurrent | Bidirectional)
+    }

@@ -15,9 +15,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from service.errors import ServiceError
 from service.transport.headers import Headers, length_of, request_id_of, timeout_of
 from service.transport.http import CLIENT_GONE_STATUS, HttpEntrance, answer_to_error
-from service.transport.operations import Begin, Work
 from service.transport.problem import Answer
 from service.transport.routing import Route
+from service.transport.work import Begin, Work
 
 
 class Head(NamedTuple):

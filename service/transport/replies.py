@@ -194,6 +194,7 @@ class ModelDocument(_Reply):
     model_config = _example(
         {
             "name": "gait",
+            "version": "1",
             "fingerprint": _FINGERPRINT,
             "input_size": 9,
             "output_size": 9,
@@ -201,6 +202,8 @@ class ModelDocument(_Reply):
             "returns_sequences": True,
             "is_streamable": True,
             "streaming_obstacles": [],
+            "labels": None,
+            "feedback": None,
             "state_layout": [
                 {"layer": "lstm", "role": "h", "size": 32},
                 {"layer": "lstm", "role": "c", "size": 32},
@@ -218,6 +221,7 @@ class ModelDocument(_Reply):
         }
     )
     name: str
+    version: str = Field(description="Of the model: the one that new sessions take.")
     fingerprint: str
     input_size: int
     output_size: int
@@ -225,6 +229,11 @@ class ModelDocument(_Reply):
     returns_sequences: bool = Field(description="Whether `predict` answers with a time axis.")
     is_streamable: bool
     streaming_obstacles: list[str] = Field(description="Why there are no sessions, if so.")
+    labels: list[str] | None = Field(description="A name for each output, if they have any.")
+    feedback: list[int | None] | None = Field(
+        description="For each input the output that feeds it where a forecast does not say; null"
+        " for an input that keeps its value. Null as a whole: every input its own output."
+    )
     state_layout: list[StateVectorDocument]
     layers: list[LayerDocument]
 

@@ -1,6 +1,7 @@
 """Networks for the tests of the native kernel, and runtimes on each instruction set."""
 
-import itertools
+import dataclasses
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -8,27 +9,79 @@ from hypothesis import strategies as st
 from lstm_core import equations
 from lstm_core.kernels import native
 from lstm_core.network import Layer, Network, Recurrent
-from lstm_core.pointwise import Dense
+from lstm_core.pointwise import Activation, Affine, Dense, LayerNormalization, Pointwise, PReLU
 from lstm_core.runtime.cpu import CpuRuntime
-from lstm_core.spec import LSTMSpec
+from lstm_core.spec import ACTIVATIONS, LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 INSTRUCTION_SETS = native.instruction_sets()
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "activation": st.sampled_from(sorted(ACTIVATIONS)),
+        "recurrent_activation": st.sampled_from(sorted(ACTIVATIONS)),
+        "use_peepholes": st.just(value=True),
+        "projection_size": st.integers(1, 40),
+        "projection_clip": st.floats(0.05, 1),
+        "gate_clip": st.floats(0.05, 2),
+        "cell_clip": st.floats(0.05, 2),
+        "forget_bias": st.floats(-1, 1),
+    },
+)
+"""Of `LSTMSpec`, for every LSTM of a network."""
+
+FUNCTIONS: dict[str, tuple[str, dict[str, float]]] = {
+    "leaky": ("leaky_relu", {"negative_slope": 0.3}),
+    "relu": ("relu", {"negative_slope": 0.1, "max_value": 0.2, "threshold": 0.0}),
+    "elu": ("elu", {"alpha": 0.7}),
+    "gelu": ("gelu", {}),
+    "softmax": ("softmax", {}),
+}
+STATELESS = (*FUNCTIONS, "affine", "rescaling", "slopes", "normalization", "rms")
+"""Layers without a state that run in C."""
+
+
+def stateless(kind: str, name: str, a: Any, b: Any) -> Pointwise:
+    """Return a layer of `STATELESS`, from two vectors of as many features as it has."""
+    match kind:
+        case "affine":
+            return Affine(name=name, center=a, scale=b, offset=a * b)
+        case "rescaling":
+            one, other = a[:1].reshape(()), b[:1].reshape(())
+            return Affine(name=name, center=one, scale=other, offset=one)
+        case "slopes":
+            return PReLU(name=name, alpha=a)
+        case "normalization":
+            return LayerNormalization(name=name, gamma=a, beta=b, epsilon=1e-2)
+        case "rms":
+            return LayerNormalization(
+                name=name, gamma=None, beta=None, epsilon=1e-2, rms_scaling=True
+            )
+    function, parameters = FUNCTIONS[kind]
+    return Activation(name=name, function=function, parameters=parameters)
+
 
 SHAPES = st.fixed_dictionaries(
     {
         "sizes": st.lists(st.integers(1, 70), min_size=2, max_size=4),
         "use_bias": st.booleans(),
-        "head": st.sampled_from([None, "linear", "relu", "sigmoid", "tanh", "softmax", "softplus"]),
+        "head": st.sampled_from(
+            [None, "linear", "relu", "sigmoid", "tanh", "softmax", "softplus", "log_softmax"]
+        ),
         "zero_output_for_mask": st.booleans(),
         "seed": st.integers(0, 2**32 - 1),
-    }
+    },
+    optional={
+        "options": OPTIONS,
+        "behind": st.lists(st.sampled_from(STATELESS), max_size=2),
+    },
 )
 """Of networks: input size, then the units of each LSTM; the head's activation, of which NumPy runs
-`softplus`, or no head."""
+`log_softmax`, or no head; and what stands behind each LSTM."""
 
 
-def network(*, sizes, use_bias, head, zero_output_for_mask, seed):
+def network(*, sizes, use_bias, head, zero_output_for_mask, seed, options=None, behind=()):
     """Return a stack of LSTMs, the weights of each so small that the sums stay near 1."""
     random = np.random.default_rng(seed)
 
@@ -36,12 +89,16 @@ def network(*, sizes, use_bias, head, zero_output_for_mask, seed):
         return random.uniform(-1, 1, shape).astype(np.float32) / np.float32(np.sqrt(shape[0]))
 
     layers: list[Layer] = []
-    for index, (inputs, units) in enumerate(itertools.pairwise(sizes)):
-        spec = LSTMSpec(input_size=inputs, units=units, use_bias=use_bias)
+    size = sizes[0]
+    for index, units in enumerate(sizes[1:]):
+        spec = LSTMSpec(input_size=size, units=units, use_bias=use_bias, **(options or {}))
+        size = spec.output_size
         weights = LSTMWeights(
-            kernel=draw(inputs, 4 * units),
-            recurrent_kernel=draw(units, 4 * units),
+            kernel=draw(spec.input_size, 4 * units),
+            recurrent_kernel=draw(size, 4 * units),
             bias=draw(4 * units) if use_bias else None,
+            peepholes=draw(3, units) if spec.use_peepholes else None,
+            projection=None if spec.projection_size is None else draw(units, size),
         )
         layers.append(
             Recurrent(
@@ -51,15 +108,19 @@ def network(*, sizes, use_bias, head, zero_output_for_mask, seed):
                 zero_output_for_mask=zero_output_for_mask,
             )
         )
+        layers += [
+            stateless(kind, f"{kind}{index}{at}", draw(1, size)[0], draw(1, size)[0])
+            for at, kind in enumerate(behind)
+        ]
     if head is not None:
         bias = draw(5) if use_bias else None
-        layers.append(Dense(name="head", kernel=draw(sizes[-1], 5), bias=bias, activation=head))
+        layers.append(Dense(name="head", kernel=draw(size, 5), bias=bias, activation=head))
     return Network("n", sizes[0], tuple(layers))
 
 
-def runtime(net, capacity, instruction_set):
+def runtime(net, capacity, instruction_set, **options):
     """Return a runtime on the native kernel, and on no other."""
-    made = CpuRuntime(net, capacity, instruction_sets=[instruction_set])
+    made = CpuRuntime(net, capacity, instruction_sets=[instruction_set], **options)
     assert {"native"} == {dispatch.kernel for dispatch in made.dispatches.values()}
     return made
 
@@ -68,20 +129,25 @@ def reference(net, inputs, mask=None):
     """Return a network's outputs and, for each LSTM, h and c, in float64."""
     x = inputs.astype(np.float64)
     states = []
-    for layer in net.layers:
-        if isinstance(layer, Recurrent):
-            zero = layer.zero_output_for_mask
-            result = equations.sequence(
-                layer.spec, layer.weights, x, mask=mask, zero_output_for_mask=zero
-            )
-            x = result.outputs
-            states += [result.h, result.c]
-        else:
-            wide = Dense(
-                name=layer.name,
-                kernel=layer.kernel.astype(np.float64),
-                bias=None if layer.bias is None else layer.bias.astype(np.float64),
-                activation=layer.activation,
-            )
-            x = wide(x)
+    with np.errstate(all="ignore"):
+        for layer in net.layers:
+            if isinstance(layer, Recurrent):
+                zero = layer.zero_output_for_mask
+                result = equations.sequence(
+                    layer.spec, layer.weights, x, mask=mask, zero_output_for_mask=zero
+                )
+                x = result.outputs
+                states += [result.h, result.c]
+            else:
+                x = wide(layer)(x)
     return x, np.concatenate(states, axis=1)
+
+
+def wide(layer):
+    """Return a layer without a state with its weights in float64."""
+    arrays = {
+        field.name: getattr(layer, field.name).astype(np.float64)
+        for field in dataclasses.fields(layer)
+        if isinstance(getattr(layer, field.name), np.ndarray | np.floating)
+    }
+    return dataclasses.replace(layer, **arrays)

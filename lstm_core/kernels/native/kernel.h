@@ -7,6 +7,11 @@
 /* A loop that is unrolled before registers are given out, so that what it indexes stays in them. */
 #define EACH(i, end) _Pragma("GCC unroll 8") for (int i = 0; i < (end); i++)
 
+#include "exponential.h"
+#include "activations.h"
+#include "cell.h"
+#include "pointwise.h"
+
 /* sums += x @ weights, over `depth` lines of `num_columns` vectors each. */
 INLINE void
 accumulate(const int num_rows, const int num_columns, lanes sums[][NUM_GATES], const float *weights,
@@ -38,27 +43,6 @@ start(const int num_rows, const int num_columns, lanes sums[][NUM_GATES], const 
         EACH(r, num_rows) {
             sums[r][g] = bias;
         }
-    }
-}
-
-/* Make one row's new state, from the four gates' sums side by side. */
-INLINE void
-finish_row(const float *gates, const float *c, float *c_next, float *h_next, size_t count)
-{
-    bool is_whole = count == LANES;
-    lanes old = is_whole ? lanes_load(c) : lanes_load_some(c, count);
-    lanes input = sigmoid(lanes_load(gates));
-    lanes forget = sigmoid(lanes_load(gates + LANES));
-    lanes candidate = tanh_(lanes_load(gates + 2 * LANES));
-    lanes output = sigmoid(lanes_load(gates + 3 * LANES));
-    lanes cell = lanes_fma(forget, old, lanes_mul(input, candidate));
-    lanes hidden = lanes_mul(output, tanh_(cell));
-    if (is_whole) {
-        lanes_store(c_next, cell);
-        lanes_store(h_next, hidden);
-    } else {
-        lanes_store_some(c_next, cell, count);
-        lanes_store_some(h_next, hidden, count);
     }
 }
 
@@ -187,10 +171,10 @@ static void
 step(const Layer *layer, const StepRows *rows, bool is_downwards)
 {
     size_t depth = layer->input_size + layer->output_size;
-    float room[MAX_TILE_ROWS][NUM_GATES * LANES] __attribute__((aligned(64)));
+    float room[MAX_TILE_ROWS * NUM_GATES * LANES] __attribute__((aligned(64)));
     float *gates[MAX_TILE_ROWS];
     EACH(r, MAX_TILE_ROWS) {
-        gates[r] = room[r];
+        gates[r] = room + r * NUM_GATES * LANES;
     }
     if (!rows->sums) {
         fill_panel(layer, rows);
@@ -198,7 +182,7 @@ step(const Layer *layer, const StepRows *rows, bool is_downwards)
     for (size_t i = 0; i < layer->num_blocks; i++) {
         size_t block = is_downwards ? layer->num_blocks - 1 - i : i;
         size_t unit = block * LANES;
-        size_t left = layer->output_size - unit;
+        size_t left = layer->units - unit;
         size_t count = left < LANES ? left : LANES;
         for (size_t first = 0, size; first < rows->num_rows; first += size) {
             size = tile_rows(rows->num_rows - first);
@@ -213,10 +197,7 @@ step(const Layer *layer, const StepRows *rows, bool is_downwards)
             } else {
                 gates_tiles[size - 1](layer, block, depth, rows->x + first, gates);
             }
-            for (size_t r = 0; r < size; r++) {
-                finish_row(gates[r], rows->c[first + r] + unit, rows->c_next[first + r] + unit,
-                           rows->h_next[first + r] + unit, count);
-            }
+            finish_rows(layer, rows, first, size, room, unit, count);
         }
     }
 }
@@ -246,7 +227,7 @@ dense(const Layer *layer, size_t num_rows, const float *const *x, float *const *
         }
     }
     for (size_t row = 0; row < num_rows; row++) {
-        activate(layer->activation, y[row], layer->output_size);
+        finish_output(layer, y[row]);
     }
 }
 

@@ -34,32 +34,36 @@ static void
 scatter_line(const Layer *layer, size_t lanes, size_t num_gates, size_t line, const float *columns)
 {
     for (size_t gate = 0; gate < num_gates; gate++) {
-        for (size_t unit = 0; unit < layer->output_size; unit++) {
+        for (size_t unit = 0; unit < layer->units; unit++) {
             size_t block = unit / lanes;
             size_t lane = unit % lanes;
             layer->packed[block * layer->block_size + (line * num_gates + gate) * lanes + lane] =
-                columns[gate * layer->output_size + unit];
+                columns[gate * layer->units + unit];
         }
     }
 }
 
-/* Return zeroed memory for `free`, or NULL. */
+/* Return zeros, or NULL without memory. */
 static float *
-make_room(size_t num_bytes)
+make_zeros(size_t count)
 {
+    size_t num_bytes = count * sizeof(float);
     /* In small pages, what is larger than the processor's table of pages covers (about 12 MB) is read
      * at half the rate or less. */
     size_t alignment = num_bytes < HUGE_PAGE_BYTES ? CACHE_LINE_BYTES : HUGE_PAGE_BYTES;
     /* aligned_alloc wants a multiple of the alignment. */
-    size_t rounded = (num_bytes + alignment - 1) / alignment * alignment;
-    float *room = rounded < num_bytes ? NULL : aligned_alloc(alignment, rounded);
+    num_bytes = (num_bytes + alignment - 1) / alignment * alignment;
+    float *zeros = aligned_alloc(alignment, num_bytes);
+    if (!zeros) {
+        return NULL;
+    }
 #if defined(MADV_HUGEPAGE)
-    if (room && alignment == HUGE_PAGE_BYTES) {
+    if (alignment == HUGE_PAGE_BYTES) {
         /* A wish: where it is not granted the weights stand in small pages. */
-        madvise(room, rounded, MADV_HUGEPAGE);
+        madvise(zeros, num_bytes, MADV_HUGEPAGE);
     }
 #endif
-    return room ? memset(room, 0, num_bytes) : NULL;
+    return memset(zeros, 0, num_bytes);
 }
 
 bool
@@ -67,11 +71,11 @@ lstm_native_pack(Layer *layer, size_t lanes, const float *kernel, const float *r
                  const float *bias)
 {
     size_t num_gates = recurrent ? NUM_GATES : 1;
-    size_t columns = num_gates * layer->output_size;
+    size_t columns = num_gates * layer->units;
     size_t lines = 1 + layer->input_size + (recurrent ? layer->output_size : 0);
-    layer->num_blocks = (layer->output_size + lanes - 1) / lanes;
+    layer->num_blocks = (layer->units + lanes - 1) / lanes;
     layer->block_size = lines * num_gates * lanes;
-    layer->packed = make_room(layer->num_blocks * layer->block_size * sizeof(float));
+    layer->packed = make_zeros(layer->num_blocks * layer->block_size);
     if (!layer->packed) {
         return false;
     }
@@ -85,4 +89,27 @@ lstm_native_pack(Layer *layer, size_t lanes, const float *kernel, const float *r
         scatter_line(layer, lanes, num_gates, 1 + layer->input_size + k, recurrent + k * columns);
     }
     return true;
+}
+
+bool
+lstm_native_copy_vectors(Layer *layer, size_t lanes, size_t num_vectors, const float *from)
+{
+    layer->num_blocks = (layer->units + lanes - 1) / lanes;
+    size_t size = layer->num_blocks * lanes;
+    layer->vectors = make_zeros(num_vectors * size);
+    for (size_t i = 0; layer->vectors && i < num_vectors; i++) {
+        memcpy(layer->vectors + i * size, from + i * layer->units, layer->units * sizeof(float));
+    }
+    return layer->vectors != NULL;
+}
+
+void
+lstm_native_free(Layer *layer)
+{
+    free(layer->packed);
+    free(layer->vectors);
+    if (layer->projection) {
+        lstm_native_free(layer->projection);
+        free(layer->projection);
+    }
 }

@@ -50,11 +50,14 @@ list_steps(const Chunk *chunk, const View *from, const View *to)
     return num;
 }
 
+/* Run a layer without a state. */
 static void
-run_dense(const Chunk *chunk, const Layer *layer, const View *from, const View *to)
+run_stateless(const Chunk *chunk, const Layer *layer, const View *from, const View *to)
 {
+    const InstructionSet *set = chunk->plan->set;
     size_t num = list_steps(chunk, from, to);
-    chunk->plan->set->dense(layer, num, chunk->scratch.x, chunk->scratch.y);
+    (layer->kind == LAYER_DENSE ? set->dense : set->pointwise)(layer, num, chunk->scratch.x,
+                                                                chunk->scratch.y);
 }
 
 /* Answer a masked step: the state stays, and the last live output is repeated, or zeros. */
@@ -127,17 +130,36 @@ find_state(const Chunk *chunk, const Layer *layer)
 static void
 keep_state(const Chunk *chunk, const Layer *layer)
 {
-    size_t num_bytes = layer->output_size * sizeof(float);
     for (size_t row = 0; row < chunk->call->batch; row++) {
         float *h = chunk->call->rows + row * chunk->plan->state_size + layer->state_offset;
         float *c = h + layer->output_size;
         if (chunk->scratch.h[row] != h) {
-            memcpy(h, chunk->scratch.h[row], num_bytes);
+            memcpy(h, chunk->scratch.h[row], layer->output_size * sizeof(float));
         }
         if (chunk->scratch.c[row] != c) {
-            memcpy(c, chunk->scratch.c[row], num_bytes);
+            memcpy(c, chunk->scratch.c[row], layer->units * sizeof(float));
         }
     }
+}
+
+/* Take one time step of the `num` rows that are listed as live. */
+static void
+run_step(const Chunk *chunk, const Layer *layer, size_t num, bool has_sums, bool is_downwards)
+{
+    const Scratch *s = &chunk->scratch;
+    const InstructionSet *set = chunk->plan->set;
+    StepRows rows = {num,       s->live_x, has_sums ? s->live_sums : NULL, s->live_h,
+                     s->live_c, s->h_next, s->c_next, s->panel};
+    if (!layer->projection) {
+        set->step(layer, &rows, is_downwards);
+        return;
+    }
+    for (size_t i = 0; i < num; i++) {
+        s->hidden[i] = s->unprojected + i * layer->units;
+    }
+    rows.h_next = s->hidden;
+    set->step(layer, &rows, is_downwards);
+    set->dense(layer->projection, num, (const float *const *)s->hidden, s->h_next);
 }
 
 static void
@@ -159,10 +181,8 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
         for (size_t i = 0; is_made && i < num; i++) {
             s->live_sums[i] = at(&sums, s->live[i], t - chunk->begin);
         }
-        StepRows rows = {num, s->live_x, is_made ? s->live_sums : NULL,
-                         s->live_h, s->live_c, s->h_next, s->c_next, s->panel};
         /* To and fro: the blocks that the last step ended with are still in the nearest cache. */
-        chunk->plan->set->step(layer, &rows, (t % 2 == 1) != chunk->call->is_downwards);
+        run_step(chunk, layer, num, is_made, (t % 2 == 1) != chunk->call->is_downwards);
         for (size_t i = 0; i < num; i++) {
             s->h[s->live[i]] = s->h_next[i];
             s->c[s->live[i]] = s->c_next[i];
@@ -186,11 +206,7 @@ run_chunk(const Chunk *chunk)
             to = (View){call->outputs + (ptrdiff_t)chunk->begin * size,
                         (ptrdiff_t)call->time * size, size};
         }
-        if (layer->kind == LAYER_DENSE) {
-            run_dense(chunk, layer, &from, &to);
-        } else {
-            run_lstm(chunk, layer, &from, &to);
-        }
+        (layer->kind == LAYER_LSTM ? run_lstm : run_stateless)(chunk, layer, &from, &to);
         from = to;
     }
 }

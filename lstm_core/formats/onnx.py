@@ -1,0 +1,184 @@
+"""ONNX graphs with LSTMs into networks, without the `onnx` package.
+
+A graph is followed from its input to its first output: what it computes of shapes is computed, and
+what it does to the sequences becomes a layer. Sizes that a graph leaves open get a number that
+stands for them. States that a graph takes as inputs, or gives as outputs, are the session's: it
+begins with zeros.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lstm_core.errors import FormatError, SpecError
+from lstm_core.formats.onnx_axes import Atom, kinds
+from lstm_core.formats.onnx_constants import evaluate
+from lstm_core.formats.onnx_model import (
+    FLOAT_TYPES,
+    INTEGER_TYPES,
+    Graph,
+    Input,
+    Node,
+    read_graph,
+)
+from lstm_core.formats.onnx_operators import read_node
+from lstm_core.formats.onnx_values import Broken, Sequences, State, Value
+from lstm_core.network import Network
+
+_STAND_INS = (1009, 1013)
+"""For sizes that are not fixed: primes, so that no other size is taken for them."""
+
+
+def read_onnx(path: str | os.PathLike[str]) -> Network:
+    """Read a graph, from its first input to its first output.
+
+    Args:
+        path: A file that begins with an ONNX model. Files beside it are read where it keeps its
+            weights there, and nothing else.
+
+    Raises:
+        FormatError: It cannot be read, is damaged, or holds something that cannot be served; then
+            `problems` names every such node and why.
+    """
+    name = os.fspath(path)
+    try:
+        graph = read_graph(Path(path))
+    except (OSError, ValueError) as error:
+        raise FormatError(name, [f"is a damaged ONNX file: {error}"]) from error
+    walk = _Walk(graph)
+    try:
+        output = walk.run()
+        if walk.problems:
+            raise FormatError(name, walk.problems, graph.written_by)
+        name_in_file = graph.name or Path(path).stem
+        return Network(name_in_file, walk.input_size, output.layers, written_by=graph.written_by)
+    except SpecError as error:
+        raise FormatError(name, [str(error)], graph.written_by) from error
+
+
+class _Walk:
+    """One way through a graph.
+
+    Attributes:
+        problems: A sentence for each node that stands in the way.
+        input_size: Features of one time step.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.problems: list[str] = []
+        self.input_size = 1
+        self._graph = graph
+        self._values: dict[str, Value] = {}
+
+    def run(self) -> Sequences:
+        """Return the first output.
+
+        Raises:
+            SpecError: The graph's inputs or outputs cannot be served.
+        """
+        graph = self._graph
+        if not graph.inputs or not graph.outputs:
+            raise SpecError(graph.name, "has no inputs or no outputs")
+        first, *others = graph.inputs
+        self._values[first.name] = self._input(first)
+        self._values |= {each.name: State() for each in others}
+        needed = _needed(graph)
+        for index, node in enumerate(graph.nodes):
+            if index in needed:
+                self._read(node)
+        return self._output()
+
+    def _input(self, given: Input) -> Sequences:
+        """Return what the graph's input stands for: the features are its last axis."""
+        is_integer = given.element_type in INTEGER_TYPES
+        if not is_integer and given.element_type not in FLOAT_TYPES:
+            raise SpecError(given.name, "is of no type that is served: real numbers or integers")
+        rank = len(given.shape)
+        if rank not in ((2, 3) if not is_integer else (1, 2)):
+            raise SpecError(given.name, f"has {rank} axes")
+        lengths = [size or _STAND_INS[i % 2] for i, size in enumerate(given.shape)]
+        atoms = [Atom(f"input {index}", size) for index, size in enumerate(lengths)]
+        if not is_integer:
+            if given.shape[-1] is None:
+                raise SpecError(given.name, "does not tell the number of its features")
+            self.input_size = given.shape[-1]
+            atoms[-1] = Atom("features", self.input_size)
+        return Sequences(axes=tuple((atom,) for atom in atoms), is_integer=is_integer)
+
+    def _read(self, node: Node) -> None:
+        inputs: list[Value | None] = []
+        try:
+            inputs = [self._value(node, name) for name in node.inputs]
+            if any(isinstance(value, Broken) for value in inputs):
+                # One sentence a problem: what follows from it is not told again.
+                outputs: Sequence[Value] = [Broken()] * len(node.outputs)
+            else:
+                outputs = self._outputs(node, inputs)
+        except (SpecError, OSError, ValueError) as error:
+            self.problems.append(_sentence(node, error))
+            outputs = [Broken()] * len(node.outputs)
+        self._values |= dict(zip(node.outputs, outputs, strict=False))
+
+    def _outputs(self, node: Node, inputs: list[Value | None]) -> Sequence[Value]:
+        constants = [value for value in inputs if value is None or isinstance(value, np.ndarray)]
+        if len(constants) == len(inputs):
+            computed = evaluate(node, constants)
+            if computed is None:
+                raise SpecError(node.name, f"is a {node.operator}, which is not served")
+            return computed
+        if node.operator == "Shape" and isinstance(inputs[0], Sequences):
+            return [_shape(node, inputs[0])]
+        return read_node(node, inputs, self._graph.opset)
+
+    def _value(self, node: Node, name: str) -> Value | None:
+        if not name:
+            return None
+        if name not in self._values:
+            if name not in self._graph.initializers:
+                raise SpecError(node.name, f"takes {name:.80}, which is nowhere")
+            self._values[name] = self._graph.initializers[name].load()
+        return self._values[name]
+
+    def _output(self) -> Sequences:
+        first, *others = (self._values.get(name) for name in self._graph.outputs)
+        if self.problems:
+            return Sequences(axes=())
+        if not isinstance(first, Sequences):
+            raise SpecError(self._graph.outputs[0], "does not come from the graph's input")
+        for name, value in zip(self._graph.outputs[1:], others, strict=True):
+            if not (isinstance(value, State) or (isinstance(value, Sequences) and value.is_state)):
+                problem = "is an output beside the first, and no state of an LSTM"
+                raise SpecError(name, problem)
+        first.check_whole()
+        last = kinds(first.axes[-1]) if first.axes else []
+        sizes = {atom.kind: atom.size for axis in first.axes for atom in axis}
+        if sizes.get("features", 1) != 1 and last not in (["features"], ["direction", "features"]):
+            raise SpecError(self._graph.outputs[0], "has another last axis than the features")
+        return first
+
+
+def _shape(node: Node, value: Sequences) -> Value:
+    lengths = [int(np.prod([atom.size for atom in axis])) for axis in value.axes]
+    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(lengths))
+    return np.array(lengths[start:end], np.int64)
+
+
+def _needed(graph: Graph) -> set[int]:
+    """Return the numbers of the nodes that the outputs depend on."""
+    wanted = set(graph.outputs)
+    needed = set()
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[index]
+        if wanted.intersection(node.outputs):
+            needed.add(index)
+            wanted.update(node.inputs)
+    return needed
+
+
+def _sentence(node: Node, error: Exception) -> str:
+    text = str(error)
+    return text if text.startswith(node.name) else f"{node.name} ({node.operator}): {text}"

@@ -1,0 +1,236 @@
+"""The messages of an ONNX file that describe a graph, read without the `onnx` package.
+
+Owns the field numbers, where a tensor's numbers lie, and the files beside the model that may hold
+them. Knows no operator.
+
+References:
+    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_core.formats.protobuf import Message
+from lstm_core.formats.tensors import to_float32
+
+Array = npt.NDArray[Any]
+
+_FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+_INTEGERS = {2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "u1"}
+FLOAT_TYPES = frozenset(_FLOATS)
+_SECOND_KEYS = b"\x12\x1a\x22\x28\x32\x3a\x42"
+"""How the fields of a model that may stand second begin."""
+INTEGER_TYPES = frozenset({6, 7})
+"""The types of a graph's input that are served, by their numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A stored array.
+
+    Attributes:
+        shape: Its shape.
+        load: Reads it, as float32 or int64; ValueError or OSError where that fails.
+    """
+
+    shape: tuple[int, ...]
+    load: Callable[[], Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        operator: What it does, with its domain where that is not ONNX's own.
+        name: Its name, or that of its first output.
+        inputs: Names of what it takes, empty where something is left out.
+        outputs: Names of what it gives.
+        attributes: Numbers, texts, lists of them, and `Tensor`s; None where it is something else.
+    """
+
+    operator: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What a graph takes.
+
+    Attributes:
+        name: Its name.
+        element_type: The number of its type, 0 where it is no tensor.
+        shape: Its sizes, None where one is not fixed.
+    """
+
+    name: str
+    element_type: int
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A model's graph.
+
+    Attributes:
+        name: Its name.
+        opset: The version of ONNX's own operators.
+        written_by: The program that wrote it, with its version where that is known.
+        nodes: In an order in which they can run.
+        initializers: Stored arrays by name.
+        inputs: What it takes, without the initializers.
+        outputs: Names of what it gives.
+    """
+
+    name: str
+    opset: int
+    written_by: str
+    nodes: tuple[Node, ...]
+    initializers: dict[str, Tensor]
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+
+
+def is_onnx(_path: Path, start: bytes) -> bool:
+    """Whether a file begins as an ONNX model does: with the version of its format, then its maker.
+
+    Protocol Buffers have no magic number; the order of the fields is every writer's.
+    """
+    return (
+        len(start) > 4 and start[0] == 0x08 and 1 <= start[1] < 0x40 and start[2] in b"\x12\x3a\x42"
+    )
+
+
+def read_graph(path: Path) -> Graph:
+    """Read the graph of a model.
+
+    Raises:
+        ValueError: It is damaged.
+        OSError: It cannot be read.
+    """
+    model = Message(memoryview(path.read_bytes()))
+    graph = model.message(7)
+    opsets = [opset.integer(2) for opset in model.messages(8) if opset.text(1) in {"", "ai.onnx"}]
+    if graph is None or len(opsets) != 1:
+        raise ValueError("has no graph, or does not tell the version of its operators")
+    initializers = {}
+    for message in graph.messages(5):
+        initializers[message.text(8)] = _tensor(message, path.parent)
+    inputs = [_input(message) for message in graph.messages(11)]
+    producer = " ".join(part for part in (model.text(2), model.text(3)) if part)
+    return Graph(
+        name=graph.text(2),
+        opset=opsets[0],
+        written_by=producer or "an unnamed program",
+        nodes=tuple(_node(message, path.parent) for message in graph.messages(1)),
+        initializers=initializers,
+        inputs=tuple(each for each in inputs if each.name not in initializers),
+        outputs=tuple(message.text(1) for message in graph.messages(12)),
+    )
+
+
+def _input(message: Message) -> Input:
+    kind = message.message(2)
+    tensor = None if kind is None else kind.message(1)
+    if tensor is None:
+        return Input(name=message.text(1), element_type=0, shape=())
+    shape = tensor.message(2)
+    sizes = [] if shape is None else [dim.integer(1) for dim in shape.messages(1)]
+    return Input(
+        name=message.text(1),
+        element_type=tensor.integer(1),
+        shape=tuple(size if size > 0 else None for size in sizes),
+    )
+
+
+def _node(message: Message, directory: Path) -> Node:
+    outputs = tuple(message.texts(2))
+    operator, domain = message.text(4), message.text(7)
+    return Node(
+        operator=operator if domain in {"", "ai.onnx"} else f"{domain}.{operator}",
+        name=message.text(3) or next(iter(outputs), operator),
+        inputs=tuple(message.texts(1)),
+        outputs=outputs,
+        attributes={each.text(1): _attribute(each, directory) for each in message.messages(5)},
+    )
+
+
+def _attribute(message: Message, directory: Path) -> Any:  # noqa: ANN401 - see `Node.attributes`
+    kind = message.integer(20)
+    if kind == 4:
+        tensor = message.message(5)
+        return None if tensor is None else _tensor(tensor, directory)
+    readers: dict[int, Callable[[], Any]] = {
+        1: lambda: float((message.floats(2).tolist() or [0.0])[-1]),
+        2: lambda: message.integer(3),
+        3: lambda: message.text(4),
+        6: lambda: message.floats(7).tolist(),
+        7: lambda: message.integers(8),
+        8: lambda: message.texts(9),
+    }
+    return readers.get(kind, lambda: None)()
+
+
+def _tensor(message: Message, directory: Path) -> Tensor:
+    shape = tuple(message.integers(1))
+    kind = message.integer(2)
+    if not all(0 <= size < 1 << 63 for size in shape) or len(shape) > 64:
+        raise ValueError(f"has a tensor of shape {shape!s:.80}")
+
+    def load() -> Array:
+        values = _values(message, kind, directory)
+        if values.size != math.prod(shape):
+            raise ValueError(f"has {values.size} numbers for the shape {shape!s:.80}")
+        return values.reshape(shape)
+
+    return Tensor(shape=shape, load=load)
+
+
+def _values(message: Message, kind: int, directory: Path) -> Array:
+    if kind not in _FLOATS and kind not in _INTEGERS:
+        raise ValueError(f"has numbers of the type {kind}, which is not read")
+    is_external = message.integer(14) == 1
+    raw = [_external(message, directory)] if is_external else message.blobs(9)
+    if raw:
+        if kind in _FLOATS:
+            return to_float32(raw[-1], _FLOATS[kind])
+        return np.frombuffer(raw[-1], f"<{_INTEGERS[kind]}").astype(np.int64)
+    if kind in (1, 11):
+        values = message.floats(4) if kind == 1 else message.floats(10, "<f8")
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32)
+    integers = message.integers(7 if kind == 7 else 5)
+    if kind in _FLOATS:
+        # Halves are stored as the integers that their bits make.
+        return to_float32(np.array(integers, "<u2").tobytes(), _FLOATS[kind])
+    return np.array(integers, np.int64)
+
+
+def _external(message: Message, directory: Path) -> bytes:
+    """Read a tensor's numbers from a file beside the model, and from nowhere else."""
+    entries = {entry.text(1): entry.text(2) for entry in message.messages(13)}
+    location = entries.get("location", "")
+    file = directory / location
+    if Path(location).name != location or location in {"", ".", ".."} or "\0" in location:
+        raise ValueError(f"keeps its numbers at {location!r:.80}, which is no file beside it")
+    if file.is_symlink() or not file.is_file():
+        raise ValueError(f"keeps its numbers in {location!r:.80}, which is not beside it")
+    offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
+    size = file.stat().st_size
+    length = size - offset if length < 0 else length
+    if offset < 0 or offset + length > size:
+        raise ValueError(f"keeps its numbers behind the end of {location:.80}")
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        return opened.read(length)
