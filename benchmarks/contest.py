@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from rivals.problem import Array, Contestant, Problem
 
-TOLERANCE = 2e-5
-"""Of a float32 sum in any order, after a hundred steps."""
+TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}
+"""Of products in a precision and sums in any order, after a hundred steps."""
 
 
 class DisagreementError(AssertionError):
@@ -73,18 +73,19 @@ def check(problem: Problem, contestants: Sequence[Contestant]) -> None:
         contestant.call()
     some = [0, problem.rows - 1]
     ours = contestants[0].results()
+    tolerance = TOLERANCES[problem.precision]
     for got, expected in zip(ours, problem.some_rows(some), strict=True):
-        _compare(contestants[0].name, got[some], expected)
+        _compare(contestants[0].name, got[some], expected, tolerance)
     for contestant in contestants[1:]:
         for got, expected in zip(contestant.results(), ours, strict=True):
-            _compare(contestant.name, got, expected)
+            _compare(contestant.name, got, expected, tolerance)
 
 
-def _compare(name: str, got: Array, expected: Array) -> None:
+def _compare(name: str, got: Array, expected: Array, tolerance: float) -> None:
     if got.shape != expected.shape:
         raise DisagreementError(f"{name} gives {got.shape}, not {expected.shape}")
     difference = float(np.abs(got - expected).max())
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise DisagreementError(f"{name} is off by {difference:.1e}")
 
 

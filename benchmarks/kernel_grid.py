@@ -14,6 +14,8 @@ from report import Target, at_least, not_measured, table
 from rivals.native import NAME
 from rivals.problem import input_size
 
+from lstm_core.kernels.native import Precision
+
 L2_BYTES = 1 << 20
 """Of most servers of today, or less than theirs."""
 
@@ -26,12 +28,14 @@ class Point:
         units: Of the layer.
         rows: Of the batch.
         steps: Of each row.
+        precision: Of the products.
         timings: Of everybody.
     """
 
     units: int
     rows: int
     steps: int
+    precision: Precision
     timings: Sequence[Timing]
 
     @property
@@ -52,19 +56,24 @@ class Point:
 
     @property
     def weight_bytes(self) -> int:
-        """Of kernel, recurrent kernel and bias."""
-        return 16 * self.units * (input_size(self.units) + self.units + 1)
+        """Of kernel and recurrent kernel."""
+        return self._unit_bytes * self.units * (input_size(self.units) + self.units)
+
+    @property
+    def _unit_bytes(self) -> int:
+        """Of the weights of a unit's four gates for one input."""
+        return 16 if self.precision == "float32" else 8
 
     @property
     def flops_s(self) -> float:
         """The least time for the multiply-adds."""
         macs = 4 * self.units * (input_size(self.units) + self.units)
-        return 2 * macs * self.rows * self.steps / peak_flops()
+        return 2 * macs * self.rows * self.steps / peak_flops(self.precision)
 
     @property
     def bytes_s(self) -> float:
         """The least time to read weights: the recurrent ones each step, the others once a call."""
-        again = 16 * self.units * self.units * (self.steps - 1)
+        again = self._unit_bytes * self.units * self.units * (self.steps - 1)
         return (self.weight_bytes + again) / read_rate(self.weight_bytes)
 
     @cached_property
@@ -88,6 +97,7 @@ class Point:
             "units": self.units,
             "rows": self.rows,
             "steps": self.steps,
+            "precision": self.precision,
             "ratio": self.ratio,
             "limit_s": self.limit_s,
             "share": self.share,
@@ -95,9 +105,9 @@ class Point:
         }
 
 
-def limits_table() -> str:
+def limits_table(precision: Precision) -> str:
     """Return what the machine was measured to do on one core."""
-    rows = [["float32 multiply-adds", f"{peak_flops() / 1e9:,.0f} GFLOP/s"]]
+    rows = [[f"{precision} multiply-adds", f"{peak_flops(precision) / 1e9:,.0f} GFLOP/s"]]
     for name, num_bytes in LEVELS.items():
         what = f"reading {num_bytes >> 10:,} KiB again and again ({name})"
         rows.append([what, f"{read_rate(num_bytes) / 1e9:,.0f} GB/s"])
@@ -130,6 +140,10 @@ def _cells(point: Point) -> Iterator[str]:
 
 def targets(points: Sequence[Point]) -> Iterator[Target]:
     """Yield what is wanted of the grid, each by its worst point."""
+    if any(point.precision == "bfloat16" for point in points):
+        wide = [point for point in points if point.rows >= 16]
+        yield _worst("bfloat16, 16 rows and more", wide, _ratio, 1.5)
+        return
     ones = [point for point in points if point.steps == 1]
     wishes: tuple[tuple[str, float, Callable[[Point], bool]], ...] = (
         ("1 row, up to 128 units", 3.0, lambda p: p.rows == 1 and p.units <= 128),

@@ -4,7 +4,7 @@
     python benchmarks/kernels.py --units 128 --rows 1,64 --only ONNX,OpenVINO
     python benchmarks/kernels.py --quick                # a part of it in a minute or two
 
-One LSTM in float32, each runtime on one thread in this process. Ours takes each call as the service
+One LSTM, each runtime on one thread in this process. Ours takes each call as the service
 does, rows gathered from the arena and scattered to it, Python included. Before anybody is timed,
 outputs and states are compared; all are warmed up and take turns. The rival at a point is the best
 of the others there.
@@ -59,16 +59,17 @@ def main() -> None:
         has_cpu_clock=options.clock == "cpu",
     )
     began, others_s = time.monotonic(), busy_s() - own_s()
-    print(f"{machine()}; float32, one thread each, {options.clock} time.")
-    makers = _rivals()
+    print(f"{machine()}; {options.precision}, one thread each, {options.clock} time.")
+    makers = _rivals(options.precision)
     points = []
     for steps in options.steps:
         for units in options.units:
             for rows in options.rows:
-                point = _measure(units, rows, steps, makers, options.only, pace)
+                problem = make_problem(units, rows, steps, options.precision)
+                point = _measure(problem, makers, options.only, pace)
                 points.append(point)
                 print(point.line(), flush=True)
-    print(f"\n{limits_table()}\n\n{grid_table(points)}\n")
+    print(f"\n{limits_table(options.precision)}\n\n{grid_table(points)}\n")
     print(targets_table(targets(points)))
     took_s, others_s = time.monotonic() - began, busy_s() - own_s() - others_s
     print(f"\nAll in {took_s / 60:.1f} minutes. Other programs, and Linux in nobody's name, used")
@@ -100,6 +101,12 @@ def _options() -> argparse.Namespace:
         default="wall",
         help="cpu counts no waits, and little of what other programs on the machine do [wall]",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the products; in bfloat16 only OpenVINO is a rival [float32]",
+    )
     parser.add_argument("--quick", action="store_true", help="a part of the grid, fewer rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     options = parser.parse_args()
@@ -108,10 +115,12 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _rivals() -> list[Make]:
+def _rivals(precision: str) -> list[Make]:
     """Import those that are installed, and tell which are not."""
     makers: list[Make] = []
     for name, packages in RIVALS.items():
+        if precision == "bfloat16" and name != "openvino_runtime":
+            continue
         try:
             module = importlib.import_module(f"rivals.{name}")
         except ModuleNotFoundError as error:
@@ -122,10 +131,7 @@ def _rivals() -> list[Make]:
     return makers
 
 
-def _measure(
-    units: int, rows: int, steps: int, makers: list[Make], names: list[str], pace: Pace
-) -> Point:
-    problem = make_problem(units, rows, steps)
+def _measure(problem: Problem, makers: list[Make], names: list[str], pace: Pace) -> Point:
     contestants = list(native.contestants(problem))
     for make in makers:
         contestants += [c for c in make(problem) if c.name.startswith(tuple(names))]
@@ -134,7 +140,13 @@ def _measure(
     _check_threads(timings)
     del contestants
     gc.collect()
-    return Point(units=units, rows=rows, steps=steps, timings=timings)
+    return Point(
+        units=problem.units,
+        rows=problem.rows,
+        steps=problem.steps,
+        precision=problem.precision,
+        timings=timings,
+    )
 
 
 def _check_threads(timings: list[Timing]) -> None:

@@ -42,6 +42,33 @@ limits_multiply_add(size_t count, float *sink)
     return 2.0 * (double)count * NUM_CHAINS * (WIDTH / sizeof(float));
 }
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+
+/* Do the same with products of two bfloat16 each. */
+double
+limits_multiply_add_bfloat16(size_t count, float *sink)
+{
+    __m512 chains[NUM_CHAINS];
+    __m512bh factor = (__m512bh)_mm512_set1_ps(*sink);
+    EACH_CHAIN {
+        chains[i] = _mm512_set1_ps(*sink + (float)i);
+    }
+    for (size_t k = 0; k < count; k++) {
+        EACH_CHAIN {
+            chains[i] = _mm512_dpbf16_ps(chains[i], factor, factor);
+        }
+        __asm__ volatile("" : "+m"(*sink));
+    }
+    __m512 sum = _mm512_setzero_ps();
+    EACH_CHAIN {
+        sum = _mm512_add_ps(sum, chains[i]);
+    }
+    *sink = sum[0] * 0;
+    return 2.0 * (double)count * NUM_CHAINS * 32;
+}
+#endif
+
 /* Read `num_bytes` from the first to the last, `times` times over. */
 void
 limits_read(const char *memory, size_t num_bytes, size_t times, float *sink)

@@ -25,10 +25,11 @@ LEVELS = {"L1": 16 << 10, "L2": 512 << 10, "L3": 8 << 20, "memory": 256 << 20}
 
 
 @cache
-def peak_flops() -> float:
-    """Return the float32 FLOPs a second of multiply-adds that wait for nothing."""
+def peak_flops(precision: str = "float32") -> float:
+    """Return the FLOPs a second of multiply-adds that wait for nothing."""
     sink = ctypes.c_float(0)
-    function = _library().limits_multiply_add
+    name = "limits_multiply_add" + ("_bfloat16" if precision == "bfloat16" else "")
+    function = getattr(_library(), name)
     function.restype = ctypes.c_double
     count = 1 << 20
     best = 0.0

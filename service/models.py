@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lstm_core.errors import FormatError, SpecError
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.formats.write import write_network
+from lstm_core.kernels.native import Precision
 from lstm_core.network import Network
 from lstm_core.pointwise import Affine
 from lstm_core.runtime.cpu import CpuRuntime
@@ -62,12 +63,14 @@ class ModelLoader:
         limits: For each of them, where its own do not say otherwise.
         lifetimes: Of their sessions.
         kernel_threads: Most threads of one call of `advance` or `predict`.
+        precision: Of the LSTMs' products, `float32` or `bfloat16`.
     """
 
     store: SessionStore
     limits: EngineLimits
     lifetimes: Lifetimes
     kernel_threads: int = 1
+    precision: Precision = "float32"
 
     def prepare(
         self, name: str, path: Path, version: str = "1", config: ModelConfig | None = None
@@ -88,9 +91,14 @@ class ModelLoader:
             network = _normalised(_read(path), config)
             _check_config(network, config)
             limits = _limits(self.limits, config)
+            runtime = CpuRuntime(
+                network,
+                limits.arena_rows,
+                num_threads=self.kernel_threads,
+                precision=self.precision,
+            )
         except (SpecError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
-        runtime = CpuRuntime(network, limits.arena_rows, num_threads=self.kernel_threads)
         _warm_up(runtime, config.warm_up)
         signature = replace(
             describe(name, runtime),

@@ -170,7 +170,11 @@ def _load_models(
         ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
     )
     loader = ModelLoader(
-        store=store, limits=limits, lifetimes=lifetimes, kernel_threads=settings.kernel_threads
+        store=store,
+        limits=limits,
+        lifetimes=lifetimes,
+        kernel_threads=settings.kernel_threads,
+        precision=settings.precision,
     )
     models, repository = settings.model, None
     if settings.model_repository is not None:

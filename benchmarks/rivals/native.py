@@ -15,7 +15,8 @@ NAME = "ours"
 def contestants(problem: Problem) -> Iterator[Contestant]:
     """Yield the kernel. Its rows are gathered from the arena and scattered to it in each call."""
     lstm = Recurrent(name="lstm", spec=problem.spec, weights=problem.weights)
-    runtime = CpuRuntime(Network("n", problem.spec.input_size, (lstm,)), 2 * problem.rows)
+    network = Network("n", problem.spec.input_size, (lstm,))
+    runtime = CpuRuntime(network, 2 * problem.rows, precision=problem.precision)
     (dispatch,) = runtime.dispatches.values()
     if dispatch.kernel != "native":
         raise RuntimeError(f"the native kernel does not run: {dispatch.reason}")

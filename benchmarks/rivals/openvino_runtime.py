@@ -10,12 +10,14 @@ import openvino as ov
 from openvino import opset13 as ops
 from rivals.problem import Contestant, Float32, Problem, States
 
+from lstm_core.kernels.native import Precision
+
 CONFIG = {
     "INFERENCE_NUM_THREADS": 1,
     "NUM_STREAMS": 1,
     "PERFORMANCE_HINT": "LATENCY",
-    "INFERENCE_PRECISION_HINT": "f32",
 }
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def contestants(problem: Problem) -> Iterator[Contestant]:
@@ -44,7 +46,7 @@ def _sequence(problem: Problem) -> Contestant:
         "FORWARD",
     )
     inputs = {x: problem.inputs, h: problem.h[:, None].copy(), c: problem.c[:, None].copy()}
-    request, call = _compile(node, inputs)
+    request, call = _compile(node, inputs, problem.precision)
 
     def results() -> States:
         y, h, c = (request.get_output_tensor(index).data for index in range(3))
@@ -61,7 +63,8 @@ def _cell(problem: Problem) -> Contestant:
     c = ops.parameter([rows, units], np.float32)
     weights = (ops.constant(kernel.T.copy()), ops.constant(recurrent.T.copy()), ops.constant(bias))
     node = ops.lstm_cell(x, h, c, *weights, units)
-    request, call = _compile(node, {x: problem.inputs[:, 0].copy(), h: problem.h, c: problem.c})
+    inputs = {x: problem.inputs[:, 0].copy(), h: problem.h, c: problem.c}
+    request, call = _compile(node, inputs, problem.precision)
 
     def results() -> States:
         h, c = (request.get_output_tensor(index).data for index in range(2))
@@ -70,10 +73,13 @@ def _cell(problem: Problem) -> Contestant:
     return Contestant(name="OpenVINO, cell", call=call, results=results)
 
 
-def _compile(node: Any, inputs: dict[Any, Float32]) -> tuple[Any, Callable[[], None]]:
+def _compile(
+    node: Any, inputs: dict[Any, Float32], precision: Precision
+) -> tuple[Any, Callable[[], None]]:
     """Return a request whose inputs are set, and what runs it."""
     model = ov.Model([ops.result(output) for output in node.outputs()], list(inputs))
-    request = ov.Core().compile_model(model, "CPU", CONFIG).create_infer_request()
+    config = CONFIG | {"INFERENCE_PRECISION_HINT": HINTS[precision]}
+    request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
     for index, value in enumerate(inputs.values()):
         request.set_input_tensor(index, ov.Tensor(value, shared_memory=True))
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core import equations
+from lstm_core.kernels.native import Precision
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights, initialize
 
@@ -29,6 +30,7 @@ class Problem:
         inputs: `(rows, steps, input_size)` float32.
         h: `(rows, units)` float32, before the first step.
         c: Likewise.
+        precision: Of the products.
     """
 
     spec: LSTMSpec
@@ -36,6 +38,7 @@ class Problem:
     inputs: Float32
     h: Float32
     c: Float32
+    precision: Precision
 
     @property
     def rows(self) -> int:
@@ -96,7 +99,7 @@ class Contestant:
     results: Callable[[], States]
 
 
-def make_problem(units: int, rows: int, steps: int) -> Problem:
+def make_problem(units: int, rows: int, steps: int, precision: Precision = "float32") -> Problem:
     """Return a problem with random numbers, the same each time."""
     random = np.random.default_rng([units, rows, steps])
     spec = LSTMSpec(input_size=input_size(units), units=units)
@@ -110,6 +113,7 @@ def make_problem(units: int, rows: int, steps: int) -> Problem:
         inputs=draw(rows, steps, spec.input_size),
         h=draw(rows, units),
         c=draw(rows, units),
+        precision=precision,
     )
 
 

@@ -12,7 +12,21 @@
 #include "cell.h"
 #include "pointwise.h"
 
-/* sums += x @ weights, over `depth` lines of `num_columns` vectors each. */
+#if !defined(BFLOAT16)
+/* What stands in a slot of an LSTM's lines of weights and inputs: a float. */
+#define slot_fma lanes_fma
+
+INLINE size_t num_slots(size_t num_inputs) { return num_inputs; }
+
+INLINE void
+fill_slots(float *slots, const float *x, size_t num_inputs)
+{
+    memcpy(slots, x, num_inputs * sizeof *x);
+}
+#endif
+
+/* sums += x @ weights, over `depth` lines of `num_columns` vectors each: slots where they are the
+ * gates', else floats. */
 INLINE void
 accumulate(const int num_rows, const int num_columns, lanes sums[][NUM_GATES], const float *weights,
            size_t depth, const float *const *x)
@@ -29,7 +43,8 @@ accumulate(const int num_rows, const int num_columns, lanes sums[][NUM_GATES], c
         EACH(g, num_columns) {
             lanes weight = lanes_load(weights + g * LANES);
             EACH(r, num_rows) {
-                sums[r][g] = lanes_fma(weight, input[r], sums[r][g]);
+                sums[r][g] = num_columns == NUM_GATES ? slot_fma(weight, input[r], sums[r][g])
+                                                      : lanes_fma(weight, input[r], sums[r][g]);
             }
         }
     }
@@ -80,7 +95,7 @@ recurrent_tile(const int num_rows, const Layer *layer, size_t block, const float
             sums[r][g] = lanes_load(made[r] + (block * NUM_GATES + g) * LANES);
         }
     }
-    weights += (1 + layer->input_size) * NUM_GATES * LANES;
+    weights += (1 + num_slots(layer->input_size)) * NUM_GATES * LANES;
     accumulate(num_rows, NUM_GATES, sums, weights, layer->output_size, h);
     store_gates(num_rows, sums, gates);
 }
@@ -161,8 +176,8 @@ fill_panel(const Layer *layer, const StepRows *rows)
     size_t stride = lstm_native_panel_stride(layer);
     for (size_t r = 0; r < rows->num_rows; r++) {
         float *line = rows->panel + r * stride;
-        memcpy(line, rows->x[r], layer->input_size * sizeof(float));
-        memcpy(line + layer->input_size, rows->h[r], layer->output_size * sizeof(float));
+        fill_slots(line, rows->x[r], layer->input_size);
+        fill_slots(line + num_slots(layer->input_size), rows->h[r], layer->output_size);
         rows->x[r] = line;
     }
 }
@@ -170,7 +185,7 @@ fill_panel(const Layer *layer, const StepRows *rows)
 static void
 step(const Layer *layer, const StepRows *rows, bool is_downwards)
 {
-    size_t depth = layer->input_size + layer->output_size;
+    size_t depth = num_slots(layer->input_size) + num_slots(layer->output_size);
     float room[MAX_TILE_ROWS * NUM_GATES * LANES] __attribute__((aligned(64)));
     float *gates[MAX_TILE_ROWS];
     EACH(r, MAX_TILE_ROWS) {
@@ -202,6 +217,7 @@ step(const Layer *layer, const StepRows *rows, bool is_downwards)
     }
 }
 
+#if !defined(BFLOAT16)
 static void
 input_sums(const Layer *layer, size_t num_rows, const float *const *x, float *const *sums)
 {
@@ -216,6 +232,7 @@ input_sums(const Layer *layer, size_t num_rows, const float *const *x, float *co
         }
     }
 }
+#endif
 
 static void
 dense(const Layer *layer, size_t num_rows, const float *const *x, float *const *y)

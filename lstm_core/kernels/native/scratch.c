@@ -75,7 +75,7 @@ lstm_native_cut(const Plan *plan, size_t batch, size_t time, void *scratch, Scra
     cuts->unprojected = take(&cutter, batch, plan->widest_hidden, sizeof(float));
     cuts->panel = take(&cutter, batch, widest_panel(plan), sizeof(float));
     cuts->sums = NULL;
-    if (batch <= MAX_ROWS_OF_SUMS && steps > 1) {
+    if (plan->set->input_sums && batch <= MAX_ROWS_OF_SUMS && steps > 1) {
         cuts->sums = take(&cutter, wide, plan->widest_sums, sizeof(float));
     }
     return cutter.overflows ? 0 : cutter.num_bytes;
