@@ -100,8 +100,9 @@ def race(contestants: Sequence[Contestant], pace: Pace) -> list[Timing]:
         if number >= pace.least_rounds and time.perf_counter() > end:
             break
         for contestant, count, taken in zip(contestants, counts, samples, strict=True):
-            # What another one left in the caches is not this one's cost.
-            contestant.call()
+            if count > 1:
+                # What another one left in the caches is not this one's cost.
+                contestant.call()
             taken.append(_sample(contestant, count))
     gc.enable()
     return [
