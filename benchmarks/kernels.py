@@ -6,8 +6,8 @@
 
 One LSTM, each runtime on one thread in this process. Ours takes each call as the service does, rows
 gathered from the arena and scattered to it, Python included. Before anybody is timed, outputs and
-states are compared; all are warmed up and take turns. The rival at a point is the best of the others
-there. Where other programs run, `--clock cpu` is the fairer one.
+states are compared; all are warmed up and take turns. The rival at a point is the best of the
+others there. Where other programs run, `--clock cpu` is the fairer one.
 """
 
 from __future__ import annotations
