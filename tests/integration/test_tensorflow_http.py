@@ -81,6 +81,32 @@ def test_a_graph_is_served_as_keras_predicts(model, http):
     assert traces == metric(http, "lstm_graph_traces_total")
 
 
+def test_named_inputs_by_the_open_inference_protocol(model, http):
+    """Each tensor by its name, in whatever order; together they are one time step."""
+    told = http.get("/v2/models/graph").json()
+    assert [("one", [-1, 3]), ("two", [-1, 2])] == [(t["name"], t["shape"]) for t in told["inputs"]]
+    x = np.random.default_rng(2).uniform(-1, 1, (1, TIME, 5)).astype(np.float32)
+
+    def ask(one, two, **parameters):
+        tensors = [
+            {"name": name, "shape": values.shape, "datatype": "FP32", "data": values.tolist()}
+            for name, values in (("two", two), ("one", one))
+        ]
+        body = {"inputs": tensors, "parameters": parameters}
+        return http.post("/v2/models/graph/infer", json=body).json()
+
+    steps = [
+        ask(x[:, t, :3], x[:, t, 3:], sequence_id=5, sequence_start=t == 0)["outputs"][0]["data"]
+        for t in range(TIME)
+    ]
+    whole = ask(x[..., :3], x[..., 3:])["outputs"][0]
+    expected = model.predict([x[..., :3], x[..., 3:]], verbose=0)
+    np.testing.assert_allclose(steps, expected[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(whole["data"], expected.ravel(), rtol=1e-6, atol=1e-6)
+    assert "got [1, 6, 1]" in ask(x[..., :3], x[..., 4:])["error"]
+    assert "got [1, 5, 2]" in ask(x[..., :3], x[:, :5, 3:])["error"]
+
+
 def metric(http, name):
     """Return the lines of a metric."""
     return [line for line in http.get("/metrics").text.splitlines() if line.startswith(name)]
