@@ -24,14 +24,15 @@ TIME = 6
 
 @pytest.fixture(scope="module")
 def model():
-    """Two inputs, one of which goes past a GRU, and a layer that Keras does not have."""
+    """Two inputs, one of which goes past a GRU; a user's own layers, and one of ours."""
+    from lstm_core import LSTM
     from tests.integration.keras_layers import Gain, Hungry
 
     layers = keras.layers
     one, two = keras.Input((None, 3), name="one"), keras.Input((None, 2), name="two")
     x = layers.Concatenate()([Gain()(one), layers.Dense(2)(two)])
     x = layers.GRU(4, return_sequences=True)(Hungry()(x))
-    x = layers.LSTM(5, return_sequences=True)(x)
+    x = LSTM(5, return_sequences=True)(x)
     side = layers.Dense(3, activation="relu")(two)
     both = layers.Concatenate()([x, side])
     model = keras.Model([one, two], layers.Dense(2, name="out")(both), name="graph")
