@@ -60,7 +60,7 @@ bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
 bench-gpu: $(TEST) ## single steps of many sessions on a GPU, beside PyTorch if it is installed
-	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py $(ARGS)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 parity: $(TEST) ## 2,000 examples a law, and the table of differences
 	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest -n 2 tests/parity --parity-table=parity.md $(PYTEST_ARGS)
