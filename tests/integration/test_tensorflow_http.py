@@ -141,3 +141,19 @@ def test_a_layer_that_nobody_registered_is_named(path, tmp_path):
     keras.saving.get_custom_objects().pop("gone>Gone")
     with pytest.raises(FormatError, match="nothing is registered as Gone"):
         open_runtime(tmp_path / "gone.keras", 4, RuntimeChoice(), read_keras)
+
+
+def test_what_the_cpu_runtime_takes_stays_there(tmp_path):
+    """TensorFlow is not even asked, and `cpu` refuses what only it could run."""
+    layers = keras.layers
+    for name, layer in (("chain", layers.LSTM(2)), ("other", layers.GRU(2))):
+        keras.Sequential([keras.Input((None, 3)), layer]).save(tmp_path / f"{name}.keras")
+    for choice, reason in (
+        (RuntimeChoice(), "it takes every layer, and"),
+        (RuntimeChoice(kind="cpu"), "it was asked for"),
+    ):
+        runtime, why = open_runtime(tmp_path / "chain.keras", 4, choice, read_keras)
+        assert "cpu" == runtime.kind
+        assert why.startswith(reason)
+    with pytest.raises(FormatError, match=r"gru.* is a GRU"):
+        open_runtime(tmp_path / "other.keras", 4, RuntimeChoice(kind="cpu"), read_keras)
