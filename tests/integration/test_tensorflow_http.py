@@ -24,14 +24,15 @@ TIME = 6
 
 @pytest.fixture(scope="module")
 def model():
-    """Two inputs, one of which goes past a GRU, and a layer that Keras does not have."""
+    """Two inputs, one of which goes past a GRU; a user's own layers, and one of ours."""
+    from lstm_core import LSTM
     from tests.integration.keras_layers import Gain, Hungry
 
     layers = keras.layers
     one, two = keras.Input((None, 3), name="one"), keras.Input((None, 2), name="two")
     x = layers.Concatenate()([Gain()(one), layers.Dense(2)(two)])
     x = layers.GRU(4, return_sequences=True)(Hungry()(x))
-    x = layers.LSTM(5, return_sequences=True)(x)
+    x = LSTM(5, return_sequences=True)(x)
     side = layers.Dense(3, activation="relu")(two)
     both = layers.Concatenate()([x, side])
     model = keras.Model([one, two], layers.Dense(2, name="out")(both), name="graph")
@@ -166,3 +167,19 @@ def test_a_layer_that_nobody_registered_is_named(path, tmp_path):
     keras.saving.get_custom_objects().pop("gone>Gone")
     with pytest.raises(FormatError, match="nothing is registered as Gone"):
         open_runtime(tmp_path / "gone.keras", 4, RuntimeChoice(), read_keras)
+
+
+def test_what_the_cpu_runtime_takes_stays_there(tmp_path):
+    """TensorFlow is not even asked, and `cpu` refuses what only it could run."""
+    layers = keras.layers
+    for name, layer in (("chain", layers.LSTM(2)), ("other", layers.GRU(2))):
+        keras.Sequential([keras.Input((None, 3)), layer]).save(tmp_path / f"{name}.keras")
+    for choice, reason in (
+        (RuntimeChoice(), "it takes every layer, and"),
+        (RuntimeChoice(kind="cpu"), "it was asked for"),
+    ):
+        runtime, why = open_runtime(tmp_path / "chain.keras", 4, choice, read_keras)
+        assert "cpu" == runtime.kind
+        assert why.startswith(reason)
+    with pytest.raises(FormatError, match=r"gru.* is a GRU"):
+        open_runtime(tmp_path / "other.keras", 4, RuntimeChoice(kind="cpu"), read_keras)
