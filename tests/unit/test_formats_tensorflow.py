@@ -18,6 +18,8 @@ from lstm_core.formats.protobuf import Message
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.formats.tensorflow_bundle import Bundle
 from lstm_core.formats.tf1_checkpoint import read_tf1_checkpoint
+from lstm_core.kernels.cudnn_layout import Stack, checkpoint_names
+from lstm_core.network import Bidirectional, Recurrent
 from tests.unit.tensorflow_files import bundle, copied, entry, field, table
 
 UNITS = 2
@@ -119,9 +121,12 @@ def test_indices_that_tensorflow_never_writes(index, problem, tmp_path):
     assert problem in problems(tmp_path / "model")[0]
 
 
-def checkpoint(directory: Path, *, options: Any = None, **shapes: tuple[int, ...]) -> Path:
-    """Write a checkpoint of ones; `__` in a name stands for a slash."""
-    data = np.ones(max(int(np.prod(shape)) for shape in shapes.values()), np.float32).tobytes()
+def checkpoint(
+    directory: Path, *, options: Any = None, spare: int = 0, **shapes: tuple[int, ...]
+) -> Path:
+    """Write a checkpoint of ones that share their bytes; `__` in a name stands for a slash."""
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    data = np.ones(max(sizes) + spare, np.float32).tobytes()
     entries = {
         name.replace("__", "/"): entry(data[: 4 * int(np.prod(shape))], shape)
         for name, shape in shapes.items()
@@ -230,6 +235,49 @@ def test_a_checkpoint_is_known_by_its_prefix_or_its_index(tmp_path):
     for other in (tmp_path, tmp_path / "basic.data-00000-of-00001", tmp_path / "basi"):
         with pytest.raises(FormatError):
             read_network(other)
+
+
+def test_a_checkpoint_of_keras_needs_its_configuration(tmp_path):
+    """Objects have numbers there, and no names: the configuration's order tells which is which."""
+    model = copied("tf_keras", "chain_objects", tmp_path)
+    assert format_at(model).name == "a checkpoint of Keras 2"
+    (found,) = problems(model)
+    assert str(tmp_path / "chain_objects.json") in found
+    copied("tf_keras", "config.json", tmp_path)
+    fingerprint = read_network(tmp_path / "chain_objects.index").fingerprint
+    config = json.loads((tmp_path / "config.json").read_text())
+    layers = config["config"]["layers"]
+    (tmp_path / "chain_objects.json").write_text(json.dumps(config))
+    assert read_network(model).fingerprint == fingerprint
+    dropped = [each for each in layers if each["class_name"] != "Masking"]
+    config["config"]["layers"] = dropped
+    (tmp_path / "chain_objects.json").write_text(json.dumps(config))
+    assert "its kernel is missing: no layer-0.cell.kernel" in problems(model)[0]
+
+
+@pytest.mark.parametrize("direction", ["unidirectional", "bidirectional"])
+def test_canonical_names_of_contrib(direction, tmp_path):
+    """Its saver names every cell of a stack, in one direction or both."""
+    num_directions = 1 if direction == "unidirectional" else 2
+    stack = Stack(input_size=3, units=2, num_layers=2, num_directions=num_directions)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, block in zip(checkpoint_names(stack), stack.blocks(), strict=True):
+        scope = f"cudnn_lstm__{name.replace('/', '__')}"
+        shapes[f"{scope}__kernel"] = (block.input_size + 2, 8)
+        shapes[f"{scope}__bias"] = (8,)
+    network = read_network(checkpoint(tmp_path, spare=100, **shapes))
+    kind = Recurrent if num_directions == 1 else Bidirectional
+    assert [type(layer) for layer in network.layers] == [kind, kind]
+    assert network.output_size == 2 * num_directions
+
+
+def test_names_before_tensorflow_1_2(tmp_path):
+    """Kernels were weights, and biases had a name of their own."""
+    old = {"rnn__lstm_cell__weights": (5, 8), "rnn__lstm_cell__biases": (8,)}
+    old |= {"rnn__lstm_cell__projection__weights": (2, 2), "fc__weights": (2, 1)}
+    network = read_network(checkpoint(tmp_path, options=TOLD, **old))
+    assert [layer.name for layer in network.layers] == ["rnn/lstm_cell", "fc"]
+    assert network.recurrent[0].spec.projection_size == 2
 
 
 def test_saved_models_that_lack_something(tmp_path):
