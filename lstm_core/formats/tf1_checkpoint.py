@@ -140,9 +140,9 @@ def _with_end(layers: list[Layer], *, return_sequences: bool) -> list[Layer]:
         if isinstance(layer, Recurrent):
             layers[index] = replace(layer, return_sequences=return_sequences)
         elif isinstance(layer, Bidirectional):
+            ends = {"return_sequences": return_sequences, "zero_output_for_mask": return_sequences}
             directions = {
-                name: replace(getattr(layer, name), return_sequences=return_sequences)
-                for name in ("forward", "backward")
+                name: replace(getattr(layer, name), **ends) for name in ("forward", "backward")
             }
             layers[index] = replace(layer, **directions)
         else:
@@ -161,7 +161,8 @@ def _joined(name: str, directions: Sequence[tuple[LSTMSpec, LSTMWeights]]) -> La
     recurrents = [Recurrent(name=name, spec=spec, weights=weights) for spec, weights in directions]
     if len(recurrents) == 1:
         return recurrents[0]
-    forward, backward = recurrents
+    # Behind a row's end both directions give zeros, as Keras's do behind a mask.
+    forward, backward = (replace(each, zero_output_for_mask=True) for each in recurrents)
     return Bidirectional(
         name=name,
         forward=replace(forward, name=f"{name}/forward"),
