@@ -51,7 +51,15 @@ def build_network(path: str, model: Mapping[str, Any], version: str, place: Plac
     if problems:
         raise FormatError(path, problems, writer)
     try:
-        return Network(chain.name, input_size, tuple(layers), written_by=writer)
+        input_name, output_name = _endpoint_names(chain)
+        return Network(
+            chain.name,
+            input_size,
+            tuple(layers),
+            input_name=input_name,
+            output_name=output_name,
+            written_by=writer,
+        )
     except SpecError as error:
         raise FormatError(path, [str(error)], writer) from error
 
@@ -80,6 +88,14 @@ def _read_layers(chain: Chain, place: Place) -> tuple[int, list[Layer], list[str
     if not chain.is_chain and not problems:
         problems.append(f"{chain.name}: its layers are not a chain")
     return input_size, read, problems
+
+
+def _endpoint_names(chain: Chain) -> tuple[str, str]:
+    """Return the names of the input and of the output, as Keras itself gives them in a signature.
+
+    The output's is the last layer's, that of the whole nested model where this is inside one.
+    """
+    return chain.inputs[0].name, chain.layers[-1].name.partition("/")[0]
 
 
 def _input_position(chain: Chain) -> Position:
