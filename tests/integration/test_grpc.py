@@ -14,6 +14,7 @@ from tests.integration.grpc_service import (
     MAX_MESSAGE_BYTES,
     PATIENCE_S,
     SLOW,
+    failing,
     outputs_of,
     raw_request,
     serving_grpc,
@@ -37,13 +38,6 @@ def expected():
 def close(expected, response):
     """Compare the outputs of an answer."""
     np.testing.assert_allclose(outputs_of(response), expected, rtol=1e-5, atol=1e-6)
-
-
-async def failing(call):
-    """Return the error that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
 
 
 def metadata_of(error):
