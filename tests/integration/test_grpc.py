@@ -269,6 +269,16 @@ async def test_what_is_not_served_is_unimplemented(method):
         assert grpc.StatusCode.UNIMPLEMENTED == (await failing(call)).code()
 
 
+async def test_a_model_is_not_loaded_with_a_configuration():
+    """It is told, not left out."""
+    async with serving_grpc() as serving:
+        request = messages.RepositoryModelLoadRequest(model_name="net")
+        request.parameters["config"].string_param = "{}"
+        error = await failing(serving.call("RepositoryModelLoad", request))
+        assert grpc.StatusCode.INVALID_ARGUMENT == error.code()
+        assert "without parameters; got config" in error.details()
+
+
 async def test_a_fault_of_ours_tells_nothing_of_it(monkeypatch):
     """INTERNAL, and the stream goes on."""
     async with serving_grpc() as serving:
