@@ -104,17 +104,21 @@ class InferenceService:
         async def handle(data: bytes, context: Context) -> bytes:
             began_at = perf_counter()
             code = "CANCELLED"  # unless it comes to something else
+            message, failure = b"", None
             try:
                 if name not in _ABOUT_THE_PROCESS:
                     self._let_in(context)
                 message = await answer(data, context)
                 code = "OK"
             except Exception as error:  # noqa: BLE001 - the guard: the caller gets a status
-                told = as_service_error(error, name)
-                code = code_of(told).name
-                await abort(context, told)
+                failure = as_service_error(error, name)
+                code = code_of(failure).name
             finally:
                 self._observe(name, code, perf_counter() - began_at)
+            if failure is not None:
+                # What grpc raises for it holds this frame until the rare collector runs.
+                del data
+                await abort(context, failure)
             return message
 
         return grpc.unary_unary_rpc_method_handler(handle)
