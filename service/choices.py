@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.runtimes import RuntimeChoice
 from service.settings import Settings
 
-RUNTIME_SETTINGS = ("runtime", "keras_modules", "tf32", "kernel_threads")
+RUNTIME_SETTINGS = ("runtime", "keras_modules", "tf32", "kernel_threads", "precision")
 """Those that the choice depends on."""
 
 
@@ -16,4 +16,5 @@ def runtime_choice(settings: Settings) -> RuntimeChoice:
         allow_tf32=settings.tf32,
         keras_modules=settings.keras_modules,
         kernel_threads=settings.kernel_threads,
+        precision=settings.precision,
     )

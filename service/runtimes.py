@@ -41,6 +41,7 @@ class RuntimeChoice:
             faster.
         allow_tf32: Whether a GPU may round the factors of products; see `use_one_device`.
         kernel_threads: Most threads of one call of the native kernel.
+        precision: Of the LSTMs' products on the CPU; see `native.Precision`.
         keras_modules: Modules that register Keras layers, joined by commas; imported before
             TensorFlow reads a model.
     """
@@ -49,6 +50,7 @@ class RuntimeChoice:
     allow_tf32: bool = False
     keras_modules: str = ""
     kernel_threads: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class Chosen(NamedTuple):
@@ -78,7 +80,9 @@ def open_runtime(
         return _without_cpu(path, capacity, choice, error)
     if choice.kind == "tensorflow":
         return Chosen(_tensorflow_runtime(path, capacity, choice, network), "it was asked for")
-    cpu = CpuRuntime(network, capacity, num_threads=choice.kernel_threads)
+    cpu = CpuRuntime(
+        network, capacity, num_threads=choice.kernel_threads, precision=choice.precision
+    )
     if choice.kind == "cpu":
         return Chosen(cpu, "it was asked for")
     if not _has_gpu():
@@ -138,6 +142,9 @@ def _tensorflow_runtime(
     """
     if not _has_tensorflow():
         raise FormatError(str(path), [f"the TensorFlow runtime is not installed: {_INSTALL}"])
+    if choice.precision != "float32":
+        problem = f"the TensorFlow runtime has float32 only, not {choice.precision}"
+        raise FormatError(str(path), [problem])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its own words on every CPU and driver
     from lstm_core.formats.keras_model import read_keras_model
     from lstm_core.runtime.tensorflow import TensorFlowRuntime

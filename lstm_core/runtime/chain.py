@@ -102,6 +102,11 @@ def specs_of(layer: Recurrent | Bidirectional) -> list[LSTMSpec]:
     return [lstm.spec for lstm in lstms([layer])]
 
 
+def makes_mask(layer: Layer) -> TypeGuard[Masking | Embedding]:
+    """Whether a layer says which time steps are live."""
+    return isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero)
+
+
 def mask_behind(layer: Layer, x: Float32, mask: Bool | None, given: Bool | None) -> Bool | None:
     """Return the mask behind a layer without a state.
 
@@ -115,7 +120,7 @@ def mask_behind(layer: Layer, x: Float32, mask: Bool | None, given: Bool | None)
         mask: `(batch, time)` bool, that before it.
         given: `(batch, time)` bool, the caller's.
     """
-    if isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero):
+    if makes_mask(layer):
         live = layer.live(x)
         return live if given is None else live & given
     return mask

@@ -6,13 +6,13 @@ and when a slot is free, is the caller's business, but for the free list itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from lstm_core.dispatch import Dispatch, dispatch_runtime
-from lstm_core.errors import NotStreamableError
+from lstm_core.errors import NotStreamableError, SpecError
 from lstm_core.kernels import native
 from lstm_core.kernels.numpy import limit_blas_threads
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
@@ -51,6 +51,7 @@ class CpuRuntime:
         *,
         instruction_sets: Sequence[str] | None = None,
         num_threads: int = 1,
+        precision: native.Precision = "float32",
     ) -> None:
         """Pack the weights and reserve the arena.
 
@@ -61,12 +62,19 @@ class CpuRuntime:
                 all that this machine has, and none of them NumPy.
             num_threads: The most that the native kernel shares the rows of a long call out over;
                 NumPy has one. The bits do not depend on it.
+            precision: Of the LSTMs' products; see `native.Precision`. It decides where
+                `instruction_sets` is None.
+
+        Raises:
+            SpecError: bfloat16 is asked for, and this machine or this network cannot have it.
         """
         limit_blas_threads(1)
         if instruction_sets is None:
-            instruction_sets = native.instruction_sets()
+            instruction_sets = native.instruction_sets(precision)
         self.network = network
         self.dispatches = _dispatch(network, instruction_sets)
+        if precision == "bfloat16":
+            _check_native(self.dispatches.values())
         self._rows: Float32 = np.zeros((capacity + 1, network.state_size), np.float32)
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
         is_native = all(dispatch.kernel == "native" for dispatch in self.dispatches.values())
@@ -206,6 +214,16 @@ class CpuRuntime:
         """
         with np.errstate(all="ignore"):
             return self._stack.predict(inputs, mask)
+
+
+def _check_native(dispatches: Iterable[Dispatch]) -> None:
+    for dispatch in dispatches:
+        if dispatch.kernel != "native":
+            raise SpecError(
+                "precision",
+                "bfloat16 takes the native kernel on a processor with AVX512-BF16, and here "
+                f"{dispatch.reason}",
+            )
 
 
 def _dispatch(network: Network, instruction_sets: Sequence[str]) -> dict[Layer, Dispatch]:

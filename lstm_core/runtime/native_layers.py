@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from lstm_core.kernels import native
 from lstm_core.network import Bidirectional, Layer, Recurrent
-from lstm_core.pointwise import Activation, Affine, Dense, LayerNormalization, Pointwise, PReLU
+from lstm_core.pointwise import (
+    Activation,
+    Affine,
+    Dense,
+    Embedding,
+    LayerNormalization,
+    Masking,
+    Pointwise,
+    PReLU,
+)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -50,11 +59,18 @@ def _lstm(layer: Recurrent) -> Recipe:
 
 
 def _pointwise(layer: Pointwise, size: int) -> tuple[Recipe, ...]:
+    if isinstance(layer, Dense) and layer.activation in native.ACTIVATIONS:
+        return (partial(native.dense_layer, layer.kernel, layer.bias, layer.activation),)
+    if isinstance(layer, Embedding):
+        return (partial(native.embedding_layer, layer.table, mask_zero=layer.mask_zero),)
+    if isinstance(layer, Activation):
+        return _activation(layer, size)
+    return _of_one_size(layer, size)
+
+
+def _of_one_size(layer: Pointwise, size: int) -> tuple[Recipe, ...]:
+    """Translate a layer that gives as many features as it takes."""
     match layer:
-        case Dense() if layer.activation in native.ACTIVATIONS:
-            return (partial(native.dense_layer, layer.kernel, layer.bias, layer.activation),)
-        case Activation():
-            return _activation(layer, size)
         case PReLU():
             return (_slopes(layer.alpha, inf, size),)
         case Affine():
@@ -63,10 +79,10 @@ def _pointwise(layer: Pointwise, size: int) -> tuple[Recipe, ...]:
         case LayerNormalization():
             gamma = _wide(1 if layer.gamma is None else layer.gamma, size)
             beta = _wide(0 if layer.beta is None else layer.beta, size)
-            rms = layer.rms_scaling
-            return (
-                partial(native.normalization_layer, gamma, beta, layer.epsilon, rms_scaling=rms),
-            )
+            pack = partial(native.normalization_layer, gamma, beta, layer.epsilon)
+            return (partial(pack, rms_scaling=layer.rms_scaling),)
+        case Masking():
+            return (partial(native.masking_layer, size, layer.mask_value),)
         case _:
             return ()
 

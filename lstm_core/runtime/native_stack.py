@@ -15,7 +15,14 @@ import numpy.typing as npt
 from lstm_core.kernels import native
 from lstm_core.network import Layer, Network, Recurrent
 from lstm_core.pointwise import Pointwise
-from lstm_core.runtime.chain import cut, is_pointwise, lstms, mask_behind, with_activations
+from lstm_core.runtime.chain import (
+    cut,
+    is_pointwise,
+    lstms,
+    makes_mask,
+    mask_behind,
+    with_activations,
+)
 from lstm_core.runtime.native_layers import recipes_of
 from lstm_core.runtime.numpy_stack import Fields, finite_rows
 from lstm_core.runtime.whole import RunWhole, WholeSequences
@@ -27,15 +34,23 @@ Pointwises = dict[Layer, Callable[[Float32], Float32]]
 
 
 def stack_obstacles(network: Network) -> list[str]:
-    """Name each layer that stands between the recurrent ones and does not run in C."""
+    """Name what stands in the way of running a network's recurrent layers in C."""
     if network.streaming_obstacles:
         return []
     layers = with_activations(network.layers, native.ACTIVATIONS)
     recipes = recipes_of(layers, network.input_size)
-    return [
+    chain = cut(layers, recipes)
+    obstacles = [
         f"{type(layer).__name__} {layer.name} stands between recurrent layers"
-        for layer in cut(layers, recipes).stack
+        for layer in chain.stack
         if layer not in recipes
+    ]
+    # The kernel keeps the caller's mask, and could not tell one that NumPy made from it.
+    before = [layer.name for layer in chain.leading if makes_mask(layer)]
+    return obstacles + [
+        f"{layer.name} replaces the mask of {before[-1]}, which runs on NumPy"
+        for layer in chain.stack
+        if before and makes_mask(layer)
     ]
 
 

@@ -14,7 +14,8 @@
 
 #include "run.h"
 
-enum { BATCH = 23, TIME = 9, INPUTS = 11, UNITS = 21, OUTPUTS = 13, SLOTS = 2 * BATCH + 1 };
+enum { BATCH = 23, TIME = 9, INPUTS = 11, UNITS = 21, OUTPUTS = 13 };
+enum { SLOTS = 2 * BATCH + 1, NUM_LAYERS = 7 };
 
 static uint32_t seed = 1;
 
@@ -101,24 +102,26 @@ make_pointwise(Layer *layer, size_t lanes, LayerKind kind, size_t num_vectors)
 static Plan *
 make_plan(const InstructionSet *set, Activation activation)
 {
-    Plan *plan = calloc(1, sizeof(Plan) + 6 * sizeof(Layer));
+    Plan *plan = calloc(1, sizeof(Plan) + NUM_LAYERS * sizeof(Layer));
     plan->set = set;
-    plan->num_layers = 6;
+    plan->num_layers = NUM_LAYERS;
     plan->num_recurrent = 1;
     plan->state_size = OUTPUTS + UNITS;
     plan->output_size = OUTPUTS;
-    plan->widest = OUTPUTS;
+    plan->widest = OUTPUTS; /* INPUTS are fewer */
     plan->widest_hidden = UNITS;
     plan->macs_per_step = 1e6; /* so that threads share the rows */
-    make_lstm(&plan->layers[0], set->lanes, activation);
-    plan->widest_sums = plan->layers[0].num_blocks * NUM_GATES * set->lanes;
-    make_pointwise(&plan->layers[1], set->lanes, LAYER_NORMALIZATION, 2);
-    make_pointwise(&plan->layers[2], set->lanes, LAYER_AFFINE, 3);
-    make_pointwise(&plan->layers[3], set->lanes, LAYER_SLOPES, 1);
-    make_dense(&plan->layers[4], set->lanes, OUTPUTS, OUTPUTS);
-    plan->layers[4].activation = ACTIVATION_SOFTMAX;
-    set_sizes(&plan->layers[5], LAYER_ACTIVATION, OUTPUTS, OUTPUTS);
-    plan->layers[5].activation = activation;
+    Layer *layer = plan->layers;
+    set_sizes(layer++, LAYER_MASKING, INPUTS, INPUTS);
+    make_lstm(layer, set->lanes, activation);
+    plan->widest_sums = layer++->num_blocks * NUM_GATES * set->lanes;
+    make_pointwise(layer++, set->lanes, LAYER_NORMALIZATION, 2);
+    make_pointwise(layer++, set->lanes, LAYER_AFFINE, 3);
+    make_pointwise(layer++, set->lanes, LAYER_SLOPES, 1);
+    make_dense(layer, set->lanes, OUTPUTS, OUTPUTS);
+    layer++->activation = ACTIVATION_SOFTMAX;
+    set_sizes(layer, LAYER_ACTIVATION, OUTPUTS, OUTPUTS);
+    layer->activation = activation;
     return plan;
 }
 
@@ -169,7 +172,8 @@ check(const Plan *plan, uint64_t hash)
     static float together[BATCH * TIME * OUTPUTS];
     memset(&memory, 0, sizeof memory);
     for (size_t i = 0; i < BATCH * TIME * INPUTS; i++) {
-        memory.inputs[i] = 4 * draw();
+        /* Every seventh time step is masked. */
+        memory.inputs[i] = i / INPUTS % 7 == 3 ? 0 : 4 * draw();
     }
     ptrdiff_t from[BATCH] = {0}, to[BATCH];
     for (size_t row = 0; row < BATCH; row++) {

@@ -4,17 +4,27 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from lstm_core import equations
 from lstm_core.kernels import native
 from lstm_core.network import Layer, Network, Recurrent
-from lstm_core.pointwise import Activation, Affine, Dense, LayerNormalization, Pointwise, PReLU
+from lstm_core.pointwise import (
+    Activation,
+    Affine,
+    Dense,
+    LayerNormalization,
+    Masking,
+    Pointwise,
+    PReLU,
+)
 from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import ACTIVATIONS, LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 INSTRUCTION_SETS = native.instruction_sets()
+each_set = pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 
 OPTIONS = st.fixed_dictionaries(
     {},
@@ -38,18 +48,19 @@ FUNCTIONS: dict[str, tuple[str, dict[str, float]]] = {
     "gelu": ("gelu", {}),
     "softmax": ("softmax", {}),
 }
-STATELESS = (*FUNCTIONS, "affine", "rescaling", "slopes", "normalization", "rms")
+STATELESS = (*FUNCTIONS, "affine", "rescaling", "slopes", "normalization", "rms", "masking")
 """Layers without a state that run in C."""
 
 
 def stateless(kind: str, name: str, a: Any, b: Any) -> Pointwise:
     """Return a layer of `STATELESS`, from two vectors of as many features as it has."""
     match kind:
-        case "affine":
-            return Affine(name=name, center=a, scale=b, offset=a * b)
-        case "rescaling":
-            one, other = a[:1].reshape(()), b[:1].reshape(())
-            return Affine(name=name, center=one, scale=other, offset=one)
+        case "affine" | "rescaling":
+            if kind == "rescaling":
+                a, b = a[0, ...], b[0, ...]
+            return Affine(name=name, center=a, scale=b, offset=a)
+        case "masking":
+            return Masking(name=name, mask_value=0.0)
         case "slopes":
             return PReLU(name=name, alpha=a)
         case "normalization":
@@ -74,22 +85,31 @@ SHAPES = st.fixed_dictionaries(
     },
     optional={
         "options": OPTIONS,
+        "before": st.lists(st.sampled_from(STATELESS), max_size=2),
         "behind": st.lists(st.sampled_from(STATELESS), max_size=2),
     },
 )
 """Of networks: input size, then the units of each LSTM; the head's activation, of which NumPy runs
-`log_softmax`, or no head; and what stands behind each LSTM."""
+`log_softmax`, or no head; and what stands before the first LSTM, and behind each."""
 
 
-def network(*, sizes, use_bias, head, zero_output_for_mask, seed, options=None, behind=()):
+def network(
+    *, sizes, use_bias, head, zero_output_for_mask, seed, options=None, before=(), behind=()
+):
     """Return a stack of LSTMs, the weights of each so small that the sums stay near 1."""
     random = np.random.default_rng(seed)
 
     def draw(*shape):
         return random.uniform(-1, 1, shape).astype(np.float32) / np.float32(np.sqrt(shape[0]))
 
-    layers: list[Layer] = []
+    def some(kinds, place, size):
+        return [
+            stateless(kind, f"{kind}{place}{at}", draw(1, size)[0], draw(1, size)[0])
+            for at, kind in enumerate(kinds)
+        ]
+
     size = sizes[0]
+    layers: list[Layer] = [*some(before, "before", size)]
     for index, units in enumerate(sizes[1:]):
         spec = LSTMSpec(input_size=size, units=units, use_bias=use_bias, **(options or {}))
         size = spec.output_size
@@ -108,10 +128,7 @@ def network(*, sizes, use_bias, head, zero_output_for_mask, seed, options=None, 
                 zero_output_for_mask=zero_output_for_mask,
             )
         )
-        layers += [
-            stateless(kind, f"{kind}{index}{at}", draw(1, size)[0], draw(1, size)[0])
-            for at, kind in enumerate(behind)
-        ]
+        layers += some(behind, index, size)
     if head is not None:
         bias = draw(5) if use_bias else None
         layers.append(Dense(name="head", kernel=draw(size, 5), bias=bias, activation=head))
@@ -127,6 +144,7 @@ def runtime(net, capacity, instruction_set, **options):
 
 def reference(net, inputs, mask=None):
     """Return a network's outputs and, for each LSTM, h and c, in float64."""
+    given = True if mask is None else mask
     x = inputs.astype(np.float64)
     states = []
     with np.errstate(all="ignore"):
@@ -139,6 +157,8 @@ def reference(net, inputs, mask=None):
                 x = result.outputs
                 states += [result.h, result.c]
             else:
+                if isinstance(layer, Masking) or getattr(layer, "mask_zero", False):
+                    mask = layer.live(x) & given
                 x = wide(layer)(x)
     return x, np.concatenate(states, axis=1)
 
@@ -151,3 +171,14 @@ def wide(layer):
         if isinstance(getattr(layer, field.name), np.ndarray | np.floating)
     }
     return dataclasses.replace(layer, **arrays)
+
+
+def assert_same_bits(expected, actual):
+    """Tell zeros of different sign apart, and NaN of different kinds."""
+    assert expected.shape == actual.shape
+    assert expected.tobytes() == actual.tobytes()
+
+
+def plain(sizes=(32, 48), head="linear"):
+    """Return a network without anything special."""
+    return network(sizes=list(sizes), use_bias=True, head=head, zero_output_for_mask=False, seed=1)

@@ -8,9 +8,7 @@ import pytest
 from lstm_core.activations import activation
 from lstm_core.kernels import native
 from lstm_core.spec import ACTIVATIONS
-from tests.unit.native_networks import INSTRUCTION_SETS
-
-each_set = pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+from tests.unit.native_networks import INSTRUCTION_SETS, each_set
 
 MAX_ULP = {"sigmoid": 3.0, "tanh": 3.0}
 """4 for all others."""

@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,32 +12,28 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lstm_core.kernels import native
-from lstm_core.network import Bidirectional, Network, Recurrent
-from lstm_core.pointwise import Activation, Affine, Dense, Embedding, Masking
+from lstm_core.network import Network
+from lstm_core.pointwise import Masking
 from lstm_core.runtime.base import ZERO_SLOT
-from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import ACTIVATIONS
-from tests.unit.native_networks import INSTRUCTION_SETS, SHAPES, network, reference, runtime
+from tests.unit.native_networks import (
+    INSTRUCTION_SETS,
+    SHAPES,
+    assert_same_bits,
+    each_set,
+    network,
+    plain,
+    reference,
+    runtime,
+)
 
 EXAMPLES = int(os.environ.get("LSTM_NATIVE_EXAMPLES", "100"))
-each_set = pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
-
-
-def assert_same_bits(expected, actual):
-    """Tell zeros of different sign apart, and NaN of different kinds."""
-    assert expected.shape == actual.shape
-    assert expected.tobytes() == actual.tobytes()
 
 
 def draw_rows(random, net, batch):
     """Return random states as sessions have them, and flags."""
     rows = random.uniform(-1, 1, (batch, net.state_size)).astype(np.float32)
     return rows, random.random((batch, len(net.recurrent))) > 0.5
-
-
-def plain(sizes=(32, 48), head="linear"):
-    """Return a network without anything special."""
-    return network(sizes=list(sizes), use_bias=True, head=head, zero_output_for_mask=False, seed=1)
 
 
 def test_the_kernel_is_built():
@@ -61,6 +56,7 @@ def test_sequences_equal_the_equations(instruction_set, shape, batch, time, has_
     net = network(**shape)
     random = np.random.default_rng(seed)
     inputs = random.uniform(-1, 1, (batch, time, net.input_size)).astype(np.float32)
+    inputs[random.random((batch, time)) > 0.7] = 0
     mask = random.random((batch, time)) > 0.4 if has_mask else None
     run = runtime(net, batch, instruction_set)
 
@@ -70,7 +66,7 @@ def test_sequences_equal_the_equations(instruction_set, shape, batch, time, has_
     greatest = max(np.abs(outputs).max(), np.abs(rows).max())
     # What neither gates nor clips bound grows, and so do its errors.
     assume(greatest < 10)
-    is_plain = "options" not in shape and "behind" not in shape
+    is_plain = not {"options", "before", "behind"} & shape.keys()
     bound = 1e-6 if is_plain else 2e-5
     np.testing.assert_allclose(advanced.outputs, outputs, rtol=bound, atol=bound)
     np.testing.assert_allclose(advanced.rows, rows, rtol=bound, atol=bound)
@@ -95,6 +91,7 @@ def test_a_row_has_the_same_bits_alone_and_step_by_step(
     random = np.random.default_rng(seed)
     batch = len(lengths)
     inputs = random.uniform(-1, 1, (batch, max(lengths), net.input_size)).astype(np.float32)
+    inputs[random.random(inputs.shape[:2]) > 0.7] = 0
     mask = random.random(inputs.shape[:2]) > 0.4 if has_mask else None
     rows, flags = draw_rows(random, net, batch)
     run = runtime(net, 2 * batch + 2, instruction_set)
@@ -150,11 +147,13 @@ def test_instruction_sets_with_fma_give_the_same_bits(shape, batch, seed):
 @each_set
 def test_many_rows_and_steps_are_cut_without_a_trace(instruction_set):
     """More steps than one chunk takes, for few rows and for many, equal each row alone."""
-    net = plain((5, 130, 33))
+    plain_layers = plain((5, 130, 33)).layers
+    net = Network("n", 5, (Masking(name="m", mask_value=0.0), *plain_layers))
     random = np.random.default_rng(0)
     for batch, time in ((1, 700), (2, 400), (70, 20)):
         run = runtime(net, batch + 1, instruction_set)
         inputs = random.uniform(-1, 1, (batch, time, 5)).astype(np.float32)
+        inputs[random.random((batch, time)) > 0.8] = 0
         together = run.advance([0] * batch, list(range(1, batch + 1)), inputs, None)
         for row in (0, batch // 2, batch - 1):
             source = ZERO_SLOT
@@ -244,55 +243,6 @@ def num_threads():
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-@each_set
-def test_layers_around_the_stack_run_too(instruction_set):
-    """Embeddings, masks, scaling and heads before and behind the LSTMs, in one network."""
-    random = np.random.default_rng(3)
-    table = random.standard_normal((6, 32)).astype(np.float32)
-    lstm, head = plain().layers
-    scale = Affine(name="scale", center=table[0], scale=table[1], offset=table[2])
-    layers = (
-        Embedding(name="e", table=table, mask_zero=True),
-        scale,
-        lstm,
-        Dense(name="d", kernel=head.kernel, bias=head.bias),
-        Activation(name="a", function="softmax"),
-        Activation(name="b", function="log_softmax"),
-        Dense(name="e", kernel=head.kernel[:5].copy(), bias=None, activation="gelu"),
-    )
-    words = np.array([[[3.0], [0.0], [5.0]], [[0.0], [1.0], [2.0]]], np.float32)
-    run = runtime(Network("n", 1, layers), 5, instruction_set)
-
-    advanced = run.advance([0, 0], [1, 2], words, [3, 2])
-
-    live = words[..., 0] != 0
-    x = scale(table[words[..., 0].astype(int)])
-    x, states = reference(Network("n", 32, (lstm,)), x, live)
-    for layer in layers[3:]:
-        x = layer(x)
-    np.testing.assert_allclose(advanced.outputs[0], x[0], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(advanced.outputs[1, :2], x[1, :2], rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(advanced.outputs[1, 2], 0)
-    np.testing.assert_allclose(advanced.rows[0], states[0], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(run.predict(words), x, rtol=1e-6, atol=1e-6)
-
-
-@each_set
-def test_bidirectional_layers_predict(instruction_set):
-    """Both directions run in C where the whole sequence is at hand."""
-    forward = plain().layers[0]
-    backward = Recurrent(name="b", spec=forward.spec, weights=forward.weights, go_backwards=True)
-    both = Network("n", 32, (Bidirectional(name="both", forward=forward, backward=backward),))
-    inputs = np.random.default_rng(0).uniform(-1, 1, (3, 7, 32)).astype(np.float32)
-
-    outputs = runtime(both, 0, instruction_set).predict(inputs)
-
-    ahead, _ = reference(Network("n", 32, (forward,)), inputs)
-    back, _ = reference(Network("n", 32, (forward,)), inputs[:, ::-1])
-    expected = np.concatenate([ahead, back[:, ::-1]], axis=-1)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @each_set
 def test_what_is_not_finite_is_told_of_its_row_alone(instruction_set, bad):
@@ -311,67 +261,6 @@ def test_what_is_not_finite_is_told_of_its_row_alone(instruction_set, bad):
     assert [True, False, True] == advanced.is_state_finite.tolist()
     assert_same_bits(clean.rows[[0, 2]], advanced.rows[[0, 2]])
     assert_same_bits(clean.outputs[[0, 2]], advanced.outputs[[0, 2]])
-
-
-def test_masking_between_recurrent_layers_runs_on_numpy():
-    """What the kernel cannot do is not tried, and the reason names the layer."""
-    first, second = plain((32, 32, 48), head=None).layers
-    masked = Network("n", 32, (first, Masking(name="m", mask_value=0.0), second))
-
-    dispatches = CpuRuntime(masked, 1).dispatches
-
-    assert ["numpy", "numpy"] == [dispatch.kernel for dispatch in dispatches.values()]
-    assert "Masking m stands between recurrent layers" in dispatches[first].reason
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        ("log_softmax", {}),
-        ("relu", {"threshold": 0.5}),
-        ("celu", {"alpha": 0.5}),
-        ("gelu", {"approximate": True}),
-    ],
-)
-def test_functions_that_are_not_in_c_run_on_numpy(parameters):
-    """Between recurrent layers they take the network along, and behind them they do not."""
-    function, options = parameters
-    first, second = plain((32, 32, 48), head=None).layers
-    odd = Activation(name="odd", function=function, parameters=options)
-    inputs = np.random.default_rng(0).uniform(-1, 1, (3, 4, 32)).astype(np.float32)
-
-    between = CpuRuntime(Network("n", 32, (first, odd, second)), 1)
-    behind = runtime(Network("n", 32, (first, odd)), 4, INSTRUCTION_SETS[0])
-
-    assert "Activation odd stands between recurrent layers" in between.dispatches[first].reason
-    outputs = behind.advance([0] * 3, [1, 2, 3], inputs, None).outputs
-    expected, _ = reference(Network("n", 32, (first, odd)), inputs)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
-
-
-@each_set
-def test_both_directions_may_be_of_any_kind(instruction_set):
-    """Each with its own sizes and activations."""
-    forward = plain((32, 48), head=None).layers[0]
-    options = {"activation": "softsign", "projection_size": 7, "use_peepholes": True}
-    family = network(
-        sizes=[32, 20],
-        use_bias=True,
-        head=None,
-        zero_output_for_mask=False,
-        seed=4,
-        options=options,
-    ).layers[0]
-    backward = replace(family, go_backwards=True)
-    both = Bidirectional(name="both", forward=forward, backward=backward)
-    inputs = np.random.default_rng(0).uniform(-1, 1, (3, 7, 32)).astype(np.float32)
-
-    outputs = runtime(Network("n", 32, (both,)), 0, instruction_set).predict(inputs)
-
-    ahead, _ = reference(Network("n", 32, (forward,)), inputs)
-    back, _ = reference(Network("n", 32, (family,)), inputs[:, ::-1])
-    expected = np.concatenate([ahead, back[:, ::-1]], axis=-1)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))

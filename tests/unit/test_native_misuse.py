@@ -161,6 +161,18 @@ BAD_LAYERS = {
         lambda: native.affine_layer(np.ones(3, "f4"), np.ones(3, "f4"), np.ones(2, "f4"), SET),
     ),
     "a layer without features": (ValueError, lambda: native.activation_layer(0, "relu", SET)),
+    "a table without vectors": (
+        ValueError,
+        lambda: native.embedding_layer(np.ones((0, 3), "f4"), SET, mask_zero=True),
+    ),
+    "a table without features": (
+        ValueError,
+        lambda: native.embedding_layer(np.ones((3, 0), "f4"), SET, mask_zero=True),
+    ),
+    "an embedding that is not the first": (
+        ValueError,
+        lambda: native.stateless_runner([native.activation_layer(1, "relu", SET), embedding()]),
+    ),
     "an activation of no name": (ValueError, lambda: native.activation_layer(3, "sine", SET)),
     "a softmax of gates": (ValueError, lambda: native_lstm(recurrent_activation=19)),
     "an activation below zero": (ValueError, lambda: native_lstm(activation=-1)),
@@ -210,6 +222,11 @@ BAD_LAYERS = {
         lambda: native.runner([packed_lstm()], arena()[0], arena(8)[1]),
     ),
 }
+
+
+def embedding():
+    """Return a packed embedding."""
+    return native.embedding_layer(np.ones((2, 3), np.float32), SET, mask_zero=True)
 
 
 def extension():

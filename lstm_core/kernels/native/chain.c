@@ -32,7 +32,8 @@ add_layer(Plan *plan, PyObject *object)
     *layer = given->layer;
     if (plan->num_layers++ == 0) {
         plan->set = given->set;
-    } else if (layer->input_size != plan->output_size || given->set != plan->set) {
+    } else if (layer->input_size != plan->output_size || given->set != plan->set ||
+               layer->kind == LAYER_EMBEDDING) {
         PyErr_SetString(PyExc_ValueError, "a layer does not take what the one before it gives");
         return false;
     }

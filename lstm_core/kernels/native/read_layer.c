@@ -150,8 +150,8 @@ read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
                       layer->recurrent_activation == ACTIVATION_SIGMOID &&
                       peepholes == Py_None && isinf(layer->gate_clip) && isinf(layer->cell_clip);
     return make_projection(layer, set, projection, projection_clip) &&
-           has_memory(lstm_native_pack(layer, set->lanes, floats(kernel), floats(recurrent),
-                                       floats(bias))) &&
+           has_memory((set->is_bfloat16 ? lstm_native_pack_pairs : lstm_native_pack)(
+               layer, set->lanes, floats(kernel), floats(recurrent), floats(bias))) &&
            (peepholes == Py_None ||
             has_memory(lstm_native_copy_vectors(layer, set->lanes, NUM_GATES - 1,
                                                 floats(peepholes))));
@@ -238,12 +238,45 @@ read_normalization(Layer *layer, const InstructionSet *set, PyObject *fields)
     return copy_vectors(layer, set, LAYER_NORMALIZATION, vectors, 2);
 }
 
+/* Read `(size, mask_value)`. */
+static bool
+read_masking(Layer *layer, const InstructionSet *set, PyObject *fields)
+{
+    (void)set;
+    Py_ssize_t size;
+    return PyArg_ParseTuple(fields, "nf:masking", &size, &layer->mask_value) &&
+           set_size(layer, LAYER_MASKING, size);
+}
+
+/* Read `(vectors, mask_zero)`: the table. */
+static bool
+read_embedding(Layer *layer, const InstructionSet *set, PyObject *fields)
+{
+    PyObject *table;
+    int mask_zero;
+    if (!PyArg_ParseTuple(fields, "Op:embedding", &table, &mask_zero) ||
+        !lstm_native_check_array(table, "vectors", NPY_FLOAT32, 2)) {
+        return false;
+    }
+    npy_intp vocabulary = PyArray_DIM((PyArrayObject *)table, 0);
+    if (vocabulary < 1) {
+        PyErr_SetString(PyExc_ValueError, "an embedding without vectors");
+        return false;
+    }
+    layer->mask_zero = mask_zero;
+    layer->vocabulary = (size_t)vocabulary;
+    bool is_copied = copy_vectors(layer, set, LAYER_EMBEDDING, table, vocabulary);
+    layer->input_size = 1;
+    return is_copied;
+}
+
 static const struct {
     const char *kind;
     bool (*read)(Layer *, const InstructionSet *, PyObject *fields);
 } readers[] = {
     {"lstm", read_lstm},     {"dense", read_dense},   {"activation", read_activation},
     {"affine", read_affine}, {"slopes", read_slopes}, {"normalization", read_normalization},
+    {"masking", read_masking}, {"embedding", read_embedding},
 };
 
 bool

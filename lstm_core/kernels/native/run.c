@@ -1,38 +1,11 @@
-#include "run.h"
+#include "chunk.h"
 
 #include <string.h>
-
-/* `(batch, time, features)` somewhere, without time steps that are not of this chunk. */
-typedef struct {
-    float *base;
-    ptrdiff_t row_stride;
-    ptrdiff_t time_stride;
-} View;
-
-typedef struct {
-    const Plan *plan;
-    const Call *call;
-    Scratch scratch;
-    size_t begin; /* the chunk's time steps */
-    size_t end;
-} Chunk;
-
-static float *
-at(const View *view, size_t row, size_t t)
-{
-    return view->base + (ptrdiff_t)row * view->row_stride + (ptrdiff_t)t * view->time_stride;
-}
 
 static size_t
 from_slot(const Call *call, size_t row)
 {
     return call->from_slots ? (size_t)call->from_slots[row] : 0;
-}
-
-static size_t
-length_of(const Call *call, size_t row)
-{
-    return call->lengths ? (size_t)call->lengths[row] : call->time;
 }
 
 /* List every step of the chunk by where its input and output are, and return how many there are. */
@@ -50,7 +23,7 @@ list_steps(const Chunk *chunk, const View *from, const View *to)
     return num;
 }
 
-/* Run a layer without a state. */
+/* Run a layer that looks at each time step alone. */
 static void
 run_stateless(const Chunk *chunk, const Layer *layer, const View *from, const View *to)
 {
@@ -86,7 +59,7 @@ list_live(const Chunk *chunk, const Layer *layer, const View *from, const View *
             continue;
         }
         float *output = at(to, row, t - chunk->begin);
-        if (call->mask && !call->mask[row * call->time + t]) {
+        if (chunk->mask && !chunk->mask[row * chunk->mask_stride + t - chunk->begin]) {
             answer_masked(chunk, layer, row, output);
             continue;
         }
@@ -149,7 +122,7 @@ run_step(const Chunk *chunk, const Layer *layer, size_t num, bool has_sums, bool
     const Scratch *s = &chunk->scratch;
     const InstructionSet *set = chunk->plan->set;
     StepRows rows = {num,       s->live_x, has_sums ? s->live_sums : NULL, s->live_h,
-                     s->live_c, s->h_next, s->c_next};
+                     s->live_c, s->h_next, s->c_next, s->panel};
     if (!layer->projection) {
         set->step(layer, &rows, is_downwards);
         return;
@@ -181,8 +154,8 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
         for (size_t i = 0; is_made && i < num; i++) {
             s->live_sums[i] = at(&sums, s->live[i], t - chunk->begin);
         }
-        /* To and fro: the blocks that the last step ended with are still in the first level of cache. */
-        run_step(chunk, layer, num, is_made, t % 2 == 1);
+        /* To and fro: the blocks that the last step ended with are still in the nearest cache. */
+        run_step(chunk, layer, num, is_made, (t % 2 == 1) != chunk->call->is_downwards);
         for (size_t i = 0; i < num; i++) {
             s->h[s->live[i]] = s->h_next[i];
             s->c[s->live[i]] = s->c_next[i];
@@ -192,12 +165,30 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
 }
 
 static void
-run_chunk(const Chunk *chunk)
+run_layer(Chunk *chunk, const Layer *layer, const View *from, const View *to)
+{
+    switch (layer->kind) {
+    case LAYER_LSTM:
+        run_lstm(chunk, layer, from, to);
+        break;
+    case LAYER_MASKING:
+    case LAYER_EMBEDDING:
+        lstm_native_run_masking(chunk, layer, from, to);
+        break;
+    default:
+        run_stateless(chunk, layer, from, to);
+    }
+}
+
+static void
+run_chunk(Chunk *chunk)
 {
     const Plan *plan = chunk->plan;
     const Call *call = chunk->call;
     View from = {(float *)call->inputs, call->input_row_stride, call->input_time_stride};
     from.base += (ptrdiff_t)chunk->begin * call->input_time_stride;
+    chunk->mask = call->mask ? call->mask + chunk->begin : NULL;
+    chunk->mask_stride = call->time;
     for (size_t i = 0; i < plan->num_layers; i++) {
         const Layer *layer = &plan->layers[i];
         ptrdiff_t size = (ptrdiff_t)layer->output_size;
@@ -206,7 +197,7 @@ run_chunk(const Chunk *chunk)
             to = (View){call->outputs + (ptrdiff_t)chunk->begin * size,
                         (ptrdiff_t)call->time * size, size};
         }
-        (layer->kind == LAYER_LSTM ? run_lstm : run_stateless)(chunk, layer, &from, &to);
+        run_layer(chunk, layer, &from, &to);
         from = to;
     }
 }

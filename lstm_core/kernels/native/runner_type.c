@@ -159,12 +159,14 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
         .input_row_stride = PyArray_STRIDE(inputs, 0) / (npy_intp)sizeof(float),
         .input_time_stride = PyArray_STRIDE(inputs, 1) / (npy_intp)sizeof(float),
         .mask = mask ? PyArray_DATA(mask) : NULL,
+        .is_downwards = self->is_downwards,
         .arena_rows = PyArray_DATA(self->rows),
         .arena_flags = PyArray_DATA(self->flags),
     };
     size_t num_shares =
         lstm_native_num_shares(plan, call.batch, call.time, self->num_threads);
-    if (!reserve(self, call.batch, call.time, num_shares) || !read_numbers(self, arguments, &call)) {
+    if (!reserve(self, call.batch, call.time, num_shares) || !read_numbers(self, arguments, &call) ||
+        !lstm_native_check_numbers(plan, &call)) {
         return NULL;
     }
     PyObject *results = make_results(plan, &call);
@@ -178,6 +180,7 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
     if (thread) {
         PyEval_RestoreThread(thread);
     }
+    self->is_downwards ^= call.time % 2 == 1;
     return results;
 }
 
