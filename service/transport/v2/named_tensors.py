@@ -34,10 +34,8 @@ def join_inputs(inputs: Sequence[InputTensor], signature: Signature) -> Float32:
     values = [given[part.name] for part in parts]
     for part, each in zip(parts, values, strict=True):
         if each.shape[-1:] != (part.size,) or each.shape[:-1] != values[0].shape[:-1]:
-            expected = (
-                f"expected {part.size} values in the last dimension, and the other dimensions"
-            )
-            text = f"{expected} as those of {shorten(parts[0].name)}, got {list(each.shape)}"
+            expected = f"expected {part.size} values in the last dimension, the others as those of"
+            text = f"{expected} {shorten(parts[0].name)}, got {list(each.shape)}"
             raise wrong((part.name,), text)
     return np.concatenate(values, axis=-1)
 
