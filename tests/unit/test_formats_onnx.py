@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -365,6 +366,13 @@ def test_weights_that_are_taken_again_and_again(tmp_path):
         inputs=[value("x", ["t", "b"], 7)],
     )
     assert "takes numbers that too many nodes have taken already" in problem(path)
+
+
+def test_a_file_larger_than_any_message(tmp_path):
+    """What is no ONNX file, and only begins like one, is not read into memory."""
+    path = save(tmp_path / "model.onnx", [lstm(), SQUEEZE])
+    os.truncate(path, 1 << 40)
+    assert "where Protocol Buffers allow" in problem(path)
 
 
 def test_too_many_fields(tmp_path, monkeypatch):
