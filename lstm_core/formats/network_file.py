@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import IO, Any, TypeGuard, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,7 @@ def _is_number(value: Json) -> bool:
     return type(value) in (int, float) and bool(abs(value) <= _LARGEST)
 
 
-def _is_integer(value: Json) -> bool:
+def _is_integer(value: Json) -> TypeGuard[int]:
     return type(value) is int and abs(value) < 1 << 63
 
 
