@@ -48,8 +48,11 @@ setup(
                 "-g0",
                 "-std=gnu11",
                 "-ffp-contract=off",
+                "-fno-math-errno",
                 "-fvisibility=hidden",
+                "-pthread",
             ],
+            extra_link_args=["-pthread"],
             optional=os.environ.get("REQUIRE_NATIVE_KERNEL") != "1",
         )
     ],

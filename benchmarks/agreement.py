@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 import struct
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bench_model import expected_outputs
+from bench_model import INPUT_SIZE, OUTPUT_SIZE, expected_outputs
 from setting import as_json, as_numbers, random_inputs
 from websockets.sync.client import connect
 
 NUM_STEPS = 6
 TOLERANCE = 1e-5
 BINARY_STEPS = "application/vnd.lstm-steps"
+V2_PATH = "/v2/models/bench/infer"
 
 
 class DisagreementError(AssertionError):
@@ -28,15 +29,20 @@ class DisagreementError(AssertionError):
 
 
 def ask(
-    port: int, path: str, body: bytes | None = None, content_type: str = "application/json"
+    port: int,
+    path: str,
+    body: bytes | None = None,
+    content_type: str = "application/json",
+    headers: Mapping[str, object] | None = None,
 ) -> bytes:
     """Return the answer to a POST, or without a body to a GET.
 
     Raises:
         urllib.error.HTTPError: The status is another one than 200 or 201.
     """
+    given = {name: str(value) for name, value in (headers or {}).items()}
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", body, {"content-type": content_type}
+        f"http://127.0.0.1:{port}{path}", body, {"content-type": content_type} | given
     )
     with urllib.request.urlopen(request) as answer:
         received: bytes = answer.read()
@@ -150,6 +156,56 @@ def check_binary_steps(port: int, model: Path) -> None:
     )
     for row in range(num_rows):
         compare("binary steps", outputs[:, row], expected_outputs(model, inputs[:, row]))
+
+
+def v2_request(
+    inputs: npt.NDArray[np.float32], sequence_id: int, *, is_binary: bool, starts: bool = False
+) -> tuple[str, bytes, str, dict[str, int]]:
+    """Return a step by the Open Inference Protocol as NVIDIA's client sends it.
+
+    Args:
+        inputs: `(1, INPUT_SIZE)` float32.
+        sequence_id: Whose step; not 0.
+        is_binary: Whether tensors are in binary, there and back.
+        starts: Whether the sequence begins with it.
+
+    Returns:
+        Path, body, content type and further headers.
+    """
+    flags = {"sequence_start": starts, "sequence_end": False}
+    tensor: dict[str, object] = {"name": "input", "shape": [1, INPUT_SIZE], "datatype": "FP32"}
+    parameters = {"sequence_id": sequence_id, **flags, "binary_data_output": is_binary}
+    if not is_binary:
+        tensor["data"] = as_numbers(inputs[0])
+        body = as_json({"inputs": [tensor], "parameters": parameters})
+        return V2_PATH, body, "application/json", {}
+    blob = inputs.astype("<f4").tobytes()
+    tensor["parameters"] = {"binary_data_size": len(blob)}
+    head = as_json({"inputs": [tensor], "parameters": parameters})
+    headers = {"inference-header-content-length": len(head)}
+    return V2_PATH, head + blob, "application/octet-stream", headers
+
+
+def begin_v2(port: int, sequence_ids: Iterable[int]) -> None:
+    """Begin sequences, each with a step."""
+    inputs = random_inputs(1, seed=6)
+    for sequence_id in sequence_ids:
+        ask(port, *v2_request(inputs, sequence_id, is_binary=True, starts=True))
+
+
+def check_v2(port: int, model: Path, *, is_binary: bool) -> None:
+    """Step a sequence by the Open Inference Protocol; raises `DisagreementError`."""
+    inputs = random_inputs(NUM_STEPS, seed=7)
+    outputs = []
+    for t, values in enumerate(inputs[:, None]):
+        request = v2_request(values, 2**40, is_binary=is_binary, starts=t == 0)
+        answer = ask(port, *request)
+        if is_binary:
+            outputs.append(np.frombuffer(answer[-4 * OUTPUT_SIZE :], "<f4"))
+        else:
+            outputs.append(np.array(json.loads(answer)["outputs"][0]["data"], np.float32))
+    what = f"the Open Inference Protocol in {'binary' if is_binary else 'JSON'}"
+    compare(what, outputs, expected_outputs(model, inputs))
 
 
 def num_applied(port: int, client_ids: Sequence[str]) -> int:

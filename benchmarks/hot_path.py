@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench_model import write_bench_model
-from figures import http, million, mixed, sequence, start, steps, stores, websocket
+from figures import grpc, http, million, mixed, sequence, start, steps, stores, v2, websocket
 from report import Figure, busy_s, machine, own_s, targets_table
 from servers import share_cores
 from setting import Setting
@@ -28,7 +28,9 @@ from setting import Setting
 FIGURES: dict[str, Callable[[Setting], Figure]] = {
     "start": start.measure,
     "http": http.measure,
+    "v2": v2.measure,
     "ws": websocket.measure,
+    "grpc": grpc.measure,
     "steps": steps.measure,
     "sequence": sequence.measure,
     "mixed": mixed.measure,

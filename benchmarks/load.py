@@ -120,9 +120,15 @@ def run(
     return Run(load, port, warmup_s, duration_s).result()
 
 
-def post(path: str, body: bytes, content_type: str = "application/json") -> bytes:
-    """Return a request's bytes."""
+def post(
+    path: str,
+    body: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, object] | None = None,
+) -> bytes:
+    """Return a request's bytes, with headers beside those that every request has."""
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {content_type}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 

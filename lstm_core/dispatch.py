@@ -124,9 +124,8 @@ def dispatch_runtime(
     Args:
         spec: Of one of its layers.
         instruction_set: The fastest one that the native kernel can run on here; None: none.
-        obstacles: What stands in the way of the native kernel, beside what the spec asks for.
+        obstacles: What stands in the way of the native kernel.
     """
-    obstacles = list(dict.fromkeys([*native_obstacles(spec), *obstacles]))
     if instruction_set is not None and not obstacles:
         return Dispatch(
             kernel="native",
@@ -140,25 +139,6 @@ def dispatch_runtime(
         reason="NumPy takes every case; not native: "
         + (", ".join(obstacles) or "it was not asked for"),
     )
-
-
-def native_obstacles(spec: LSTMSpec) -> list[str]:
-    """Name each thing that a configuration asks for and the native kernel does not know."""
-    return [
-        obstacle
-        for is_broken, obstacle in (
-            (spec.activation != "tanh", f"activation is {spec.activation}, not tanh"),
-            (
-                spec.recurrent_activation != "sigmoid",
-                f"recurrent_activation is {spec.recurrent_activation}, not sigmoid",
-            ),
-            (spec.use_peepholes, "use_peepholes is on"),
-            (spec.projection_size is not None, f"projection_size is {spec.projection_size}"),
-            (spec.cell_clip is not None, f"cell_clip is {spec.cell_clip}"),
-            (spec.gate_clip is not None, f"gate_clip is {spec.gate_clip}"),
-        )
-        if is_broken
-    ]
 
 
 def checked_use_cudnn(use_cudnn: object) -> UseCudnn:

@@ -14,7 +14,7 @@ from service.answers import Answers
 from service.arena import Arena
 from service.chunks import Chunks
 from service.compute import Compute
-from service.domain import AdvanceReply, AdvanceRequest, Bool, Float32
+from service.domain import AdvanceReply, AdvanceRequest, Bool, Float32, Record
 from service.jobs import Change, Run
 
 
@@ -32,6 +32,7 @@ class Advancer:
         answers: Answers,
         chunk_steps: int,
         chunk_us: float,
+        tombstone_s: float,
         clock: Callable[[], float],
     ) -> None:
         """Bring the parts together.
@@ -42,6 +43,7 @@ class Advancer:
             answers: For runs that fail or change nothing.
             chunk_steps: Most time steps of one run at a time, but for `chunk_us`.
             chunk_us: As many more are taken as are expected to take no longer than this.
+            tombstone_s: How long the store keeps what has ended.
             clock: Tells the seconds since 1970.
         """
         self.changes: list[Change] = []
@@ -50,6 +52,7 @@ class Advancer:
         self._answers = answers
         self._chunk_steps = chunk_steps
         self._chunk_us = chunk_us
+        self._tombstone_s = tombstone_s
         self._clock = clock
 
     async def advance(self, runs: Sequence[Run]) -> None:
@@ -140,7 +143,11 @@ class Advancer:
             self._answers.answer(job, reply)
             return
         has_output = chunks.has_output(index)
-        after = sessions.advanced(start, request, reply, row=row, has_output=has_output, now=now)
+        after: Record | None = sessions.advanced(
+            start, request, reply, row=row, has_output=has_output, now=now
+        )
+        if request.ends and after is not None:
+            after = sessions.ended(after, request, self._tombstone_s)
         self.changes.append(Change(job.key, live.stored, after, job, (reply,), live, run))
 
     def _finish_together(self, run: Run, chunks: Chunks, index: int, now: float) -> None:

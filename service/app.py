@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -15,13 +16,19 @@ from starlette.responses import Response
 
 from service.engine import Engine
 from service.errors import InternalError
+from service.repository import ModelRepository
+from service.served import ServedModels
 from service.transport.calls import Receive, Scope, Send
 from service.transport.headers import Admit, request_id_of
 from service.transport.http import HttpEntrance, Observe
 from service.transport.openapi import add_docs, component_schemas, document
-from service.transport.problem import Answer, http_problem, problem
+from service.transport.problem import PROBLEMS, Answer, ErrorForm
 from service.transport.routes import build_routes
 from service.transport.routing import RouteTable
+from service.transport.v2 import http_errors
+from service.transport.v2.catalog import Catalog
+from service.transport.v2.inference import Inference
+from service.transport.v2.routes import v2_routes
 from service.transport.websocket import WebSocketEntrance
 
 UNMATCHED = "unmatched"
@@ -58,6 +65,12 @@ store does not answer, 1011 for a fault or a damaged session. What breaks WebSoc
 closed at once: 1002, or 1007 for text that is no UTF-8. Only a step that names its `position` may
 be a retry and be replayed, or one of the first `replay_window` frames behind a URL that does. A
 handshake whose `Origin` is not the service's own host and port is refused with 403.
+
+**Open Inference Protocol** `/v2/...`: as its specification says, with sequences, binary tensors,
+statistics, configuration and repository, over the same sessions: the sequence 42 is the session
+`int:42`. Errors are `{"error": message}`. Beyond the specification, a request may have the
+parameters `position` and `epoch`, as a step has, and its answer then has `position`, `epoch` and
+`replayed`.
 """
 
 
@@ -66,11 +79,20 @@ class Application(FastAPI):
 
     What a framework does for each request costs more than a step of the network; the API's own
     routes go past it. Middleware that is added to this application sees the other paths only.
+
+    Attributes:
+        http: The entrance of requests.
+        streams: The entrance of WebSockets.
+        routes_of_api: What the documentation tells of.
+        catalog: The models of the Open Inference Protocol, for its other transport too.
+        inference: Their one operation, likewise.
     """
 
     http: HttpEntrance
     streams: WebSocketEntrance
     routes_of_api: RouteTable
+    catalog: Catalog
+    inference: Inference
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -115,6 +137,8 @@ class Application(FastAPI):
 def create_app(
     engines: Mapping[str, Engine],
     *,
+    repository: ModelRepository | None = None,
+    repository_poll_s: float = 0.0,
     render_metrics: Callable[[], tuple[bytes, str]],
     max_body_bytes: int,
     max_sequence_steps: int,
@@ -126,6 +150,8 @@ def create_app(
     Args:
         engines: By model name; the first is the default model. They are started and drained with
             the application.
+        repository: Where some of them come from, and more may.
+        repository_poll_s: How often it is looked at, in seconds; 0: never.
         render_metrics: Returns the body of `/metrics` and its content type.
         max_body_bytes: A longer body or frame is refused.
         max_sequence_steps: More time steps in one request are refused; in `predict`, of all its
@@ -137,18 +163,26 @@ def create_app(
     Raises:
         ValueError: There is no engine.
     """
-    if not engines:
-        raise ValueError("there must be at least one model to serve")
+    served = engines if isinstance(engines, ServedModels) else ServedModels(engines)
+    if repository is not None:
+        repository.attach(served)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for engine in engines.values():
+        for engine in served.values():
             await engine.start()
+        watching = None
+        if repository is not None and repository_poll_s:
+            watching = asyncio.create_task(repository.watch(repository_poll_s))
         yield
         assert isinstance(app, Application)
         await app.streams.close()
-        for engine in engines.values():
+        if watching is not None:
+            watching.cancel()
+        for engine in served.values():
             await engine.drain()
+        if repository is not None:
+            await repository.close()
 
     app = Application(
         title="LSTM service",
@@ -161,13 +195,19 @@ def create_app(
         exception_handlers={HTTPException: _on_http_error, Exception: _on_fault},
     )
     app.routes_of_api = build_routes(
-        engines, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
+        served, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )
+    app.catalog = Catalog(served, repository)
+    app.inference = Inference(app.catalog, max_sequence_steps=max_sequence_steps)
+    v2 = v2_routes(app.catalog, app.inference, max_body_bytes=max_body_bytes)
     app.http = HttpEntrance(
-        app.routes_of_api, max_body_bytes=max_body_bytes, observe=observe, admit=admit
+        RouteTable([*app.routes_of_api.routes, *v2]),
+        max_body_bytes=max_body_bytes,
+        observe=observe,
+        admit=admit,
     )
     app.streams = WebSocketEntrance(
-        engines, max_frame_bytes=max_body_bytes, max_frame_steps=max_sequence_steps, admit=admit
+        served, max_frame_bytes=max_body_bytes, max_frame_steps=max_sequence_steps, admit=admit
     )
     add_docs(app)
     return app
@@ -177,11 +217,16 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = "nothing is at this path; see /docs" if error.status_code == 404 else error.detail
     headers = tuple((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
-    return _response(http_problem(error.status_code, detail, request.state.request_id, headers))
+    form = _form_of(request)
+    return _response(form.of_http(error.status_code, detail, request.state.request_id, headers))
 
 
 async def _on_fault(request: Request, _: Exception) -> Response:
-    return _response(problem(InternalError(), request.state.request_id))
+    return _response(_form_of(request).of_service(InternalError(), request.state.request_id))
+
+
+def _form_of(request: Request) -> ErrorForm:
+    return http_errors.ERRORS if http_errors.is_path(request.url.path) else PROBLEMS
 
 
 def _response(answer: Answer) -> Response:

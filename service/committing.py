@@ -104,14 +104,15 @@ class Committer:
                 self._answers.fail(job, _damaged(change))
 
     def _apply(self, change: Change) -> None:
-        if change.live is None or change.after is None:
+        after = change.after
+        if change.live is None or after is None or (after.ttl_s is not None and after.is_ended):
             self._forget(change)
         elif change.run is not None:
-            self._arena.keep(change.key, change.live, change.after, change.run.slot)
+            self._arena.keep(change.key, change.live, after, change.run.slot)
             change.job.run = None
         else:
-            slot = self._arena.slot_with(change.after.row, change.after.has_output)
-            self._arena.keep(change.key, change.live, change.after, slot)
+            slot = self._arena.slot_with(after.row, after.has_output)
+            self._arena.keep(change.key, change.live, after, slot)
 
     def _forget(self, change: Change) -> None:
         """Let go of a session that is not as it is at hand."""

@@ -25,8 +25,10 @@ MAX_STORED_ANSWER_BYTES = 16 * 1024
 """A longer answer is not stored: the row before it is, and a retry computes it again."""
 TOMBSTONE_S = 7 * 24 * 3600.0
 """How long a session whose time to live is over is told from one that never was."""
+ENDING_S = 300.0
+"""How long a request that ended its session can be answered again."""
 
-_SALTS = [flags.to_bytes(1) for flags in range(8)]
+_SALTS = [flags.to_bytes(1) for flags in range(16)]
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN[:-1] + r"\Z")
 
 
@@ -71,6 +73,11 @@ class AdvanceRequest:
         position: Where the caller expects the session to be; None means anywhere.
         epoch: The life that the caller expects; None means any.
         must_begin: Refuse to go on with a session that exists already.
+        must_exist: Refuse to begin a session.
+        begins_anew: Begin at position 0, whatever there is; `position` is None, or 0 where a retry
+            of the session's first request shall be answered again and not begin once more.
+        ends: The session ends with these steps. With a `position` a retry is answered again, for
+            `ENDING_S`.
     """
 
     key: SessionKey
@@ -81,10 +88,14 @@ class AdvanceRequest:
     position: int | None = None
     epoch: int | None = None
     must_begin: bool = False
+    must_exist: bool = False
+    begins_anew: bool = False
+    ends: bool = False
 
     def digest(self) -> bytes:
         """Return 16 bytes that tell this request from others, but for position and epoch."""
         flags = self.return_sequences + 2 * self.return_state + 4 * (self.mask is not None)
+        flags += 8 * self.ends
         digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16, salt=_SALTS[flags])
         if self.mask is not None:
             digest.update(self.mask.tobytes())
@@ -318,7 +329,8 @@ class Record:
         has_output: `(recurrent layers,)` bool, whether the layer has had a live step since its
             state was set: only then does a masked step repeat the last output.
         touched_at: When its last request was applied, in seconds since 1970.
-        ttl_s: How long after that it ends, in seconds; None means never.
+        ttl_s: How long after that it ends, in seconds; None means never. Not above 0 where its last
+            request has ended it: it is kept for that one's retry only.
         replays: The last `REPLAY_WINDOW` requests, oldest first.
         nonce: A random number for each commit, below 2**64. Should a store ever go back to an
             earlier record, what comes to the same position by another way is told apart.
@@ -338,6 +350,11 @@ class Record:
     def version(self) -> tuple[int, int, int]:
         """What distinguishes this record from every other one of the session."""
         return self.epoch, self.position, self.nonce
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether its last request has ended it."""
+        return self.ttl_s is not None and self.ttl_s <= 0
 
     @property
     def expires_at(self) -> float:
@@ -380,18 +397,39 @@ class LayerSummary:
     reason: str | None = None
 
 
+FIRST_ROLES = ("h", "state_0")
+"""Roles of the first vector of a recurrent layer's state."""
+
+
 class StateVector(NamedTuple):
     """One vector of a state row, in the row's order.
 
     Attributes:
         layer: The recurrent layer's name.
-        role: `h` or `c`.
+        role: `h` or `c`; of a cell that is no LSTM, GRU or simple RNN `state_0` and so on, then
+            `output`.
         size: Its length.
     """
 
     layer: str
     role: str
     size: int
+
+
+class TensorSummary(NamedTuple):
+    """One of a model's inputs or outputs, as a part of a time step's values.
+
+    Attributes:
+        name: Its name.
+        offset: Where it begins among the step's values.
+        size: How many they are.
+        vocabulary: They are integers in [0, vocabulary); None means real numbers.
+    """
+
+    name: str
+    offset: int
+    size: int
+    vocabulary: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,7 +445,16 @@ class Signature:
         returns_sequences: Whether the outputs of `predict` have a time axis.
         state_layout: The vectors of a state row.
         streaming_obstacles: Why it has no sessions, one sentence a layer; empty if it has.
-        layers: The chain.
+        layers: Those of its file.
+        version: Of the model, a decimal number.
+        labels: A name for each output, or None.
+        feedback: For each input the index of the output that feeds it in a forecast, or None, where
+            it keeps its first value; None as a whole: every input its own output, if they are as
+            many.
+        inputs: The file's inputs, side by side in a time step's values.
+        outputs: The file's outputs, likewise.
+        runtime: What computes it, `cpu` or `tensorflow`.
+        runtime_reason: Why.
     """
 
     model: str
@@ -419,11 +466,28 @@ class Signature:
     state_layout: tuple[StateVector, ...]
     streaming_obstacles: tuple[str, ...]
     layers: tuple[LayerSummary, ...]
+    version: str = "1"
+    labels: tuple[str, ...] | None = None
+    feedback: tuple[int | None, ...] | None = None
+    inputs: tuple[TensorSummary, ...] = ()
+    outputs: tuple[TensorSummary, ...] = ()
+    runtime: str = "cpu"
+    runtime_reason: str = ""
+
+    @property
+    def input_name(self) -> str:
+        """The name of the first input."""
+        return self.inputs[0].name
+
+    @property
+    def output_name(self) -> str:
+        """The name of the first output."""
+        return self.outputs[0].name
 
     @property
     def num_recurrent(self) -> int:
         """How many recurrent layers keep a state."""
-        return len(self.state_layout) // 2
+        return sum(vector.role in FIRST_ROLES for vector in self.state_layout)
 
     @property
     def state_size(self) -> int:

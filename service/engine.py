@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import cast
 
 import numpy as np
 
-from lstm_core.runtime.cpu import CpuRuntime
+from lstm_core.runtime.base import Runtime
 from service.advancing import Advancer
 from service.answers import Answers, EngineStats
 from service.arena import Arena
@@ -43,7 +43,7 @@ from service.errors import (
     ServiceError,
     StateNotFiniteError,
 )
-from service.histograms import Histogram
+from service.histograms import Histogram, Tally
 from service.jobs import Complete, Job
 from service.limits import EngineLimits
 from service.opening import Lifetimes, Opener
@@ -63,7 +63,7 @@ class Engine:
     def __init__(
         self,
         signature: Signature,
-        runtime: CpuRuntime,
+        runtime: Runtime,
         store: SessionStore,
         limits: EngineLimits | None = None,
         lifetimes: Lifetimes | None = None,
@@ -97,24 +97,26 @@ class Engine:
         self._arena = Arena(runtime, self._turns.is_out)
         self._answers = Answers(self._arena)
         self.stats: EngineStats = self._answers.stats
+        self._opener = Opener(
+            signature,
+            self._arena,
+            store,
+            self._lifetimes,
+            self._versions,
+            self._limits.chunk_steps,
+            self._turns.behind,
+            clock,
+            is_alone=is_alone and not earlier and not store.is_shared,
+        )
         self._ticker = Ticker(
-            Opener(
-                signature,
-                self._arena,
-                store,
-                self._lifetimes,
-                self._versions,
-                self._limits.chunk_steps,
-                self._turns.behind,
-                clock,
-                is_alone=is_alone and not earlier and not store.is_shared,
-            ),
+            self._opener,
             Advancer(
                 self._arena,
                 self._compute,
                 self._answers,
                 self._limits.chunk_steps,
                 self._limits.chunk_us,
+                self._lifetimes.tombstone_s,
                 clock,
             ),
             Committer(self._arena, store, self._answers, self._turns.is_out),
@@ -125,7 +127,8 @@ class Engine:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._is_draining = False
+        self._refusal: ServiceError | None = None
+        self._successor: Engine | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._passivation_task: asyncio.Task[None] | None = None
         self._num_taken = 0
@@ -140,7 +143,7 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether requests are taken."""
         is_running = self._loop_task is not None and not self._loop_task.done()
-        return is_running and not self._is_draining
+        return is_running and self._refusal is None
 
     @property
     def num_pending(self) -> int:
@@ -156,6 +159,16 @@ class Engine:
     def kernel_call_s(self) -> Histogram:
         """How often a kernel call took how long, in seconds."""
         return self._compute.call_s
+
+    @property
+    def kernel_calls_s(self) -> Mapping[int, Tally]:
+        """The kernel calls for sessions by the number of their rows, with their time in seconds."""
+        return self._compute.calls_s
+
+    @property
+    def num_traces(self) -> int:
+        """How many graphs TensorFlow has made for the model; 0 without it."""
+        return self._compute.num_traces
 
     @property
     def arena(self) -> Arena:
@@ -182,6 +195,8 @@ class Engine:
             QueueFullError: Too many requests wait.
             NotStreamableError: The model has no sessions.
         """
+        if self._successor is not None:
+            return self._successor.submit(request, complete, timeout_s)
         if self.signature.streaming_obstacles:
             raise NotStreamableError(self.signature.model, list(self.signature.streaming_obstacles))
         job = Job(request, complete, perf_counter())
@@ -243,6 +258,8 @@ class Engine:
             DeadlineExceededError: It had not begun in time.
             StateNotFiniteError: An output is not finite.
         """
+        if self._successor is not None:
+            return await self._successor.predict(inputs, mask, timeout_s)
         self._admit()
         self._num_predictions += 1
         self._idle.clear()
@@ -267,6 +284,8 @@ class Engine:
             InvalidRequestError: The first input is missing, and the session has had no output.
             StateNotFiniteError: A state or an output is not finite.
         """
+        if self._successor is not None:
+            return await self._successor.forecast(request)
         look = LookRequest(key=request.key, position=request.position, epoch=request.epoch)
         session = cast(SessionReply, await self.ask(look))
         # In the place of the look, which was admitted.
@@ -295,12 +314,12 @@ class Engine:
             return self._compute
         engine = self._versions.get(session.fingerprint)
         if engine is None:
-            raise FingerprintMismatchError(
-                self.signature.fingerprint,
-                session.fingerprint,
-                "reset it, or serve that version too",
-            )
+            raise self._unserved(session.fingerprint)
         return engine._compute  # noqa: SLF001 - an engine as this one
+
+    def _unserved(self, fingerprint: str) -> FingerprintMismatchError:
+        remedy = "reset it, or serve that version too"
+        return FingerprintMismatchError(self.signature.fingerprint, fingerprint, remedy)
 
     async def check_store(self) -> None:
         """Tell whether commits would be taken.
@@ -328,9 +347,42 @@ class Engine:
         """Let idle sessions leave the arena, as happens now and then; return how many they were."""
         return self._arena.passivate(self._clock() - self._lifetimes.idle_s)
 
-    def refuse(self) -> None:
-        """Take no new requests from now on; those taken are answered."""
-        self._is_draining = True
+    def succeed(self, predecessor: Engine) -> None:
+        """Take the place of the engine that has run the model so far, as a newer version.
+
+        What is asked of that one from now on is asked of this one, by whoever still holds it. Its
+        sessions stay with it, those of the versions before it with them.
+
+        Args:
+            predecessor: It has started, as this one has, which may be one of its earlier ones.
+        """
+        self._successor = None
+        for engine in (predecessor, *predecessor.earlier):
+            if engine is not self:
+                self.add_earlier(engine)
+        predecessor._opener.is_alone = False
+        predecessor._earlier = ()
+        predecessor._successor = self
+
+    def add_earlier(self, engine: Engine) -> None:
+        """Let an engine, which has started and is not alone, run the sessions of its version."""
+        self._opener.is_alone = False
+        self._earlier = (*self._earlier, engine)
+        self._versions[engine.signature.fingerprint] = engine
+
+    async def drop_earlier(self, fingerprint: str) -> None:
+        """End an earlier version; its sessions are refused from now on, unless they are reset."""
+        engine = self._versions.pop(fingerprint)
+        self._earlier = tuple(other for other in self._earlier if other is not engine)
+        await engine.drain()
+
+    def refuse(self, reason: ServiceError | None = None) -> None:
+        """Take no new requests from now on; those taken are answered.
+
+        Args:
+            reason: What the others are answered; None: that the replica is about to end.
+        """
+        self._refusal = self._refusal or reason or DrainingError()
 
     async def drain(self) -> None:
         """Refuse new requests, answer those taken, and end."""
@@ -345,8 +397,8 @@ class Engine:
         self._compute.close()
 
     def _admit(self) -> None:
-        if self._is_draining:
-            raise DrainingError
+        if self._refusal is not None:
+            raise self._refusal.again()
         if self.num_pending >= self._limits.max_pending:
             self.stats.num_rejected += 1
             raise QueueFullError(self._limits.max_pending)
@@ -374,8 +426,9 @@ class Engine:
 
     async def _give_turns(self) -> None:
         jobs = self._turns.take(self._limits.max_batch_rows)
+        now = perf_counter()
         for job in jobs:
-            job.is_begun = True
+            job.begun_at = job.begun_at or now
             job.is_away = False
         await self._ticker.tick(jobs)
         for job in jobs:
@@ -397,7 +450,7 @@ class Engine:
         self._turns.done(job.key, num_done)
 
     def _expire(self, job: Job) -> None:
-        if not (job.is_begun or job.is_done or job.is_cancelled):
+        if not (job.begun_at or job.is_done or job.is_cancelled):
             self._answers.expire(job)
             # Here and now: jobs that count no more would else pile up behind a store that hangs.
             self._turns.drop(job)
@@ -409,6 +462,9 @@ class Engine:
         Raises:
             ServiceError: It does not take it.
         """
+        version = self._versions.get(fingerprint)
+        if version is None:
+            raise self._unserved(fingerprint)  # since its turn began
 
         def take_back(result: Reply | ServiceError) -> None:
             job.deputy = None  # which holds this job: a cycle
@@ -423,5 +479,5 @@ class Engine:
 
         deputy = Job(job.request, take_back, perf_counter())
         deputy.is_cancelled, deputy.is_deputy = job.is_cancelled, True
-        self._versions[fingerprint].take(deputy)
+        version.take(deputy)
         job.deputy = deputy

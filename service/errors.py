@@ -60,6 +60,27 @@ class ModelUnknownError(ServiceError):
         self.name = name
 
 
+class ModelNotLoadedError(ServiceError):
+    """A model of the repository could not be loaded; what was served before still is."""
+
+    code = "model_not_loaded"
+
+    def __init__(self, name: str, reasons: list[str]) -> None:
+        super().__init__(f"model {name!r} could not be loaded: {'; '.join(reasons)}")
+        self.reasons = reasons
+
+
+class NoRepositoryError(ServiceError):
+    """A model is none of the repository: it was given at the start, and stays."""
+
+    code = "no_repository"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"model {model!r} cannot be loaded or unloaded: it is none of a model repository"
+        )
+
+
 class NotStreamableError(ServiceError):
     """The model needs whole sequences, so it has no sessions; `predict` serves it."""
 
@@ -79,6 +100,18 @@ class SessionUnknownError(ServiceError):
         super().__init__(
             f"there is no session {client_id!r}; it begins with a reset, an import, or a step that"
             " has position 0 or none, and no epoch"
+        )
+
+
+class SequenceUnknownError(ServiceError):
+    """A request of the Open Inference Protocol goes on with a sequence that does not exist."""
+
+    code = "sequence_unknown"
+
+    def __init__(self, sequence_id: int | str, model: str) -> None:
+        super().__init__(
+            f"inference request for sequence {sequence_id} to model '{model}' must specify the"
+            " START flag on the first request of the sequence"
         )
 
 
@@ -106,7 +139,7 @@ class SessionExpiredError(ServiceError):
     def __init__(self, client_id: str, ttl_s: float) -> None:
         super().__init__(
             f"session {client_id!r} has ended: nothing was applied for {ttl_s:g} s, its time to"
-            " live; it begins anew with a reset or an import"
+            " live; it begins anew with a reset, an import or the start of a sequence"
         )
 
 
@@ -127,7 +160,7 @@ class SessionDamagedError(ServiceError):
     def __init__(self, client_id: str, reason: str) -> None:
         super().__init__(
             f"the record of session {client_id!r} cannot be read: {reason}; it begins anew with a"
-            " reset or an import"
+            " reset, an import or the start of a sequence"
         )
 
 
@@ -188,7 +221,7 @@ class DeadlineExceededError(ServiceError):
     code = "deadline_exceeded"
 
     def __init__(self) -> None:
-        super().__init__("the request had no turn within its X-Request-Timeout-Ms; not applied")
+        super().__init__("the request had no turn in the time that its caller waits; not applied")
 
 
 class UnauthenticatedError(ServiceError):
@@ -245,6 +278,15 @@ class NotReadyError(UnavailableError):
     def __init__(self, models: list[str]) -> None:
         super().__init__(f"not ready to serve: {', '.join(models)}")
         self.models = models
+
+
+class DeviceMemoryError(UnavailableError):
+    """The device that computes had no memory left for the request. Nothing was applied."""
+
+    code = "device_memory"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; nothing was applied: try again, or send less at a time")
 
 
 class StoreUnavailableError(UnavailableError):

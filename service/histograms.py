@@ -41,6 +41,27 @@ class Histogram:
         return lines
 
 
+class Tally:
+    """How many values there were, and their sum.
+
+    Attributes:
+        count: How many.
+        total: The sum.
+    """
+
+    __slots__ = ("count", "total")
+
+    def __init__(self) -> None:
+        """Begin with no value."""
+        self.count = 0
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.count += 1
+        self.total += value
+
+
 def merged(histograms: Sequence[Histogram]) -> Histogram:
     """Return the counts of histograms with the same bounds together; at least one."""
     both = Histogram(histograms[0].bounds)

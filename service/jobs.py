@@ -78,7 +78,8 @@ class Job:
         key: The session.
         is_cancelled: Nobody waits for the answer any more.
         is_done: It is answered, or nobody waited.
-        is_begun: It has had a turn: its outcome is the answer, however late.
+        begun_at: When it had its first turn, in seconds of `perf_counter`; from then on its outcome
+            is the answer, however late. 0: it has had none.
         is_away: Another engine has taken it over in this turn, and will end the turn or has.
         is_alone: It may not run in one piece with others.
         deputy: The job that the other engine has for it.
@@ -94,7 +95,7 @@ class Job:
     is_cancelled: bool = field(init=False, default=False)
     is_deputy: bool = field(init=False, default=False)
     is_done: bool = field(init=False, default=False)
-    is_begun: bool = field(init=False, default=False)
+    begun_at: float = field(init=False, default=0.0)
     is_away: bool = field(init=False, default=False)
     is_alone: bool = field(init=False, default=False)
     deputy: Job | None = field(init=False, default=None)

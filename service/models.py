@@ -1,182 +1,201 @@
 """From model files to engines: what is served, under which name.
 
-The only room besides the engine's that knows `lstm_core`.
+Knows `lstm_core`, as the engine's rooms do and those of files and runtimes beside this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lstm_core.errors import FormatError
-from lstm_core.formats.read import format_at, read_network
-from lstm_core.formats.write import write_network
-from lstm_core.network import Network
-from lstm_core.runtime.cpu import CpuRuntime
-from service.domain import LayerSummary, Signature, StateVector
+from lstm_core.errors import FormatError, SpecError
+from lstm_core.formats.read import read_network
+from lstm_core.runtime.base import Runtime
+from service.configured import check_config, normalised, run_warm_up
+from service.domain import LayerSummary, Signature, StateVector, TensorSummary
 from service.engine import Engine
 from service.limits import EngineLimits
+from service.model_config import ModelConfig, Normalisation
+from service.model_files import ModelFileError
 from service.opening import Lifetimes
+from service.runtimes import RuntimeChoice, open_runtime
 from service.stores.base import SessionStore
 
 
-class ModelFileError(Exception):
-    """A model file cannot be served. The message says which, and everything that is wrong."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A model that is read and could be served.
 
-
-_BUNDLED = Path(__file__).parent / "bundled"
-
-
-def bundled_models() -> dict[str, Path]:
-    """Return the files of the examples that come with the package, by name."""
-    return {name: _BUNDLED / f"{name}.keras" for name in ("vowels", "gait")}
-
-
-def load_engines(
-    models: Mapping[str, Sequence[Path]],
-    store: SessionStore,
-    limits: EngineLimits,
-    lifetimes: Lifetimes,
-) -> dict[str, Engine]:
-    """Read every model and set an engine up for each, in the order given.
-
-    Args:
-        models: Files by name, each name's current version first.
-        store: For the sessions of all of them.
-        limits: For each of them.
-        lifetimes: Of their sessions.
-
-    Raises:
-        ModelFileError: A file cannot be served.
+    Attributes:
+        signature: What it takes and gives.
+        runtime: Computes it.
+        limits: What its engine may take on.
     """
-    engines: dict[str, Engine] = {}
-    for name, paths in models.items():
-        *earlier, current = [CpuRuntime(_read(path), limits.arena_rows) for path in reversed(paths)]
-        _check_versions(name, current.network, [runtime.network for runtime in earlier])
-        engines[name] = Engine(
-            describe(name, current),
-            current,
-            store,
-            limits,
-            lifetimes,
-            earlier=[
-                Engine(describe(name, runtime), runtime, store, limits, lifetimes, is_alone=False)
-                for runtime in earlier
-            ],
+
+    signature: Signature
+    runtime: Runtime
+    limits: EngineLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoader:
+    """Makes engines of model files, which share a store.
+
+    Attributes:
+        store: For the sessions of all of them.
+        limits: For each of them, where its own do not say otherwise.
+        lifetimes: Of their sessions.
+        choice: What may compute them.
+    """
+
+    store: SessionStore
+    limits: EngineLimits
+    lifetimes: Lifetimes
+    choice: RuntimeChoice = field(default_factory=RuntimeChoice)
+
+    def prepare(
+        self, name: str, path: Path, version: str = "1", config: ModelConfig | None = None
+    ) -> Prepared:
+        """Read a model, reserve its arena and warm it up, on whatever thread.
+
+        Args:
+            name: To serve it under.
+            path: The file.
+            version: Its version.
+            config: What is said beside it.
+
+        Raises:
+            ModelFileError: It cannot be served.
+        """
+        config = config or ModelConfig()
+        choice = self.choice
+        if config.normalisation != Normalisation():
+            if choice.kind == "tensorflow":
+                raise ModelFileError(f"{path}: normalisation is the CPU runtime's only")
+            choice = replace(choice, kind="cpu")
+        try:
+            limits = replace(self.limits, **config.limits.model_dump(exclude_none=True))
+            runtime, reason = open_runtime(
+                path,
+                limits.arena_rows,
+                choice,
+                lambda path: normalised(read_network(path), config),
+            )
+            check_config(runtime.network, config)
+        except FormatError as error:
+            raise ModelFileError(str(error)) from error
+        except (SpecError, ValueError) as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        run_warm_up(runtime, config.warm_up)
+        signature = replace(
+            describe(name, runtime, reason),
+            version=version,
+            labels=config.labels,
+            feedback=config.feedback,
         )
-    return engines
+        return Prepared(signature=signature, runtime=runtime, limits=limits)
+
+    def engine(
+        self, prepared: Prepared, *, earlier: Sequence[Engine] = (), is_alone: bool = True
+    ) -> Engine:
+        """Return the engine of a model that is prepared; see `Engine`."""
+        return Engine(
+            prepared.signature,
+            prepared.runtime,
+            self.store,
+            prepared.limits,
+            self.lifetimes,
+            earlier=earlier,
+            is_alone=is_alone,
+        )
+
+    def engines(self, models: Mapping[str, Sequence[Path]]) -> dict[str, Engine]:
+        """Read every model and set an engine up for each, in the order given.
+
+        Args:
+            models: Files by name, each name's current version first.
+
+        Raises:
+            ModelFileError: A file cannot be served.
+        """
+        engines: dict[str, Engine] = {}
+        for name, paths in models.items():
+            *earlier, current = [
+                self.prepare(name, path, str(number))
+                for number, path in enumerate(reversed(paths), 1)
+            ]
+            check_version(current.signature, [each.signature for each in earlier])
+            engines[name] = self.engine(
+                current, earlier=[self.engine(each, is_alone=False) for each in earlier]
+            )
+        return engines
 
 
-def _check_versions(name: str, current: Network, earlier: Sequence[Network]) -> None:
+def check_version(new: Signature, others: Sequence[Signature]) -> None:
     """Refuse versions that callers could not be served by without knowing which one it is.
 
     Raises:
         ModelFileError: One takes or gives something else, or is there twice.
     """
-    fingerprints = {current.fingerprint}
-    for network in earlier:
-        if network.fingerprint in fingerprints:
-            raise ModelFileError(f"two files of model {name!r} hold the same model")
-        fingerprints.add(network.fingerprint)
+    for other in others:
+        if new.fingerprint == other.fingerprint:
+            raise ModelFileError(
+                f"two files of model {new.model!r} hold the same model: versions {other.version}"
+                f" and {new.version}"
+            )
         for what in ("input_size", "output_size", "vocabulary"):
-            now, then = getattr(current, what), getattr(network, what)
+            now, then = getattr(new, what), getattr(other, what)
             if now != then:
                 raise ModelFileError(
-                    f"the versions of model {name!r} differ in {what}: {now} and {then}; serve the"
-                    " earlier one under a name of its own"
+                    f"the versions of model {new.model!r} differ in {what}: {now} and {then}; serve"
+                    " the earlier one under a name of its own"
                 )
 
 
-def read_signature(name: str, path: Path) -> Signature:
-    """Return what a file takes and gives, and which kernels would run it.
+def read_signature(name: str, path: Path, choice: RuntimeChoice) -> Signature:
+    """Return what a file takes and gives, and what would compute it.
 
     Args:
         name: To serve it under.
         path: The file.
+        choice: What may compute it.
 
     Raises:
         ModelFileError: The file cannot be served.
     """
-    network = _read(path)
-    return describe(name, CpuRuntime(network, 0))
-
-
-def _read(path: Path) -> Network:
     try:
-        return read_network(path)
+        return describe(name, *open_runtime(path, 0, choice, read_network))
     except FormatError as error:
         raise ModelFileError(str(error)) from error
 
 
-def file_format(path: Path) -> str:
-    """Return what a file is, and what wrote it where that is known.
-
-    Raises:
-        ModelFileError: It is no model.
-    """
-    try:
-        name = format_at(path).name
-    except FormatError as error:
-        raise ModelFileError(str(error)) from error
-    try:
-        writer = read_network(path).written_by
-    except FormatError as error:
-        writer = error.written_by
-    return name if writer is None else f"{name}, written by {writer}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
-    """What became of a file.
-
-    Attributes:
-        fingerprint: Of the model that was read.
-        new_fingerprint: Of the model as it was written. Where that is another, sessions of the one
-            do not belong to the other.
-    """
-
-    fingerprint: str
-    new_fingerprint: str
-
-
-def convert(source: Path, target: Path) -> Conversion:
-    """Write a model in another format, and read it back.
+def describe(name: str, runtime: Runtime, reason: str = "") -> Signature:
+    """Return the signature of a runtime's network under a name, with the kernels chosen.
 
     Args:
-        source: A file of any format.
-        target: Where to, with the suffix `.keras` or `.safetensors`. Replaced at once if it is
-            there, or left as it was.
-
-    Raises:
-        ModelFileError: The one cannot be read, or the other not written.
-        OSError: The target cannot be written.
+        name: To serve it under.
+        runtime: Computes it.
+        reason: Why this runtime.
     """
-    try:
-        network = read_network(source)
-        write_network(network, target)
-        new_fingerprint = read_network(target).fingerprint
-    except FormatError as error:
-        raise ModelFileError(str(error)) from error
-    return Conversion(fingerprint=network.fingerprint, new_fingerprint=new_fingerprint)
-
-
-def describe(name: str, runtime: CpuRuntime) -> Signature:
-    """Return the signature of a runtime's network under a name, with the kernels chosen."""
     network = runtime.network
     layers = []
-    for layer, output_size in zip(network.layers, network.output_sizes, strict=True):
-        dispatch = runtime.dispatches.get(layer)
+    for layer in runtime.layers:
+        dispatch = layer.dispatch
         layers.append(
             LayerSummary(
                 name=layer.name,
-                kind="LSTM" if layer in network.recurrent else type(layer).__name__,
-                output_size=output_size,
+                kind=layer.kind,
+                output_size=layer.output_size,
                 kernel=None if dispatch is None else dispatch.kernel,
                 device=None if dispatch is None else dispatch.device,
                 reason=None if dispatch is None else dispatch.reason,
             )
         )
+    inputs, outputs = (
+        tuple(TensorSummary(part.name, part.offset, part.size, part.vocabulary) for part in parts)
+        for parts in (network.inputs, network.outputs)
+    )
     return Signature(
         model=name,
         fingerprint=network.fingerprint,
@@ -189,4 +208,8 @@ def describe(name: str, runtime: CpuRuntime) -> Signature:
         ),
         streaming_obstacles=tuple(network.streaming_obstacles),
         layers=tuple(layers),
+        inputs=inputs,
+        outputs=outputs,
+        runtime=runtime.kind,
+        runtime_reason=reason,
     )

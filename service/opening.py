@@ -71,7 +71,11 @@ class Lifetimes:
 
 
 class Opener:
-    """What begins the turns of the sessions of one model."""
+    """What begins the turns of the sessions of one model.
+
+    Attributes:
+        is_alone: Whether nobody else writes to the store's sessions of this model.
+    """
 
     def __init__(
         self,
@@ -97,9 +101,9 @@ class Opener:
             most_together: Most steps of one session that run in one piece.
             behind: Tells which jobs of a session wait behind the first one.
             clock: Tells the seconds since 1970.
-            is_alone: Whether nobody else writes to the store's sessions of this model.
+            is_alone: See the class.
         """
-        self._is_alone = is_alone
+        self.is_alone = is_alone
         self._signature = signature
         self._arena = arena
         self._store = store
@@ -146,7 +150,7 @@ class Opener:
         ):
             return None  # the store may have dropped it, and another may have begun in its place
         opening = self._open(job, live, None, now)
-        if self._is_alone or isinstance(opening, Change):
+        if self.is_alone or isinstance(opening, Change):
             return opening
         if isinstance(opening, Run):
             if not opening.is_replay:
@@ -327,6 +331,8 @@ class Opener:
             SessionDamagedError: Only what puts another state in its place may run.
         """
         request = job.request
+        if isinstance(request, AdvanceRequest) and request.begins_anew:
+            return
         if (
             isinstance(request, ResetRequest | ImportRequest | DeleteRequest)
             and request.position is None

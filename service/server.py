@@ -8,18 +8,22 @@ import logging
 import math
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import Application, create_app
-from service.engine import Engine
+from service.choices import runtime_choice
 from service.limits import EngineLimits
-from service.models import bundled_models, load_engines
+from service.model_files import ModelFileError, bundled_models
+from service.models import ModelLoader
 from service.opening import Lifetimes
-from service.settings import Settings
+from service.repository import ModelRepository
+from service.served import ServedModels
+from service.settings import SettingError, Settings
 from service.storage import build_store
 from service.stores.base import SessionStore
 from service.stores.watched import WatchedStore
@@ -27,6 +31,9 @@ from service.stores.write_behind import WriteBehindStore
 from service.telemetry import Telemetry
 from service.transport.uvicorn_versions import is_extended
 from service.transport.websocket import stream_protocol
+
+if TYPE_CHECKING:
+    from service.transport.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +44,46 @@ _KEEP_ALIVE_S = 75
 class Server(uvicorn.Server):
     """uvicorn, but streams are closed before it closes their sockets."""
 
-    def __init__(self, config: uvicorn.Config, app: Application, store: SessionStore) -> None:
-        """Serve `app`, which `config` may have wrapped, over its engines' store."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: Application,
+        store: SessionStore,
+        listen_grpc: Callable[[], GrpcServer] | None = None,
+    ) -> None:
+        """Serve `app`, which `config` may have wrapped, over its engines' store.
+
+        Args:
+            config: How.
+            app: What.
+            store: That of its engines.
+            listen_grpc: Makes the server of gRPC, with its port, in the event loop; None: no gRPC.
+        """
         super().__init__(config)
         self._app = app
         self._store = store
+        self._listen_grpc = listen_grpc
+        self._grpc: GrpcServer | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve with an open store, and close it last."""
+        """Serve with an open store, and close it last.
+
+        Raises:
+            OSError: gRPC cannot have its port.
+        """
+        if self._listen_grpc is not None:
+            self._grpc = self._listen_grpc()
         await self._store.open()
         try:
             await super().serve(sockets)
         finally:
             await self._store.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and gRPC behind it: the engines run by then."""
+        await super().startup(sockets)
+        if self._grpc is not None and self.started:
+            await self._grpc.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more, let streams answer what they have taken, then end as uvicorn does.
@@ -66,13 +100,19 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if isinstance(connection, HttpToolsProtocol):
                 connection.shutdown()
-        closing = loop.create_task(self._app.streams.close())
+        closing = asyncio.gather(self._app.streams.close(), self._drain_grpc(deadline))
         while not (closing.done() or self.force_exit or loop.time() > deadline):
             await asyncio.wait([closing], timeout=0.1)
-        # The clients of streams that are still open do not read; uvicorn closes those.
+        # The clients of streams that are still open do not read; they are cut off.
         closing.cancel()
+        with suppress(asyncio.CancelledError):
+            await closing
         self.config.timeout_graceful_shutdown = max(0, math.ceil(deadline - loop.time()))
         await super().shutdown(sockets)
+
+    async def _drain_grpc(self, deadline: float) -> None:
+        if self._grpc is not None:
+            await self._grpc.drain(deadline - asyncio.get_running_loop().time())
 
 
 def spare_collections() -> None:
@@ -98,6 +138,8 @@ def serve(settings: Settings) -> int:
 
     Raises:
         ModelFileError: A model cannot be served.
+        SettingError: gRPC is asked for, and not installed.
+        OSError: gRPC cannot have its port, or its files of TLS are not what they should be.
     """
     log.info("settings: %s", settings.model_dump_json())
     watched = WatchedStore(build_store(settings))
@@ -107,11 +149,13 @@ def serve(settings: Settings) -> int:
             watched, max_steps=settings.async_max_steps, max_ms=settings.async_max_ms
         )
     store = ahead or watched
-    engines = _load_engines(settings, store)
-    telemetry = Telemetry(engines, watched, ahead)
+    served, repository = _load_models(settings, store)
+    telemetry = Telemetry(served, watched, ahead)
     watched.observe_trip = telemetry.observe_trip
     app = create_app(
-        engines,
+        served,
+        repository=repository,
+        repository_poll_s=settings.repository_poll_s,
         render_metrics=telemetry.render,
         observe=telemetry.observe,
         max_body_bytes=settings.max_body_bytes,
@@ -131,7 +175,7 @@ def serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, app, store)
+    server = Server(config, app, store, _grpc_of(settings, app, telemetry))
     spare_collections()
     # uvicorn raises the signal that ended it once more at its end, to whoever had it before.
     for caught in (signal.SIGINT, signal.SIGTERM):
@@ -154,7 +198,43 @@ def _http_protocol(
     return hot_protocol(app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s))
 
 
-def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
+def _grpc_of(
+    settings: Settings, app: Application, telemetry: Telemetry
+) -> Callable[[], GrpcServer] | None:
+    """Return what makes the server of gRPC, if there is to be one.
+
+    Raises:
+        SettingError: It is not installed.
+    """
+    port = settings.grpc_port
+    if port is None:
+        return None
+    try:
+        from service.transport.grpc.server import GrpcServer, Tls  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise SettingError(f"--grpc-port: {error}") from error
+
+    tls = None
+    if settings.grpc_tls_cert is not None and settings.grpc_tls_key is not None:
+        tls = Tls(settings.grpc_tls_cert, settings.grpc_tls_key)
+
+    def listen() -> GrpcServer:
+        server = GrpcServer(
+            app.inference,
+            app.catalog,
+            max_message_bytes=settings.max_body_bytes,
+            observe=telemetry.observe_call,
+        )
+        taken = server.listen(settings.host, port, tls)
+        log.info("gRPC on %s:%d, %s", settings.host, taken, "with TLS" if tls else "without TLS")
+        return server
+
+    return listen
+
+
+def _load_models(
+    settings: Settings, store: SessionStore
+) -> tuple[ServedModels, ModelRepository | None]:
     limits = EngineLimits(
         max_batch_rows=settings.max_batch_rows,
         max_pending=settings.max_pending,
@@ -164,13 +244,29 @@ def _load_engines(settings: Settings, store: SessionStore) -> dict[str, Engine]:
     lifetimes = Lifetimes(
         ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
     )
-    models = settings.model or {name: (path,) for name, path in bundled_models().items()}
-    engines = load_engines(models, store, limits, lifetimes)
+    loader = ModelLoader(
+        store=store, limits=limits, lifetimes=lifetimes, choice=runtime_choice(settings)
+    )
+    models, repository = settings.model, None
+    if settings.model_repository is not None:
+        repository = ModelRepository(settings.model_repository, loader)
+    elif not models:
+        models = {name: (path,) for name, path in bundled_models().items()}
+    engines = loader.engines(models)
+    if repository is not None:
+        for name, engine in repository.read_all().items():
+            if name in engines:
+                raise ModelFileError(
+                    f"model {name!r} is given twice, by --model and in a repository"
+                )
+            engines[name] = engine
     for name, engine in engines.items():
-        for layer in engine.signature.layers:
+        signature = engine.signature
+        log.info("model %s runs on %s: %s", name, signature.runtime, signature.runtime_reason)
+        for layer in signature.layers:
             if layer.kernel is not None:
                 log.info(
                     "model %s: %s runs on kernel %s, %s: %s",
                     name, layer.name, layer.kernel, layer.device, layer.reason,
                 )  # fmt: skip
-    return engines
+    return ServedModels(engines), repository

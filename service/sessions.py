@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.domain import (
+    ENDING_S,
     MAX_POSITION,
     MAX_STORED_ANSWER_BYTES,
     REPLAY_WINDOW,
@@ -69,7 +70,7 @@ Decision = Proceed | Answered | Recompute
 
 
 def known(record: Record | None, request: Request, now: float, tombstone_s: float) -> Record | None:
-    """Return the record that a request meets: None where an ended session counts as none.
+    """Return the record that a request meets: None where what there was counts as none.
 
     Args:
         record: What is kept of the session.
@@ -77,10 +78,28 @@ def known(record: Record | None, request: Request, now: float, tombstone_s: floa
         now: Seconds since 1970.
         tombstone_s: How long an ended session is told from one that never was.
     """
-    if record is None or now < record.expires_at:
+    if record is None:
+        return None
+    advance = request if isinstance(request, AdvanceRequest) else None
+    if record.is_ended or (advance is not None and advance.begins_anew):
+        return record if advance is not None and _is_retry(record, advance, now) else None
+    if now < record.expires_at:
         return record
-    begins_anew = isinstance(request, AdvanceRequest) and request.must_begin
-    return None if begins_anew or now >= record.expires_at + tombstone_s else record
+    begins = advance is not None and advance.must_begin
+    return None if begins or now >= record.expires_at + tombstone_s else record
+
+
+def _is_retry(record: Record, request: AdvanceRequest, now: float) -> bool:
+    """Tell whether what begins or ends a session is the very request that did."""
+    if request.position is None or not record.replays:
+        return False
+    last = record.replays[-1]
+    return (
+        last.start == request.position
+        and (record.is_ended or now < record.expires_at)
+        and (request.epoch is None or request.epoch == record.epoch)
+        and last.digest == request.digest()
+    )
 
 
 def goes_on(record: Record, request: AdvanceRequest, now: float) -> bool:
@@ -95,6 +114,7 @@ def goes_on(record: Record, request: AdvanceRequest, now: float) -> bool:
         (request.position is None or request.position == record.position)
         and (request.epoch is None or request.epoch == record.epoch)
         and not request.must_begin
+        and not request.begins_anew
         and (record.ttl_s is None or now < record.touched_at + record.ttl_s)
         and record.position + len(request.inputs) <= MAX_POSITION
     )
@@ -120,6 +140,7 @@ def decide(record: Record | None, request: Request, now: float) -> Decision:
         record is not None
         and record.ttl_s is not None
         and now >= record.expires_at
+        and not record.is_ended
         and isinstance(request, (AdvanceRequest, LookRequest, ForkRequest))
     ):
         raise SessionExpiredError(request.key.client_id, record.ttl_s)
@@ -139,7 +160,7 @@ def decide(record: Record | None, request: Request, now: float) -> Decision:
 
 def _decide_advance(record: Record | None, request: AdvanceRequest) -> Decision:
     if record is None:
-        if request.position or request.epoch is not None:
+        if request.position or request.epoch is not None or request.must_exist:
             raise SessionUnknownError(request.key.client_id)
         return _PROCEED
     if request.must_begin:
@@ -199,6 +220,8 @@ def is_plain_step(request: AdvanceRequest) -> bool:
         and request.mask is None
         and not request.return_state
         and not request.must_begin
+        and not request.begins_anew
+        and not request.ends
     )
 
 
@@ -284,6 +307,19 @@ def _next(
         replays=(*kept, *replays)[-REPLAY_WINDOW:],
         nonce=new_nonce(),
     )
+
+
+def ended(record: Record, request: AdvanceRequest, tombstone_s: float) -> Record | None:
+    """Return what is kept of a session that a request has ended; None: nothing.
+
+    Args:
+        record: What the request made of it.
+        request: It; without a position no other one can be known as its retry.
+        tombstone_s: How long the store keeps what has ended.
+    """
+    if request.position is None:
+        return None
+    return replace(record, ttl_s=min(0.0, ENDING_S - tombstone_s), replays=record.replays[-1:])
 
 
 def fresh_record(signature: Signature, now: float, ttl_s: float | None) -> Record:

@@ -26,6 +26,10 @@ def default_data_dir() -> Path:
     return Path(home) / "lstm-service"
 
 
+class SettingError(Exception):
+    """A setting asks for what cannot be had here. The message says which, and why."""
+
+
 class Settings(BaseSettings):
     """Every setting with its default; the field's name is the option's and the variable's."""
 
@@ -35,11 +39,50 @@ class Settings(BaseSettings):
         default={},
         description="A model as NAME=PATH of a file of any format; may be given several times, or"
         " several joined by commas. The first is the default model. Files given later under the"
-        " same name are earlier versions, for the sessions that belong to them. None: the bundled"
-        " examples.",
+        " same name are earlier versions, for the sessions that belong to them. None, and no"
+        " repository: the bundled examples.",
+    )
+    model_repository: Path | None = Field(
+        default=None,
+        description="A directory of models, NAME/VERSION/model.*, beside or in place of --model.",
+    )
+    repository_poll_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How often it is looked at for versions that come and go; 0: never.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="The port to listen on for gRPC; 0: any. None: there is no gRPC.",
+    )
+    grpc_tls_cert: Path | None = Field(
+        default=None,
+        description="gRPC is under TLS with this certificate, and those that lead to its root: a"
+        " file in PEM.",
+    )
+    grpc_tls_key: Path | None = Field(
+        default=None, description="The certificate's private key: a file in PEM."
+    )
+    runtime: Literal["auto", "cpu", "tensorflow"] = Field(
+        default="auto",
+        description="What computes: cpu, tensorflow (on a GPU if there is one), or auto: the CPU"
+        " unless it cannot take a model, or a GPU is faster.",
+    )
+    keras_modules: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*)?$",
+        description="Python modules, joined by commas, that register Keras layers of your own;"
+        " imported before TensorFlow reads a model.",
+    )
+    tf32: bool = Field(
+        default=False,
+        description="TensorFlow may round the factors of products on a GPU (about 1e-3 off).",
+    )
     store: str = Field(
         default="embedded",
         pattern=r"^(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)$",
@@ -97,6 +140,18 @@ class Settings(BaseSettings):
         default=4096, ge=1, description="Most requests of a model waiting or running; then 503."
     )
     max_batch_rows: int = Field(default=1024, ge=1, description="Most sessions in one batch.")
+    kernel_threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Most threads that the native kernel shares a large batch out over. One process"
+        " a core needs no more than 1; the numbers are the same with any.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Of the products in LSTMs. bfloat16 needs a processor with AVX512-BF16, takes"
+        " about half the time, and keeps 8 significant bits of weights and inputs.",
+    )
     max_wait_us: int = Field(
         default=0, ge=0, le=1_000_000, description="How long a batch waits for company."
     )
@@ -149,6 +204,14 @@ class Settings(BaseSettings):
                 f"arena_rows ({self.arena_rows}) must be at least three times max_pending"
                 f" ({self.max_pending})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Settings:
+        if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
+            raise ValueError("grpc_tls_cert and grpc_tls_key must be given together")
+        if self.grpc_tls_cert is not None and self.grpc_port is None:
+            raise ValueError("grpc_tls_cert is for gRPC, which is not served without grpc_port")
         return self
 
 

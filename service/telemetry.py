@@ -41,6 +41,7 @@ _COUNTERS: dict[str, tuple[str, Callable[[Engine], float]]] = {
         "Requests not begun, nor applied, within their own timeout.",
         lambda e: e.stats.num_expired,
     ),
+    "lstm_graph_traces": ("Graphs made by TensorFlow.", lambda e: e.num_traces),
     "lstm_internal_errors": ("Faults of ours.", lambda e: e.stats.num_internal_errors),
 }
 
@@ -92,7 +93,8 @@ class Telemetry:
         self._registry.register(_StoreCollector(store, write_behind))
         self._trips = Histogram(_SECONDS)
         self._requests: dict[tuple[str, int], Histogram] = {}
-        self._registry.register(_RequestCollector(self._requests, self._trips))
+        self._calls: dict[tuple[str, str], Histogram] = {}
+        self._registry.register(_RequestCollector(self._requests, self._calls, self._trips))
 
     def observe(self, route: str, status: int, seconds: float) -> None:
         """Note an answered HTTP request.
@@ -105,6 +107,19 @@ class Telemetry:
         histogram = self._requests.get((route, status))
         if histogram is None:
             histogram = self._requests[route, status] = Histogram(_SECONDS)
+        histogram.observe(seconds)
+
+    def observe_call(self, method: str, code: str, seconds: float) -> None:
+        """Note an answered call of gRPC, or an answer in a stream.
+
+        Args:
+            method: Its name.
+            code: The name of its status code.
+            seconds: What it took.
+        """
+        histogram = self._calls.get((method, code))
+        if histogram is None:
+            histogram = self._calls[method, code] = Histogram(_SECONDS)
         histogram.observe(seconds)
 
     def observe_trip(self, seconds: float) -> None:
@@ -123,8 +138,14 @@ class Telemetry:
 class _RequestCollector(Collector):
     """What prometheus_client's own histograms would tell; counting in those costs a step 2 us."""
 
-    def __init__(self, requests: Mapping[tuple[str, int], Histogram], trips: Histogram) -> None:
+    def __init__(
+        self,
+        requests: Mapping[tuple[str, int], Histogram],
+        calls: Mapping[tuple[str, str], Histogram],
+        trips: Histogram,
+    ) -> None:
         self._requests = requests
+        self._calls = calls
         self._trips = trips
 
     def collect(self) -> Iterable[Metric]:
@@ -138,6 +159,14 @@ class _RequestCollector(Collector):
                 [route, str(status)], histogram.cumulative(), sum_value=histogram.total
             )
         yield requests
+        calls = HistogramMetricFamily(
+            "lstm_grpc_request_seconds",
+            "Time from a call of gRPC, or a message of its stream, to the answer.",
+            labels=["method", "code"],
+        )
+        for (method, code), histogram in self._calls.items():
+            calls.add_metric([method, code], histogram.cumulative(), sum_value=histogram.total)
+        yield calls
         yield HistogramMetricFamily(
             "lstm_store_trip_seconds",
             "Time of a trip to the session store.",
@@ -161,6 +190,15 @@ class _EngineCollector(Collector):
                 both = merged([find(e) for e in (engine, *engine.earlier)])
                 family.add_metric([model], both.cumulative(), sum_value=both.total)
             yield family
+        runtimes = GaugeMetricFamily(
+            "lstm_runtime_info",
+            "What computes a model, and why.",
+            labels=["model", "runtime", "reason"],
+        )
+        for model, engine in self._engines.items():
+            signature = engine.signature
+            runtimes.add_metric([model, signature.runtime, signature.runtime_reason], 1.0)
+        yield runtimes
         ready = GaugeMetricFamily("lstm_ready", "Whether requests are taken.", labels=["model"])
         for model, engine in self._engines.items():
             ready.add_metric([model], float(engine.is_ready))

@@ -102,7 +102,7 @@ class Ticker:
         self._answers.stats.num_replayed += run.is_replay
         job.run = run
         for follower in run.followers:
-            follower.is_begun = True
+            follower.begun_at = job.begun_at
 
     def _begin(self, job: Job, opening: Opening) -> None:
         if isinstance(opening, Change):

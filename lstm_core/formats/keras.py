@@ -1,9 +1,10 @@
-"""Reads a `.keras` file of Keras 3 into a network, without Keras and without TensorFlow.
+"""Reads a `.keras` file of Keras 3 or tf_keras into a network, without Keras and TensorFlow.
 
-The numbers are those of Keras 3.15 in float32. A model of another precision (`mixed_float16`,
-`bfloat16`, `float64`) keeps its weights, rounded to float32, and computes in float32, so it agrees
-with Keras only within that precision. `stateful`, `unroll` and a fixed batch size or sequence
-length are not part of a network; a model that was saved stateful starts from zeros.
+The numbers are those of Keras 3.15, or of tf_keras 2.21 for a file of Keras 2, in float32. A model
+of another precision (`mixed_float16`, `bfloat16`, `float64`) keeps its weights, rounded to float32,
+and computes in float32, so it agrees with Keras only within that precision. `stateful`, `unroll`
+and a fixed batch size or sequence length are not part of a network; a model that was saved stateful
+starts from zeros.
 
 In Keras 3.15 none of the layers that are read here drops a mask, nor does a nested model, whatever
 its warning says. Other releases were not compared.
@@ -12,26 +13,19 @@ its warning says. Other releases were not compared.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
 
-from lstm_core.errors import FormatError, SpecError
-from lstm_core.formats.archive import Archive, Variables, open_archive
-from lstm_core.formats.keras_config import LayerConfig, check_precision
-from lstm_core.formats.keras_graph import Chain, read_chain
-from lstm_core.formats.keras_pointwise import READERS, Position, nothing
-from lstm_core.formats.keras_recurrent import RECURRENT_KINDS, read_bidirectional, read_recurrent
-from lstm_core.network import Bidirectional, Layer, Network, Recurrent
-from lstm_core.pointwise import Embedding, Masking
-
-_UNKNOWN = Position(features=None, has_time=None)
+from lstm_core.formats.archive import open_archive
+from lstm_core.formats.keras_network import build_network
+from lstm_core.formats.keras_numbered_weights import NumberedWeights
+from lstm_core.network import Network
 
 
 def read_keras(path: str | os.PathLike[str]) -> Network:
     """Read a model: Sequential, or functional as long as it is a chain.
 
     Args:
-        path: A file that `model.save("….keras")` of Keras 3 wrote. No code in it is run.
+        path: A file that `model.save("….keras")` of Keras 3, tf_keras or Keras 2 from 2.12 on
+            wrote. No code in it is run.
 
     Returns:
         The network, its weights float32.
@@ -41,117 +35,5 @@ def read_keras(path: str | os.PathLike[str]) -> Network:
             that cannot be served; then `problems` names every such layer and why.
     """
     with open_archive(path) as archive:
-        writer = f"Keras {archive.keras_version}"
-        try:
-            chain = read_chain(archive.config)
-            input_size, layers, problems = _read_layers(chain, archive)
-        except RecursionError as error:
-            problem = "config.json is nested too deeply"
-            raise FormatError(archive.path, [problem], writer) from error
-        if problems:
-            raise FormatError(archive.path, problems, writer)
-        try:
-            return Network(chain.name, input_size, tuple(layers))
-        except SpecError as error:
-            raise FormatError(archive.path, [str(error)], writer) from error
-
-
-def _read_layers(chain: Chain, archive: Archive) -> tuple[int, list[Layer], list[str]]:
-    """Return the input size, the layers that can be read, and a sentence for each that cannot."""
-    problems = list(chain.problems)
-    position = _UNKNOWN
-    if chain.is_chain and not problems:
-        try:
-            position = _input_position(chain)
-        except SpecError as error:
-            problems.append(str(error))
-    input_size = position.features or 0
-    read: list[Layer] = []
-    for config in chain.layers:
-        variables = Variables(archive.store, config.name, config.group)
-        try:
-            layers = _read_layer(config, variables, position)
-            if chain.is_chain:
-                position = _behind(layers, position)
-            read += layers
-        except SpecError as error:
-            problems.append(str(error))
-            # One problem a layer: what follows from it is not reported again.
-            position = replace(_UNKNOWN, is_masked=position.is_masked)
-    if not chain.is_chain and not problems:
-        problems.append(f"{chain.name}: its layers are not a chain")
-    return input_size, read, problems
-
-
-def _input_position(chain: Chain) -> Position:
-    """Return what the model takes.
-
-    Raises:
-        SpecError: It is not `(batch, time, features)` of real numbers, nor `(batch, time)` before
-            an embedding.
-    """
-    if len(chain.inputs) != 1:
-        raise SpecError(chain.name, f"has {len(chain.inputs)} input layers; build it with one")
-    layer = chain.inputs[0]
-    given = layer.config.get("batch_shape")
-    shape = given if isinstance(given, list) else []
-    kinds = [each.kind for each in chain.layers if READERS.get(each.kind) is not nothing]
-    has_embedding = kinds[:1] == ["Embedding"]
-    if layer.config.get("sparse") is True or layer.config.get("ragged") is True:
-        raise SpecError(layer.name, "is sparse or ragged; only dense inputs are served")
-    if len(shape) == 2 and has_embedding:
-        return Position(features=1)
-    if len(shape) != 3 or has_embedding:
-        served = "(batch, time, features), or (batch, time) before an Embedding"
-        raise SpecError(layer.name, f"has shape {given!r:.80}; served is {served}")
-    if "float" not in str(layer.config.get("dtype")):
-        raise SpecError(layer.name, f"takes {layer.config.get('dtype')!r:.80}, not real numbers")
-    return Position(features=replace(layer, config={"features": shape[2]}).integer("features"))
-
-
-def _read_layer(config: LayerConfig, variables: Variables, position: Position) -> Sequence[Layer]:
-    if config.problem is not None:
-        raise SpecError(config.name, config.problem)
-    if config.kind in RECURRENT_KINDS:
-        check_precision(config)
-        return read_recurrent(config, variables, position)
-    if config.kind == "Bidirectional":
-        check_precision(config)
-        return read_bidirectional(config, variables, position)
-    reader = READERS.get(config.kind)
-    if reader is None:
-        raise SpecError(config.name, _why_unknown(config.kind))
-    check_precision(config)
-    return reader(config, variables, position)
-
-
-def _why_unknown(kind: str) -> str:
-    if kind == "Lambda":
-        return "is a Lambda: Python code, which is never run from a file"
-    if kind.startswith("keras.src.ops."):
-        return f"is the operation {kind.rsplit('.', 1)[1]}, which is no layer"
-    if ">" in kind or ("." in kind and not kind.startswith("keras.")):
-        return f"is a {kind}, a custom layer, whose code is not in the file"
-    return f"is a {kind}; served are LSTMs and layers that treat each time step on its own"
-
-
-def _behind(layers: Sequence[Layer], position: Position) -> Position:
-    """Return what is known behind a layer's parts.
-
-    Raises:
-        SpecError: They do not fit what is before them.
-    """
-    for layer in layers:
-        features = position.features
-        if features is not None:
-            features = layer.output_size(features)
-        position = replace(position, features=features)
-        if isinstance(layer, Recurrent | Bidirectional):
-            ends = not layer.return_sequences
-            has_time = False if ends else position.has_time
-            position = replace(
-                position, has_time=has_time, is_masked=position.is_masked and not ends
-            )
-        elif isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero):
-            position = replace(position, is_masked=True)
-    return position
+        weights = NumberedWeights(archive.store, archive.keras_version)
+        return build_network(archive.path, archive.config, archive.keras_version, weights.place)

@@ -21,11 +21,15 @@ Float32 = npt.NDArray[np.float32]
 Json = Any
 """What `json.loads` gives, not checked yet."""
 
-OWN_LSTM = "lstm_core>LSTM"
 CONTAINERS = frozenset({"Sequential", "Functional"})
 
-_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
-_FUNCTIONS = (ACTIVATIONS - {"hard_sigmoid_v1"}) | {"softmax", "log_softmax"}
+_ALIASES = {
+    "swish": "silu",
+    "hard_swish": "hard_silu",
+    "log_softmax_v2": "log_softmax",  # `tf.nn.log_softmax`, as Keras 2 writes it
+    "lstm_core>hard_sigmoid_v1": "hard_sigmoid_v1",
+}
+_FUNCTIONS = ACTIVATIONS | {"softmax", "log_softmax"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class LayerConfig:
             with its module.
         config: Its arguments.
         group: Path of its variables' HDF5 group.
+        names: The names of the models that it is nested in, the outermost left out, and its own.
         problem: Why its place in the graph cannot be served, or None.
     """
 
@@ -45,6 +50,7 @@ class LayerConfig:
     kind: str
     config: Mapping[str, Any]
     group: str = ""
+    names: tuple[str, ...] = ()
     problem: str | None = None
 
     def flag(self, field: str, *, default: bool | None = None) -> bool:
@@ -115,7 +121,7 @@ def activation_name(layer: LayerConfig, value: Json) -> str:
     if isinstance(value, dict):
         is_function = value.get("class_name") == "function"
         name = value.get("config") if is_function else value.get("class_name")
-        if not is_function or ">" in str(name):
+        if not is_function or (">" in str(name) and name not in _ALIASES):
             raise SpecError(
                 layer.name, f"its activation {name or 'a lambda'} is code or a layer, not a name"
             )

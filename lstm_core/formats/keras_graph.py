@@ -47,28 +47,27 @@ def read_chain(model: Mapping[str, Any]) -> Chain:
     if kind not in CONTAINERS or not isinstance(config, dict):
         problem = f"{name}: is a {kind}; only Sequential and functional models are read"
         return Chain(name, problems=[problem])
-    return _unfold(kind, config, name, prefix="", group="")
+    return _unfold(LayerConfig(name=name, kind=kind, config=config))
 
 
-def _unfold(kind: str, config: Mapping[str, Any], name: str, prefix: str, group: str) -> Chain:
-    serialized = config.get("layers")
+def _unfold(model: LayerConfig) -> Chain:
+    serialized = model.config.get("layers")
     if not isinstance(serialized, list) or not all(isinstance(x, dict) for x in serialized):
-        return Chain(name, problems=[f"{name}: its config has no list of layers"], is_chain=False)
-    layers = _layer_configs(serialized, prefix, group)
-    chain = Chain(name)
-    if kind == "Sequential":
+        problem = f"{model.name}: its config has no list of layers"
+        return Chain(model.name, problems=[problem], is_chain=False)
+    layers = _layer_configs(serialized, model)
+    chain = Chain(model.name)
+    if model.kind == "Sequential":
         order = _sequential_order(layers)
     else:
-        order = _Graph(config, serialized, layers, chain).order()
+        order = _Graph(model.config, serialized, layers, chain).order()
     for layer in order:
         if layer.kind == "InputLayer":
             chain.inputs.append(layer)
             if layer.problem is not None:
                 chain.problems.append(f"{layer.name}: {layer.problem}")
         elif layer.kind in CONTAINERS and layer.problem is None:
-            inner = _unfold(
-                layer.kind, layer.config, layer.name, f"{layer.name}/", layer.group + "/"
-            )
+            inner = _unfold(layer)
             chain.layers += inner.layers
             chain.problems += inner.problems
             chain.is_chain &= inner.is_chain
@@ -77,16 +76,20 @@ def _unfold(kind: str, config: Mapping[str, Any], name: str, prefix: str, group:
     return chain
 
 
-def _layer_configs(serialized: list[dict[str, Any]], prefix: str, group: str) -> list[LayerConfig]:
-    groups = iter(group_names([str(x.get("class_name")) for x in serialized]))
+def _layer_configs(serialized: list[dict[str, Any]], model: LayerConfig) -> list[LayerConfig]:
+    # The outermost model has no place of its own.
+    is_nested = bool(model.names)
+    prefix, group = (f"{model.name}/", f"{model.group}/") if is_nested else ("", "")
+    groups = group_names([str(x.get("class_name")) for x in serialized])
     return [
         LayerConfig(
             name=prefix + _name(config),
             kind=kind_of(layer),
             config=config,
-            group=f"{group}layers/{next(groups)}",
+            group=f"{group}layers/{own_group}",
+            names=(*model.names, _name(config)),
         )
-        for layer in serialized
+        for layer, own_group in zip(serialized, groups, strict=True)
         for config in [layer["config"] if isinstance(layer.get("config"), dict) else {}]
     ]
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.errors import SpecError
-from lstm_core.formats.archive import Variables
 from lstm_core.formats.keras_config import (
     LayerConfig,
     activation_name,
@@ -21,6 +20,7 @@ from lstm_core.formats.keras_config import (
     numbers,
     vector,
 )
+from lstm_core.formats.variables import Variables
 from lstm_core.pointwise import (
     Activation,
     Affine,

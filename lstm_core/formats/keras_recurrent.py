@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lstm_core.errors import SpecError
-from lstm_core.formats.archive import Variables
+from lstm_core.formats.keras_cells import CELLS, CUDNN_LAYERS, OWN_LAYERS, read_cell
 from lstm_core.formats.keras_config import (
-    OWN_LSTM,
     LayerConfig,
-    activation_name,
     check_precision,
     group_names,
 )
 from lstm_core.formats.keras_pointwise import Position
+from lstm_core.formats.variables import Variables
 from lstm_core.network import MERGE_MODES, Bidirectional, Recurrent
-from lstm_core.spec import LSTMSpec
-from lstm_core.weights import LSTMWeights
 
-RECURRENT_KINDS = frozenset({"LSTM", "RNN", OWN_LSTM})
+RECURRENT_KINDS = OWN_LAYERS | CUDNN_LAYERS | {"LSTM", "RNN"}
 
 
 def read_recurrent(
@@ -41,9 +38,9 @@ def read_recurrent(
     lstms: list[Recurrent] = []
     features = position.features
     for name, cell, place in cells:
-        spec, weights = _lstm(cell, place, features)
+        spec, weights = read_cell(cell, place, features)
         lstms.append(Recurrent(name=name, spec=spec, weights=weights, go_backwards=go_backwards))
-        features = spec.units
+        features = spec.output_size
     lstms[-1] = replace(
         lstms[-1],
         return_sequences=layer.flag("return_sequences", default=False),
@@ -95,55 +92,27 @@ def _direction(
 
 def _cells(layer: LayerConfig, variables: Variables) -> list[tuple[str, LayerConfig, Variables]]:
     """Return the name, the config and the place of each cell."""
-    if layer.kind == OWN_LSTM:
+    if layer.kind in OWN_LAYERS | CUDNN_LAYERS:
         return [(layer.name, layer, variables)]
     place = variables.child("cell")
     if layer.kind == "LSTM":
         return [(layer.name, layer, place)]
     cell = layer.part("cell")
     if cell.kind != "StackedRNNCells":
-        return [(layer.name, _lstm_cell(cell), place)]
+        return [(layer.name, _checked_cell(cell), place)]
     serialized = cell.config.get("cells")
     if not isinstance(serialized, list) or not serialized:
         raise SpecError(layer.name, "has no cells")
-    cells = [_lstm_cell(cell.part_of(each)) for each in serialized]
-    groups = group_names([each.kind for each in cells])
+    cells = [_checked_cell(cell.part_of(each)) for each in serialized]
+    groups = group_names([each.kind.rpartition(">")[2] for each in cells])
     return [
-        (f"{layer.name}/{group}", each, place.child("cells").child(group))
-        for group, each in zip(groups, cells, strict=True)
+        (f"{layer.name}/{group}", each, place.child("cells").child(group, index))
+        for index, (group, each) in enumerate(zip(groups, cells, strict=True))
     ]
 
 
-def _lstm_cell(cell: LayerConfig) -> LayerConfig:
-    if cell.kind != "LSTMCell":
+def _checked_cell(cell: LayerConfig) -> LayerConfig:
+    if cell.kind not in CELLS:
         raise SpecError(cell.name, f"its cell is a {cell.kind}, not an LSTMCell")
     check_precision(cell)
     return cell
-
-
-def _lstm(
-    cell: LayerConfig, variables: Variables, features: int | None
-) -> tuple[LSTMSpec, LSTMWeights]:
-    units = cell.integer("units")
-    use_bias = cell.flag("use_bias", default=True)
-    functions = {
-        field: activation_name(cell, cell.config.get(field, default))
-        for field, default in (("activation", "tanh"), ("recurrent_activation", "sigmoid"))
-    }
-    kernel = variables.read(0, "kernel", (features, 4 * units))
-    weights = LSTMWeights(
-        kernel=kernel,
-        recurrent_kernel=variables.read(1, "recurrent_kernel", (units, 4 * units)),
-        bias=variables.read(2, "bias", (4 * units,)) if use_bias else None,
-    )
-    try:
-        spec = LSTMSpec(
-            input_size=kernel.shape[0],
-            units=units,
-            activation=functions["activation"],
-            recurrent_activation=functions["recurrent_activation"],
-            use_bias=use_bias,
-        )
-    except SpecError as error:
-        raise SpecError(cell.name, str(error)) from error
-    return spec, weights

@@ -127,6 +127,8 @@ def write_network_file(network: Network, file: IO[bytes]) -> None:
         "name": network.name,
         "written_by": network.written_by,
         "input_size": network.input_size,
+        "input_name": network.inputs[0].name,
+        "output_name": network.outputs[0].name,
         "layers": layers,
     }
     write_safetensors(file, arrays, {METADATA_KEY: json.dumps(document)})
@@ -156,6 +158,9 @@ def _read(file: TensorFile) -> Network:
         raise SpecError("metadata", f"{METADATA_KEY} is no network of version {VERSION}")
     name, input_size = document.get("name"), document.get("input_size")
     layers = document.get("layers")
+    input_name, output_name = document.get("input_name"), document.get("output_name")
+    if not (isinstance(input_name, str) and isinstance(output_name, str)):
+        raise SpecError("metadata", "the network has no name for its input or for its output")
     if not isinstance(name, str) or not _is_integer(input_size) or input_size < 1:
         raise SpecError("metadata", "the network has no name or no input size")
     if not isinstance(layers, list) or not layers:
@@ -164,6 +169,8 @@ def _read(file: TensorFile) -> Network:
         name,
         input_size,
         tuple(_layer(layer, f"layers.{i}", file.tensors) for i, layer in enumerate(layers)),
+        input_name=input_name,
+        output_name=output_name,
         written_by=writer if isinstance(writer := document.get("written_by"), str) else None,
     )
 

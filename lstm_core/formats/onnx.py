@@ -57,7 +57,14 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         if walk.problems:
             raise FormatError(name, walk.problems, graph.written_by)
         name_in_file = graph.name or Path(path).stem
-        return Network(name_in_file, walk.input_size, output.layers, written_by=graph.written_by)
+        return Network(
+            name_in_file,
+            walk.input_size,
+            output.layers,
+            input_name=graph.inputs[0].name,
+            output_name=graph.outputs[0],
+            written_by=graph.written_by,
+        )
     except SpecError as error:
         raise FormatError(name, [str(error)], graph.written_by) from error
 

@@ -88,7 +88,7 @@ class Message:
         values = []
         at = 0
         while at < len(data):
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             self._count.take()
             values.append(value)
         return values
@@ -107,14 +107,14 @@ class Message:
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         kind = key & 7
         if kind == _VARINT:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             yield key >> 3, value
             continue
         if kind == _BYTES:
-            size, at = _varint(data, at)
+            size, at = varint(data, at)
         elif kind in (_FIXED32, _FIXED64):
             size = 4 if kind == _FIXED32 else 8
         else:
@@ -125,7 +125,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         at += size
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def varint(data: memoryview, at: int) -> tuple[int, int]:
     """Return an unsigned integer of at most 64 bits, and where the next value begins."""
     value = 0
     for index, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):

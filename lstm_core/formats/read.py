@@ -12,10 +12,14 @@ from pathlib import Path
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
+from lstm_core.formats.keras_h5 import is_keras_h5, read_keras_h5
+from lstm_core.formats.keras_weights import is_keras_weights, read_keras_weights
 from lstm_core.formats.network_file import is_network_file, read_network_file
 from lstm_core.formats.onnx import read_onnx
 from lstm_core.formats.onnx_model import is_onnx
 from lstm_core.formats.safetensors import is_safetensors
+from lstm_core.formats.saved_model import is_saved_model, read_saved_model
+from lstm_core.formats.tf1_checkpoint import is_tf1_checkpoint, read_tf1_checkpoint
 from lstm_core.formats.torch import read_torch, read_torch_safetensors
 from lstm_core.formats.torch_archive import is_torch
 from lstm_core.network import Network
@@ -52,6 +56,10 @@ FORMATS = (
     Format(name="a PyTorch safetensors", is_at=is_safetensors, read=read_torch_safetensors),
     Format(name="a PyTorch file", is_at=is_torch, read=read_torch),
     Format(name="a .keras file", is_at=_is_zip, read=read_keras),
+    Format(name="a .h5 file of Keras", is_at=is_keras_h5, read=read_keras_h5),
+    Format(name="a .weights.h5 of Keras", is_at=is_keras_weights, read=read_keras_weights),
+    Format(name="a SavedModel", is_at=is_saved_model, read=read_saved_model),
+    Format(name="a TensorFlow 1 checkpoint", is_at=is_tf1_checkpoint, read=read_tf1_checkpoint),
     Format(name="an ONNX file", is_at=is_onnx, read=read_onnx),
 )
 """Every format that is read, in the order in which they are asked: those that are surest of a file

@@ -5,7 +5,7 @@ Decides nothing about kernels and runs none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
@@ -26,8 +26,8 @@ class Chain:
 
     Attributes:
         leading: Layers without a state, before the stack.
-        stack: From the first recurrent layer to the last, with the `Dense` layers that stand right
-            before and behind them.
+        stack: From the first recurrent layer to the last, with the layers right before and behind
+            them that run on the same kernel.
         trailing: Layers without a state, behind the stack.
     """
 
@@ -36,13 +36,18 @@ class Chain:
     trailing: tuple[Pointwise, ...]
 
 
-def cut(layers: Sequence[Layer]) -> Chain:
-    """Cut a chain around its recurrent layers, of which it has at least one."""
+def cut(layers: Sequence[Layer], on_kernel: Container[Layer]) -> Chain:
+    """Cut a chain around its recurrent layers, of which it has at least one.
+
+    Args:
+        layers: The chain.
+        on_kernel: Layers without a state that the kernel of the recurrent ones runs too.
+    """
     recurrent = [index for index, layer in enumerate(layers) if isinstance(layer, Recurrent)]
     begin, end = recurrent[0], recurrent[-1] + 1
-    while begin > 0 and isinstance(layers[begin - 1], Dense):
+    while begin > 0 and layers[begin - 1] in on_kernel:
         begin -= 1
-    while end < len(layers) and isinstance(layers[end], Dense):
+    while end < len(layers) and layers[end] in on_kernel:
         end += 1
     return Chain(
         leading=tuple(layer for layer in layers[:begin] if is_pointwise(layer)),
@@ -97,6 +102,11 @@ def specs_of(layer: Recurrent | Bidirectional) -> list[LSTMSpec]:
     return [lstm.spec for lstm in lstms([layer])]
 
 
+def makes_mask(layer: Layer) -> TypeGuard[Masking | Embedding]:
+    """Whether a layer says which time steps are live."""
+    return isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero)
+
+
 def mask_behind(layer: Layer, x: Float32, mask: Bool | None, given: Bool | None) -> Bool | None:
     """Return the mask behind a layer without a state.
 
@@ -110,7 +120,7 @@ def mask_behind(layer: Layer, x: Float32, mask: Bool | None, given: Bool | None)
         mask: `(batch, time)` bool, that before it.
         given: `(batch, time)` bool, the caller's.
     """
-    if isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero):
+    if makes_mask(layer):
         live = layer.live(x)
         return live if given is None else live & given
     return mask

@@ -1,7 +1,7 @@
 """A network on the native kernel: steps of rows in an arena, and whole sequences.
 
-The recurrent layers and every `Dense` run in C; the other layers without a state in NumPy, each
-time step on its own. So every output depends on its own row alone.
+The recurrent layers and nearly all others run in C; the few that do not, before and behind the
+stack, in NumPy, each time step on its own. So every output depends on its own row alone.
 """
 
 from __future__ import annotations
@@ -14,25 +14,43 @@ import numpy.typing as npt
 
 from lstm_core.kernels import native
 from lstm_core.network import Layer, Network, Recurrent
-from lstm_core.pointwise import Dense, Pointwise
-from lstm_core.runtime.chain import cut, lstms, mask_behind, with_activations
+from lstm_core.pointwise import Pointwise
+from lstm_core.runtime.chain import (
+    cut,
+    is_pointwise,
+    lstms,
+    makes_mask,
+    mask_behind,
+    with_activations,
+)
+from lstm_core.runtime.native_layers import recipes_of
 from lstm_core.runtime.numpy_stack import Fields, finite_rows
 from lstm_core.runtime.whole import RunWhole, WholeSequences
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+Packed = dict[Layer, list[native.Layer]]
 Pointwises = dict[Layer, Callable[[Float32], Float32]]
 
 
 def stack_obstacles(network: Network) -> list[str]:
-    """Name each layer that stands between the recurrent ones and does not run in C."""
+    """Name what stands in the way of running a network's recurrent layers in C."""
     if network.streaming_obstacles:
         return []
-    stack = cut(with_activations(network.layers, native.ACTIVATIONS)).stack
-    return [
+    layers = with_activations(network.layers, native.ACTIVATIONS)
+    recipes = recipes_of(layers, network.input_size)
+    chain = cut(layers, recipes)
+    obstacles = [
         f"{type(layer).__name__} {layer.name} stands between recurrent layers"
-        for layer in stack
-        if not isinstance(layer, Recurrent | Dense)
+        for layer in chain.stack
+        if layer not in recipes
+    ]
+    # The kernel keeps the caller's mask, and could not tell one that NumPy made from it.
+    before = [layer.name for layer in chain.leading if makes_mask(layer)]
+    return obstacles + [
+        f"{layer.name} replaces the mask of {before[-1]}, which runs on NumPy"
+        for layer in chain.stack
+        if before and makes_mask(layer)
     ]
 
 
@@ -45,7 +63,12 @@ class NativeStack:
     """
 
     def __init__(
-        self, network: Network, rows: Float32, has_output: Bool, instruction_set: str
+        self,
+        network: Network,
+        rows: Float32,
+        has_output: Bool,
+        instruction_set: str,
+        num_threads: int = 1,
     ) -> None:
         """Pack the weights, once for both.
 
@@ -54,16 +77,23 @@ class NativeStack:
             rows: `(slots, state_size)` float32.
             has_output: `(slots, recurrent layers)` bool.
             instruction_set: One of `native.instruction_sets()`.
+            num_threads: The most that the rows of a long call are shared out over.
         """
         layers = with_activations(network.layers, native.ACTIVATIONS)
-        packed = _pack(layers, instruction_set)
+        recipes = recipes_of(layers, network.input_size)
+        self._packed: Packed = {
+            layer: [pack(instruction_set) for pack in recipe] for layer, recipe in recipes.items()
+        }
         self.predict = WholeSequences(
             layers,
-            {layer: _from_zeros(layer, packed[layer]) for layer in lstms(layers)},
-            _dense_runners(layers, packed),
+            {
+                layer: _from_zeros(layer, self._packed[layer], num_threads)
+                for layer in lstms(layers)
+            },
+            _stateless(layers, self._packed),
         )
-        self._packed = packed
-        self._chain = None if network.streaming_obstacles else cut(layers)
+        self._num_threads = num_threads
+        self._chain = None if network.streaming_obstacles else cut(layers, recipes)
         self._set_arena(rows, has_output)
 
     def over(self, rows: Float32, has_output: Bool) -> NativeStack:
@@ -76,10 +106,11 @@ class NativeStack:
         chain, packed = self._chain, self._packed
         if chain is None:
             return
-        runner = native.runner([packed[layer] for layer in chain.stack], rows, has_output)
+        stack = [part for layer in chain.stack for part in packed[layer]]
+        runner = native.runner(stack, rows, has_output, self._num_threads)
         self.advance: Callable[..., Fields] = runner.advance
         if chain.leading or chain.trailing:
-            ends = _dense_runners((*chain.leading, *chain.trailing), packed)
+            ends = _stateless((*chain.leading, *chain.trailing), packed)
             self.advance = _Advance(chain.leading, runner, chain.trailing, ends)
 
 
@@ -127,26 +158,9 @@ class _Advance:
         return outputs, rows, has_output, is_state_finite, is_output_finite
 
 
-def _pack(layers: Sequence[Layer], instruction_set: str) -> dict[Layer, native.Layer]:
-    packed: dict[Layer, native.Layer] = {
-        layer: native.lstm_layer(
-            layer.spec,
-            layer.weights,
-            instruction_set,
-            zero_output_for_mask=layer.zero_output_for_mask,
-        )
-        for layer in lstms(layers)
-    }
-    for layer in layers:
-        if isinstance(layer, Dense):
-            packed[layer] = native.dense_layer(
-                layer.kernel, layer.bias, layer.activation, instruction_set
-            )
-    return packed
-
-
-def _from_zeros(layer: Recurrent, packed: native.Layer) -> RunWhole:
-    runner = native.stateless_runner([packed], 2 * layer.spec.units, 1)
+def _from_zeros(layer: Recurrent, packed: Sequence[native.Layer], num_threads: int) -> RunWhole:
+    state_size = layer.spec.output_size + layer.spec.units
+    runner = native.stateless_runner(packed, state_size, 1, num_threads)
 
     def run(x: Float32, mask: Bool | None) -> Float32:
         return runner.advance(None, None, x, None, mask)[0]
@@ -154,12 +168,17 @@ def _from_zeros(layer: Recurrent, packed: native.Layer) -> RunWhole:
     return run
 
 
-def _dense_runners(layers: Sequence[Layer], packed: dict[Layer, native.Layer]) -> Pointwises:
-    return {layer: _dense(packed[layer]) for layer in layers if isinstance(layer, Dense)}
+def _stateless(layers: Sequence[Layer], packed: Packed) -> Pointwises:
+    """Return what runs each of the layers without a state that run in C."""
+    return {
+        layer: _run_all_steps(packed[layer])
+        for layer in layers
+        if is_pointwise(layer) and layer in packed
+    }
 
 
-def _dense(packed: native.Layer) -> Callable[[Float32], Float32]:
-    runner = native.stateless_runner([packed])
+def _run_all_steps(packed: Sequence[native.Layer]) -> Callable[[Float32], Float32]:
+    runner = native.stateless_runner(packed)
 
     def run(x: Float32) -> Float32:
         y = runner.advance(None, None, x.reshape(1, -1, x.shape[-1]), None, None)[0]

@@ -15,9 +15,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from service.errors import ServiceError
 from service.transport.headers import Headers, length_of, request_id_of, timeout_of
 from service.transport.http import CLIENT_GONE_STATUS, HttpEntrance, answer_to_error
-from service.transport.operations import Begin, Work
 from service.transport.problem import Answer
+from service.transport.problem import Headers as Lines
 from service.transport.routing import Route
+from service.transport.work import Begin, Work
+
+_MAX_BEGINNINGS = 256
+"""Most beginnings of answers that are kept at hand."""
 
 
 class Head(NamedTuple):
@@ -167,7 +171,7 @@ class AnswerHeads:
     def __init__(self) -> None:
         """Know no default headers yet."""
         self._default_headers: list[tuple[bytes, bytes]] | None = None
-        self._beginnings: dict[tuple[int, bytes], bytes] = {}
+        self._beginnings: dict[tuple[int, bytes, Lines], bytes] = {}
 
     def render(
         self,
@@ -188,20 +192,19 @@ class AnswerHeads:
         if self._default_headers is not default_headers:
             self._default_headers = default_headers
             self._beginnings.clear()
-        kind = (answer.status, answer.content_type)
+        kind = (answer.status, answer.content_type, answer.headers)
         beginning = self._beginnings.get(kind)
         if beginning is None:
-            headers = [*default_headers, (b"content-type", answer.content_type)]
+            headers = [*default_headers, (b"content-type", answer.content_type), *answer.headers]
             beginning = STATUS_LINE[answer.status] + _lines(headers) + b"content-length: "
+            if len(self._beginnings) == _MAX_BEGINNINGS:
+                self._beginnings.clear()
             self._beginnings[kind] = beginning
-        others = _lines(answer.headers) if answer.headers else b""
-        if closes:
-            others += b"connection: close\r\n"
         return b"%b%d\r\nx-request-id: %b\r\n%b\r\n" % (
             beginning,
             len(answer.body),
             request_id.encode(),
-            others,
+            b"connection: close\r\n" if closes else b"",
         )
 
 

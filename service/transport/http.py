@@ -10,10 +10,10 @@ from time import perf_counter
 from service.errors import InternalError, ServiceError
 from service.transport.calls import Call, ClientGoneError, Receive, Scope, Send, send_answer
 from service.transport.headers import Admit, Headers, request_id_of, timeout_of
-from service.transport.operations import Operation
-from service.transport.problem import Answer, http_problem, problem
+from service.transport.problem import Answer
 from service.transport.query import reject_query
 from service.transport.routing import Match, Route, RouteTable, raw_path_of
+from service.transport.work import Operation
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class HttpEntrance:
         try:
             if route.tag != "process":
                 self.admit(call.headers)
-            if not route.query:
+            if not (route.query or route.ignores_query):
                 reject_query(call.query)
             call.timeout_s = timeout_of(call.headers)
             if route.handler is not None:
@@ -139,7 +139,7 @@ async def _run(operation: Operation, call: Call) -> Answer:
 
 
 def answer_to_error(error: Exception, route: Route, request_id: str) -> Answer:
-    """Return the problem document of whatever went wrong; what is a fault of ours is logged."""
+    """Return the answer to whatever went wrong; what is a fault of ours is logged."""
     if not isinstance(error, ServiceError):
         log.error(
             "%s %s failed; request id %s",
@@ -148,7 +148,8 @@ def answer_to_error(error: Exception, route: Route, request_id: str) -> Answer:
             request_id,
             exc_info=error,
         )
-    answer = problem(error if isinstance(error, ServiceError) else InternalError(), request_id)
+    told = error if isinstance(error, ServiceError) else InternalError()
+    answer = route.errors_as.of_service(told, request_id)
     # It holds the frames that it passed, and those hold it in what they waited for: a cycle with
     # the body and the inputs in it, which would stay until the rare collector runs.
     error.__traceback__ = None
@@ -170,4 +171,5 @@ def method_not_allowed(match: Match, method: str, request_id: str) -> Answer:
         methods.add("HEAD")
     allowed = ", ".join(sorted(methods))
     detail = f"{method[:20]} is not for this path; there are: {allowed}"
-    return http_problem(405, detail, request_id, ((b"allow", allowed.encode()),))
+    form = next(iter(match.routes.values())).errors_as
+    return form.of_http(405, detail, request_id, ((b"allow", allowed.encode()),))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
-from service.transport.http_sessions import Engines, find_session
+from service.transport.http_sessions import find_session
 from service.transport.parse_forecast import parse_forecast
 from service.transport.problem import Answer
 
@@ -14,7 +15,7 @@ from service.transport.problem import Answer
 class ForecastHandler:
     """What the forecast routes do."""
 
-    def __init__(self, engines: Engines, *, max_steps: int) -> None:
+    def __init__(self, engines: ServedModels, *, max_steps: int) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
         self._max_steps = max_steps

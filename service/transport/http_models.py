@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from service.errors import NotReadyError
+from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
-from service.transport.http_sessions import Engines, find_engine
+from service.transport.http_sessions import find_engine
 from service.transport.parse import parse_predict
 from service.transport.problem import Answer
 
@@ -20,7 +21,7 @@ class ModelHandlers:
     """What the routes of models and of the process do."""
 
     def __init__(
-        self, engines: Engines, *, max_sequence_steps: int, render_metrics: RenderMetrics
+        self, engines: ServedModels, *, max_sequence_steps: int, render_metrics: RenderMetrics
     ) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
@@ -48,7 +49,7 @@ class ModelHandlers:
     async def list_models(self, _: Call) -> Answer:
         """Write every model's signature."""
         signatures = [engine.signature for engine in self._engines.values()]
-        return Answer(200, render.render_models(signatures))
+        return Answer(200, render.render_models(signatures, self._engines.default))
 
     async def get_model(self, call: Call) -> Answer:
         """Write a model's signature."""

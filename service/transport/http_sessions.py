@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 from service.domain import (
@@ -15,6 +14,7 @@ from service.domain import (
 )
 from service.engine import Engine
 from service.errors import ModelUnknownError
+from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
 from service.transport.explain import shorten
@@ -22,25 +22,21 @@ from service.transport.parse_steps import client_id_error
 from service.transport.problem import Answer
 from service.transport.query import parse_page, parse_preconditions
 
-Engines = Mapping[str, Engine]
 
-
-def find_engine(engines: Engines, parameters: dict[str, str]) -> Engine:
+def find_engine(engines: ServedModels, parameters: dict[str, str]) -> Engine:
     """Return the engine that a path names, or the default one.
 
     Raises:
         ModelUnknownError: There is none of this name.
     """
-    name = parameters.get("model")
-    if name is None:
-        return next(iter(engines.values()))
+    name = parameters.get("model", engines.default)
     engine = engines.get(name)
     if engine is None:
         raise ModelUnknownError(shorten(name), list(engines))
     return engine
 
 
-def find_session(engines: Engines, parameters: dict[str, str]) -> tuple[Engine, SessionKey]:
+def find_session(engines: ServedModels, parameters: dict[str, str]) -> tuple[Engine, SessionKey]:
     """Return the engine and the session that a path names.
 
     Raises:
@@ -57,7 +53,7 @@ def find_session(engines: Engines, parameters: dict[str, str]) -> tuple[Engine, 
 class SessionHandlers:
     """What the session routes do."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: ServedModels) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
 

@@ -6,10 +6,11 @@ from typing import cast
 
 from service.domain import LookRequest, SessionReply, Signature
 from service.errors import FingerprintMismatchError
+from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
 from service.transport.headers import check_plain
-from service.transport.http_sessions import Engines, find_session
+from service.transport.http_sessions import find_session
 from service.transport.parse_state import parse_fork, parse_import, parse_reset
 from service.transport.problem import Answer
 from service.transport.query import parse_preconditions
@@ -19,7 +20,7 @@ from service.transport.tensors import accepted_type, is_tensors, parse_tensors, 
 class StateHandlers:
     """What the routes of states do."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: ServedModels) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
 

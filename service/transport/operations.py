@@ -9,41 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from service.domain import AdvanceReply, AdvanceRequest, Reply, SessionKey, Signature
 from service.engine import Engine
 from service.errors import DrainingError, NotStreamableError, ServiceError
 from service.jobs import Job
+from service.served import ServedModels
 from service.transport import binary_steps, render
 from service.transport.headers import Headers, check_json, check_plain
-from service.transport.http_sessions import Engines, find_engine, find_session
+from service.transport.http_sessions import find_engine, find_session
 from service.transport.long_sequences import SequenceWork
 from service.transport.parse import parse_sequence, parse_step
 from service.transport.parse_steps import Row, parse_steps
 from service.transport.problem import Answer
 from service.transport.slices import LARGE_BODY_BYTES, Turns, parse_sequence_in_slices
+from service.transport.work import Begin, Done, Work
 
 MAX_ROWS_IN_FLIGHT = 256
 """Most places in the engine's queue that one request takes."""
-
-
-class Work(Protocol):
-    """What an operation has begun."""
-
-    def cancel(self) -> None:
-        """Say that nobody waits any more: the completion is not called, or need not be heard."""
-        ...
-
-
-Done = Callable[[Answer | ServiceError], None]
-Begin = Callable[[Headers, bytes, float | None, Done], Work]
-"""Begins what is asked by headers, by lower-case name, and a body, for a caller who waits so many
-seconds. The completion is called once, from the event loop. It may raise `ServiceError` instead,
-and then nothing has begun."""
-Operation = Callable[[dict[str, str]], Begin]
-"""Takes the parameters of a path, percent-decoded, and returns what is done there, for this request
-and others to the same path. It may raise `ServiceError`."""
 
 
 Results = list[AdvanceReply | ServiceError]
@@ -54,7 +37,7 @@ WriteRows = Callable[[Results], Answer]
 class SessionOperations:
     """The operations that take time steps of sessions."""
 
-    def __init__(self, engines: Engines, *, max_sequence_steps: int) -> None:
+    def __init__(self, engines: ServedModels, *, max_sequence_steps: int) -> None:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
         self._max_sequence_steps = max_sequence_steps

@@ -52,6 +52,8 @@ def _feedback(values: Sequence[int | None] | None, signature: Signature) -> npt.
     """Return `(input_size,)`, for each input the index of its output, or `_HELD`."""
     num_inputs, num_outputs = signature.input_size, signature.output_size
     if values is None:
+        values = signature.feedback
+    if values is None:
         if num_outputs != num_inputs:
             text = f"missing: the model has {num_inputs} inputs and {num_outputs} outputs"
             raise wrong(("feedback",), f"{text}, so say which output feeds each input, or null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -43,18 +44,37 @@ def problem(error: ServiceError, request_id: str) -> Answer:
         fields["errors"] = [
             {"location": entry.location, "message": entry.message} for entry in error.problems
         ]
-    headers: Headers = ()
+    return _answer(status, code, detail, request_id, fields, headers_of(error))
+
+
+def headers_of(error: ServiceError) -> Headers:
+    """Return the headers that belong to an error, whatever its body is."""
     if isinstance(error, UnavailableError):
-        headers = ((b"retry-after", b"%d" % error.retry_after_s),)
-    elif isinstance(error, UnauthenticatedError):
-        headers = ((b"www-authenticate", b"Bearer"),)
-    return _answer(status, code, detail, request_id, fields, headers)
+        return ((b"retry-after", b"%d" % error.retry_after_s),)
+    if isinstance(error, UnauthenticatedError):
+        return ((b"www-authenticate", b"Bearer"),)
+    return ()
 
 
 def http_problem(status: int, detail: str, request_id: str, headers: Headers = ()) -> Answer:
     """Write an error of HTTP itself, such as a path that leads nowhere."""
     code = HTTPStatus(status).name.lower()
     return _answer(status, code, detail, request_id, {}, headers)
+
+
+class ErrorForm(NamedTuple):
+    """How the errors of some routes are written.
+
+    Attributes:
+        of_service: Writes an error of ours, for a request id.
+        of_http: Writes an error of HTTP itself: status, detail, request id, headers.
+    """
+
+    of_service: Callable[[ServiceError, str], Answer]
+    of_http: Callable[[int, str, str, Headers], Answer]
+
+
+PROBLEMS = ErrorForm(problem, http_problem)
 
 
 def _answer(

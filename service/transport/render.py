@@ -121,10 +121,10 @@ def render_model(signature: Signature) -> bytes:
     return dump(_model(signature))
 
 
-def render_models(signatures: Sequence[Signature]) -> bytes:
-    """Write a `ModelList`; the first model is the default."""
+def render_models(signatures: Sequence[Signature], default: str) -> bytes:
+    """Write a `ModelList`."""
     models = [_model(signature) for signature in signatures]
-    return dump({"models": models, "default": signatures[0].model})
+    return dump({"models": models, "default": default})
 
 
 def render_hello(
@@ -179,13 +179,20 @@ def states_of(row: Float32, signature: Signature) -> list[Float32]:
 def _model(signature: Signature) -> dict[str, Any]:
     return {
         "name": signature.model,
+        "version": signature.version,
         "fingerprint": signature.fingerprint,
         "input_size": signature.input_size,
         "output_size": signature.output_size,
         "vocabulary": signature.vocabulary,
+        "inputs": [part._asdict() for part in signature.inputs],
+        "outputs": [part._asdict() for part in signature.outputs],
         "returns_sequences": signature.returns_sequences,
         "is_streamable": not signature.streaming_obstacles,
         "streaming_obstacles": signature.streaming_obstacles,
+        "labels": signature.labels,
+        "feedback": signature.feedback,
         "state_layout": [part._asdict() for part in signature.state_layout],
         "layers": signature.layers,
+        "runtime": signature.runtime,
+        "runtime_reason": signature.runtime_reason,
     }

@@ -173,8 +173,17 @@ class StateVectorDocument(_Reply):
     """One vector of `states`."""
 
     layer: str
-    role: Literal["h", "c"]
+    role: str = Field(description="h or c; of other cells state_0 and so on, then output.")
     size: int
+
+
+class TensorDocument(_Reply):
+    """A part of a time step's values: one of the model's inputs or outputs."""
+
+    name: str
+    offset: int
+    size: int
+    vocabulary: int | None = Field(description="Integers below it; null: real numbers.")
 
 
 class LayerDocument(_Reply):
@@ -194,13 +203,18 @@ class ModelDocument(_Reply):
     model_config = _example(
         {
             "name": "gait",
+            "version": "1",
             "fingerprint": _FINGERPRINT,
             "input_size": 9,
             "output_size": 9,
             "vocabulary": None,
+            "inputs": [{"name": "inputs", "offset": 0, "size": 9, "vocabulary": None}],
+            "outputs": [{"name": "outputs", "offset": 0, "size": 9, "vocabulary": None}],
             "returns_sequences": True,
             "is_streamable": True,
             "streaming_obstacles": [],
+            "labels": None,
+            "feedback": None,
             "state_layout": [
                 {"layer": "lstm", "role": "h", "size": 32},
                 {"layer": "lstm", "role": "c", "size": 32},
@@ -215,18 +229,30 @@ class ModelDocument(_Reply):
                     "reason": "the only kernel that is there",
                 }
             ],
+            "runtime": "cpu",
+            "runtime_reason": "it takes every layer, and there is no GPU",
         }
     )
     name: str
+    version: str = Field(description="Of the model: the one that new sessions take.")
     fingerprint: str
     input_size: int
     output_size: int
     vocabulary: int | None = Field(description="Inputs are integers below it; null: real numbers.")
+    inputs: list[TensorDocument]
+    outputs: list[TensorDocument]
     returns_sequences: bool = Field(description="Whether `predict` answers with a time axis.")
     is_streamable: bool
     streaming_obstacles: list[str] = Field(description="Why there are no sessions, if so.")
+    labels: list[str] | None = Field(description="A name for each output, if they have any.")
+    feedback: list[int | None] | None = Field(
+        description="For each input the output that feeds it where a forecast does not say; null"
+        " for an input that keeps its value. Null as a whole: every input its own output."
+    )
     state_layout: list[StateVectorDocument]
     layers: list[LayerDocument]
+    runtime: Literal["cpu", "tensorflow"]
+    runtime_reason: str
 
 
 class ModelList(_Reply):

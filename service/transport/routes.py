@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from service import errors
-from service.engine import Engine
+from service.served import ServedModels
 from service.transport import binary_steps, replies, schema
 from service.transport.http_forecast import ForecastHandler
 from service.transport.http_models import ModelHandlers, RenderMetrics
@@ -18,7 +17,7 @@ from service.transport.routing import Route, RouteTable
 
 
 def build_routes(
-    engines: Mapping[str, Engine],
+    engines: ServedModels,
     *,
     max_sequence_steps: int,
     render_metrics: RenderMetrics,

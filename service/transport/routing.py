@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from service.errors import ServiceError
 from service.transport.calls import Call, Scope
-from service.transport.operations import Operation
-from service.transport.problem import Answer
+from service.transport.problem import PROBLEMS, Answer, ErrorForm
+from service.transport.work import Operation
 
 _T = TypeVar("_T")
 
@@ -46,6 +46,8 @@ class Route:
         is_reply_text: Whether it answers plain text.
         reply_status: With which status.
         errors: What it answers otherwise, beyond what every operation may.
+        errors_as: How it writes them.
+        ignores_query: Whether anything may stand in the query string.
     """
 
     method: str
@@ -66,6 +68,8 @@ class Route:
     is_reply_text: bool = False
     reply_status: int = 200
     errors: tuple[type[ServiceError], ...] = ()
+    errors_as: ErrorForm = PROBLEMS
+    ignores_query: bool = False
 
 
 class Match(NamedTuple):

@@ -53,6 +53,16 @@ Slices = Generator[None, None, Result]
 """Yields between two slices of its work, and returns what it made."""
 
 
+def at_once(slices: Slices[Result]) -> Result:
+    """Do a work that is short in one piece, and return what it made."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
 class Turns:
     """Runs slices of long work, one each time the event loop turns, however many works there are.
 

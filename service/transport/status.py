@@ -12,38 +12,47 @@ class Status(NamedTuple):
 
     Attributes:
         http: The status on `/v1`.
+        v2: The status on `/v2`.
+        grpc: The name of the status code of gRPC.
         websocket: The close code; 4000 + HTTP status where the protocol has none of its own.
     """
 
     http: int
+    v2: int
+    grpc: str
     websocket: int
 
 
 STATUS: dict[type[errors.ServiceError], Status] = {
-    errors.InvalidRequestError: Status(http=422, websocket=4422),
-    errors.UnauthenticatedError: Status(http=401, websocket=4401),
-    errors.ForbiddenError: Status(http=403, websocket=4403),
-    errors.ModelUnknownError: Status(http=404, websocket=4404),
-    errors.NotStreamableError: Status(http=422, websocket=4422),
-    errors.SessionUnknownError: Status(http=404, websocket=4404),
-    errors.PositionConflictError: Status(http=409, websocket=4409),
-    errors.SessionExpiredError: Status(http=410, websocket=4410),
-    errors.SessionExistsError: Status(http=409, websocket=4409),
-    errors.SessionDamagedError: Status(http=500, websocket=1011),
-    errors.LostUpdateError: Status(http=409, websocket=4409),
-    errors.FingerprintMismatchError: Status(http=409, websocket=4409),
-    errors.StateNotFiniteError: Status(http=422, websocket=4422),
-    errors.BodyTooLargeError: Status(http=413, websocket=1009),
-    errors.UnsupportedMediaTypeError: Status(http=415, websocket=1003),
-    errors.DeadlineExceededError: Status(http=504, websocket=1013),
-    errors.QueueFullError: Status(http=503, websocket=1013),
-    errors.DrainingError: Status(http=503, websocket=1012),
-    errors.TooManySessionsError: Status(http=503, websocket=1013),
-    errors.StoreUnavailableError: Status(http=503, websocket=1013),
-    errors.StoreLostError: Status(http=503, websocket=1013),
-    errors.NotReadyError: Status(http=503, websocket=1013),
-    errors.InternalError: Status(http=500, websocket=1011),
+    errors.InvalidRequestError: Status(422, 400, "INVALID_ARGUMENT", 4422),
+    errors.UnauthenticatedError: Status(401, 401, "UNAUTHENTICATED", 4401),
+    errors.ForbiddenError: Status(403, 403, "PERMISSION_DENIED", 4403),
+    errors.ModelUnknownError: Status(404, 404, "NOT_FOUND", 4404),
+    errors.ModelNotLoadedError: Status(400, 400, "INVALID_ARGUMENT", 4400),
+    errors.NoRepositoryError: Status(409, 400, "FAILED_PRECONDITION", 4409),
+    errors.NotStreamableError: Status(422, 400, "INVALID_ARGUMENT", 4422),
+    errors.SessionUnknownError: Status(404, 400, "INVALID_ARGUMENT", 4404),
+    errors.SequenceUnknownError: Status(404, 400, "INVALID_ARGUMENT", 4404),
+    errors.PositionConflictError: Status(409, 409, "ABORTED", 4409),
+    errors.SessionExpiredError: Status(410, 410, "FAILED_PRECONDITION", 4410),
+    errors.SessionExistsError: Status(409, 409, "ALREADY_EXISTS", 4409),
+    errors.SessionDamagedError: Status(500, 500, "DATA_LOSS", 1011),
+    errors.LostUpdateError: Status(409, 409, "ABORTED", 4409),
+    errors.FingerprintMismatchError: Status(409, 409, "FAILED_PRECONDITION", 4409),
+    errors.StateNotFiniteError: Status(422, 400, "INVALID_ARGUMENT", 4422),
+    errors.BodyTooLargeError: Status(413, 413, "RESOURCE_EXHAUSTED", 1009),
+    errors.UnsupportedMediaTypeError: Status(415, 415, "INVALID_ARGUMENT", 1003),
+    errors.DeadlineExceededError: Status(504, 504, "DEADLINE_EXCEEDED", 1013),
+    errors.QueueFullError: Status(503, 503, "UNAVAILABLE", 1013),
+    errors.DrainingError: Status(503, 503, "UNAVAILABLE", 1012),
+    errors.TooManySessionsError: Status(503, 503, "UNAVAILABLE", 1013),
+    errors.DeviceMemoryError: Status(503, 503, "UNAVAILABLE", 1013),
+    errors.StoreUnavailableError: Status(503, 503, "UNAVAILABLE", 1013),
+    errors.StoreLostError: Status(503, 503, "UNAVAILABLE", 1013),
+    errors.NotReadyError: Status(503, 503, "UNAVAILABLE", 1013),
+    errors.InternalError: Status(500, 500, "INTERNAL", 1011),
 }
+"""A row a leaf, its columns in the order of `Status`."""
 
 
 def status_of(error: errors.ServiceError) -> Status:

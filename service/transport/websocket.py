@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Literal
 
 from service.errors import DrainingError, ServiceError
+from service.served import ServedModels
 from service.transport.calls import Receive, Scope, Send
 from service.transport.headers import Admit
-from service.transport.http_sessions import Engines, find_session
+from service.transport.http_sessions import find_session
 from service.transport.query import parse_preconditions
 from service.transport.routing import PathTree, raw_path_of
 from service.transport.stream import Stream
@@ -41,7 +42,7 @@ class WebSocketEntrance:
 
     def __init__(
         self,
-        engines: Engines,
+        engines: ServedModels,
         *,
         max_frame_bytes: int,
         max_frame_steps: int,

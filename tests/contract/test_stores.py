@@ -245,6 +245,26 @@ async def test_an_expired_session_stays_known_for_a_while(store, clock):
     assert Outcome.COMMITTED == await commit(store, loaded, record(epoch=2))
 
 
+async def test_a_session_that_its_last_request_ended_is_there_for_the_retry(store, clock):
+    """Exactly as it was committed; in no list, and another one may take its place."""
+    replay = Replay(
+        start=2,
+        digest=b"a" * 16,
+        reply=AdvanceReply(outputs=np.ones((1, 2), np.float32), position=3, epoch=1),
+    )
+    ended = replace(record(3), touched_at=clock.now, ttl_s=300.0 - TOMBSTONE_S, replays=(replay,))
+    await commit(store, None, record(2))
+    assert Outcome.COMMITTED == await commit(store, record(2), ended)
+
+    [loaded] = await store.load_many([key("alice")])
+
+    assert loaded.is_ended
+    assert (3, ended.ttl_s, 2) == (loaded.position, loaded.ttl_s, loaded.replays[0].start)
+    assert ([], None) == await store.list_sessions("default", "m", 10, None)
+    assert Outcome.CONFLICT == await commit(store, None, record(epoch=2))
+    assert Outcome.COMMITTED == await commit(store, loaded, record(epoch=2))
+
+
 async def test_every_key_is_listed(store):
     """A whole store can be walked, over tenants and models."""
     keys = {key("a"), key("b", model="n"), key("c", tenant="t"), key("d")}

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -56,11 +56,12 @@ def words():
     return Network("words", 1, (Embedding(name="table", table=table, mask_zero=False), lstm()))
 
 
-def make_engine(name, network, limits=LIMITS, max_sessions=50, store=None, **options):
+def make_engine(name, network, limits=LIMITS, max_sessions=50, store=None, version="1", **options):
     """Return an engine of its own."""
     runtime = CpuRuntime(network, limits.arena_rows)
+    signature = replace(describe(name, runtime), version=version)
     store = store or MemoryStore(max_sessions)
-    return Engine(describe(name, runtime), runtime, store, limits, **options)
+    return Engine(signature, runtime, store, limits, **options)
 
 
 def make_engines():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
-from service.models import bundled_models
+from service.model_files import bundled_models
 from tests.integration.stores_on_disk import fill, key, record
 
 

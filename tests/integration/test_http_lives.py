@@ -6,8 +6,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from service.domain import SessionKey
-from service.errors import LostUpdateError, StoreLostError, StoreUnavailableError
+from service.errors import (
+    LostUpdateError,
+    ModelUnknownError,
+    StoreLostError,
+    StoreUnavailableError,
+)
 from service.opening import Lifetimes
+from service.served import ServedModels
 from service.stores.memory import MemoryStore
 from service.transport import replies
 from tests.integration.small_service import (
@@ -15,6 +21,7 @@ from tests.integration.small_service import (
     X,
     make_app,
     make_engine,
+    make_engines,
     streaming,
 )
 from tests.integration.stream_service import serving_live
@@ -208,3 +215,22 @@ async def test_lost_steps_are_a_conflict(clock, serving):
     async with serving(app_with(clock, FailingStore(LostUpdateError("alice")))) as client:
         answer = await client.post(f"{ALICE}/step", json=STEP)
     assert (409, "lost_update") == problem(answer)
+
+
+async def test_the_short_form_of_a_model_that_is_unloaded_is_no_other_models(serving):
+    """Nobody's session goes to another model, also over a connection that knew the first one."""
+    served = ServedModels(make_engines())
+    async with serving(make_app(served)) as client:
+        step = f"{ALICE}/step"
+        assert [200] * 2 == [(await client.post(step, json=STEP)).status_code for _ in range(2)]
+        engine = served.drop("net")
+        engine.refuse(ModelUnknownError("net", list(served)))
+        await engine.drain()
+
+        paths = (step, f"/v1/models/net{step[3:]}")
+        answers = [await client.post(path, json=STEP) for path in paths]
+        assert [(404, "model_unknown")] * 2 == [(a.status_code, a.json()["code"]) for a in answers]
+        models = (await client.get("/v1/models")).json()
+        assert ["both", "words"] == [model["name"] for model in models["models"]]
+        assert "net" == models["default"]
+        assert 200 == (await client.get("/readyz")).status_code

@@ -103,7 +103,7 @@ async def test_anything_else_is_not(client, headers):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v2", "/v1/sessions/alice/forks", "/v1/sessions/a/b/step", "/v1/models//x"],
+    ["/", "/v1", "/v3", "/v1/sessions/alice/forks", "/v1/sessions/a/b/step", "/v1/models//x"],
 )
 async def test_a_path_that_leads_nowhere_is_a_problem(client, path):
     """In the same form as every other error."""

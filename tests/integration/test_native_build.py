@@ -1,4 +1,4 @@
-"""The native kernel's build: under sanitizers, without a compiler, and from other sources."""
+"""The native kernel's build: with sanitizers, on another machine, and without a compiler."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lstm_core.kernels import native
+
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ("test_native_kernel.py", "test_native_misuse.py", "test_native_activations.py")
+TESTS = sorted(path.name for path in (ROOT / "tests/unit").glob("test_native_*.py"))
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
 
@@ -97,6 +99,41 @@ def test_the_kernel_under_sanitizers(tmp_path):
     assert not done.returncode, done.stdout[-4000:] + done.stderr[-4000:]
 
 
+def bits(compiler, target, *start, instruction_sets):
+    """Build `tests/native/bits.c`, and return what it prints for each instruction set."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    kernel = ROOT / "lstm_core/kernels/native"
+    without_python = [p for p in kernel.glob("*.c") if "python_types.h" not in p.read_text()]
+    sources = [ROOT / "tests/native/bits.c", *without_python]
+    # As in setup.py, but for the speed of what is built.
+    options = ["-O1", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-pthread", "-Werror"]
+    command = [compiler, "-static", *options, f"-I{kernel}", *sources, "-o", target]
+    subprocess.run(command, check=True, timeout=120)
+    return {
+        name: subprocess.run(
+            [*start, target, name], check=True, timeout=60, capture_output=True, text=True
+        ).stdout.strip()
+        for name in instruction_sets
+    }
+
+
+def test_the_law_holds_without_python_and_on_another_machine(tmp_path):
+    """AArch64, emulated, has the same bits as x86-64: sessions may move between the two."""
+    here = [name for name in native.instruction_sets() if name != "portable"]
+    own = bits("gcc", tmp_path / "bits", instruction_sets=here)
+    assert len(set(own.values())) <= 1
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("no qemu-aarch64")
+    (other,) = bits(
+        "aarch64-linux-gnu-gcc",
+        tmp_path / "bits-aarch64",
+        "qemu-aarch64",
+        instruction_sets=["portable"],
+    ).values()
+    assert {other} >= set(own.values())
+
+
 def test_without_a_compiler_the_installation_succeeds_and_numpy_runs(tmp_path):
     """The build says what it misses and how to mend it, and so does the dispatch."""
     copy_of_sources(tmp_path)
@@ -117,8 +154,8 @@ def test_a_kernel_of_other_sources_is_not_run(tmp_path):
     copy_of_sources(tmp_path)
     header = tmp_path / "lstm_core/kernels/native/python_types.h"
     text = header.read_text()
-    assert "LSTM_NATIVE_INTERFACE 1\n" in text
-    header.write_text(text.replace("LSTM_NATIVE_INTERFACE 1\n", "LSTM_NATIVE_INTERFACE 2\n"))
+    assert "LSTM_NATIVE_INTERFACE 3\n" in text
+    header.write_text(text.replace("LSTM_NATIVE_INTERFACE 3\n", "LSTM_NATIVE_INTERFACE 4\n"))
     built = run(tmp_path, "setup.py", "build_ext", "--inplace", CFLAGS="-O0")
     assert not built.returncode, built.stderr
 

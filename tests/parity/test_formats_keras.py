@@ -82,6 +82,11 @@ def step_by_step(runtime: CpuRuntime, inputs: np.ndarray[Any, Any]) -> np.ndarra
     return np.stack(outputs, axis=1)
 
 
+def layers_of(tensors: Any) -> list[str]:
+    """Return the names of the layers that symbolic tensors come from."""
+    return [tensor._keras_history.operation.name for tensor in tensors]  # noqa: SLF001
+
+
 def check_parity(
     model: Any,
     directory: Path,
@@ -113,6 +118,8 @@ def check_parity(
 
     np.testing.assert_allclose(predicted, expected, rtol=rtol, atol=rtol)
     assert predicted.shape == expected.shape
+    assert layers_of(model.inputs) == [network.inputs[0].name]
+    assert layers_of(model.outputs) == [network.outputs[0].name]
     if not network.streaming_obstacles:
         steps = step_by_step(runtime, ours)
         last = steps if network.returns_sequences else steps[:, -1]

@@ -1,5 +1,6 @@
 """Wrong arguments of the native kernel are Python exceptions; and what threads see of a call."""
 
+import importlib
 import sys
 import threading
 from typing import Any
@@ -155,6 +156,51 @@ BAD_LAYERS = {
         ValueError,
         lambda: native.dense_layer(np.ones((0, 3), "f4"), None, "linear", SET),
     ),
+    "vectors of different sizes": (
+        ValueError,
+        lambda: native.affine_layer(np.ones(3, "f4"), np.ones(3, "f4"), np.ones(2, "f4"), SET),
+    ),
+    "a layer without features": (ValueError, lambda: native.activation_layer(0, "relu", SET)),
+    "a table without vectors": (
+        ValueError,
+        lambda: native.embedding_layer(np.ones((0, 3), "f4"), SET, mask_zero=True),
+    ),
+    "a table without features": (
+        ValueError,
+        lambda: native.embedding_layer(np.ones((3, 0), "f4"), SET, mask_zero=True),
+    ),
+    "an embedding that is not the first": (
+        ValueError,
+        lambda: native.stateless_runner([native.activation_layer(1, "relu", SET), embedding()]),
+    ),
+    "an activation of no name": (ValueError, lambda: native.activation_layer(3, "sine", SET)),
+    "a softmax of gates": (ValueError, lambda: native_lstm(recurrent_activation=19)),
+    "an activation below zero": (ValueError, lambda: native_lstm(activation=-1)),
+    "an activation that is no number": (TypeError, lambda: native_lstm(activation="tanh")),
+    "peepholes of two gates": (ValueError, lambda: native_lstm(peepholes=np.ones((2, 5), "f4"))),
+    "peepholes in float64": (TypeError, lambda: native_lstm(peepholes=np.ones((3, 5)))),
+    "a recurrent kernel that needs a projection": (
+        ValueError,
+        lambda: native_lstm(recurrent_kernel=np.ones((4, 20), "f4")),
+    ),
+    "a projection of other units": (
+        ValueError,
+        lambda: native_lstm(projection=np.ones((4, 5), "f4")),
+    ),
+    "a projection of another size": (
+        ValueError,
+        lambda: native_lstm(projection=np.ones((5, 4), "f4")),
+    ),
+    "a negative clip": (ValueError, lambda: native_lstm(cell_clip=-1.0)),
+    "a negative clip of the gates": (ValueError, lambda: native_lstm(gate_clip=-1.0)),
+    "a clip that is no number": (ValueError, lambda: native_lstm(cell_clip=float("nan"))),
+    "a negative clip of the projection": (
+        ValueError,
+        lambda: native_lstm(projection=np.ones((5, 5), "f4"), projection_clip=-0.5),
+    ),
+    "a kernel that is no array": (TypeError, lambda: native_lstm(kernel=[[1.0]])),
+    "an unknown kind of layer": (ValueError, lambda: extension().Layer("gru", (), SET)),
+    "too few fields": (TypeError, lambda: extension().Layer("lstm", (1, 2), SET)),
     "no layer": (ValueError, lambda: native.runner([], *arena())),
     "layers that do not fit": (
         ValueError,
@@ -166,6 +212,7 @@ BAD_LAYERS = {
         lambda: native.runner([packed_lstm()], *arena(9, 11)),
     ),
     "an arena without slots": (ValueError, lambda: native.runner([packed_lstm()], *arena(0))),
+    "no thread": (ValueError, lambda: native.runner([packed_lstm()], arena()[0], arena()[1], 0)),
     "rows that are not contiguous": (
         TypeError,
         lambda: native.runner([packed_lstm()], arena(9, 20)[0][:, ::2], arena()[1]),
@@ -177,10 +224,44 @@ BAD_LAYERS = {
 }
 
 
+def embedding():
+    """Return a packed embedding."""
+    return native.embedding_layer(np.ones((2, 3), np.float32), SET, mask_zero=True)
+
+
+def extension():
+    """Return the extension module, whose own checks are the last line."""
+    return importlib.import_module("lstm_core.kernels.native._kernel")
+
+
+def native_lstm(**fields):
+    """Return a packed LSTM of 3 inputs and 5 units, with some of its fields replaced."""
+    given = {
+        "kernel": np.ones((3, 20), np.float32),
+        "recurrent_kernel": np.ones((5, 20), np.float32),
+        "bias": None,
+        "peepholes": None,
+        "projection": None,
+        "activation": 18,
+        "recurrent_activation": 14,
+        "gate_clip": 1.0,
+        "cell_clip": 1.0,
+        "projection_clip": 1.0,
+        "zero_output_for_mask": False,
+    }
+    return extension().Layer("lstm", tuple((given | fields).values()), SET)
+
+
 def spec_of(input_size):
     """Return a spec and its weights."""
     spec = LSTMSpec(input_size=input_size, units=5)
     return spec, initialize(spec, 0)
+
+
+def test_the_fields_of_a_layer_are_as_the_others_change_them():
+    """Without a change they make a layer."""
+    layer = native_lstm(projection=np.ones((5, 5), np.float32))
+    assert native.stateless_runner([layer], 10, 1).advance(None, None, X, None, None)
 
 
 @pytest.mark.parametrize("given", BAD_LAYERS.values(), ids=BAD_LAYERS.keys())

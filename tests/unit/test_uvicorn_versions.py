@@ -5,14 +5,18 @@ import logging
 import pytest
 import uvicorn
 
+from service.served import ServedModels
 from service.transport.uvicorn_versions import END, FIRST, is_extended
 from service.transport.websocket import WebSocketEntrance, stream_protocol
 from service.transport.websocket_protocol import StreamProtocol
+from tests.unit.engines import make_engine
 
 
 def test_the_installed_uvicorn_is_one_of_them():
     """Or the tests of the classes would be of nothing."""
-    entrance = WebSocketEntrance({}, max_frame_bytes=1, max_frame_steps=1)
+    entrance = WebSocketEntrance(
+        ServedModels({"m": make_engine()}), max_frame_bytes=1, max_frame_steps=1
+    )
     protocol = stream_protocol(entrance)
     assert isinstance(protocol, type)
     assert issubclass(protocol, StreamProtocol)

@@ -1,76 +1,138 @@
-/* Sigmoid, tanh and softmax on `lanes`. Included once for each instruction set.
+/* Every activation on `lanes`, and on whole rows. Included once for each instruction set.
  *
- * The same operations in the same order everywhere, so the bits depend on no vector's width. Against
- * the true value, wherever that is a normal float32: both within 3 ulp (2.5 and 2.6 found). Sigmoid
- * is at most 2^-126 off where it is smaller than that, and 0 below -89. Both saturate to 0, 1 and -1
- * exactly, infinity included; tanh keeps the sign of a zero; NaN gives NaN.
- *
- * Both reduce the argument, x = n ln 2 + r with |r| <= ln 2 / 2, and add 2^n to what a polynomial of
- * r gives. The polynomials are minimax, fitted in float64: their errors are 3e-9 and 1.4e-8 of the
- * result. There is one exponential in tanh because tanh(x) = expm1(2x) / (expm1(2x) + 2), which loses
- * no digits near zero, where (1 - e) / (1 + e) would.
+ * Against the true value all are within 4 ulp, sigmoid and tanh within 3, wherever that is 2^-126 or
+ * more; where it is smaller, at most 2^-126 off. Of silu and mish, which multiply x with something
+ * smaller still, the border is 2^-118. All saturate exactly, infinity included; tanh keeps the sign of
+ * a zero; NaN gives NaN.
  */
 
-/* Added and taken off, it rounds to a whole number, which also stands in the lowest bits of the sum. */
-#define ROUNDER 0x1.8p23f
-#define LOG2_E 0x1.715476p0f
-/* ln 2 in two parts, the first so short that n times it is exact, even without a fused multiply-add. */
-#define LN2_HIGH 0x1.63p-1f
-#define LN2_LOW -0x1.bd0106p-13f
+INLINE lanes above_zero(lanes x) { return lanes_at_least(lanes_all(0.0f), x); }
+INLINE lanes below_zero(lanes x) { return lanes_at_most(lanes_all(0.0f), x); }
+INLINE lanes absolute(lanes x) { return lanes_copysign(x, lanes_all(0.0f)); }
 
-/* Return e^-x. `offset` is that of `lanes_scale`: 64 for x from -105 to 40, -64 for x from 0 to 105. */
+/* Return clip(x, 0, high) * scale. */
 INLINE lanes
-exp_minus(lanes x, int offset)
+ramp(lanes x, float high, float scale)
 {
-    lanes shifted = lanes_fma(x, lanes_all(-LOG2_E), lanes_all(ROUNDER));
-    lanes n = lanes_sub(shifted, lanes_all(ROUNDER));
-    lanes r = lanes_fma(n, lanes_all(LN2_HIGH), x);
-    r = lanes_fma(n, lanes_all(LN2_LOW), r);
-    lanes p = lanes_all(0x1.6a2256p-10f);
-    p = lanes_fma(p, r, lanes_all(-0x1.123b04p-7f));
-    p = lanes_fma(p, r, lanes_all(0x1.5558f8p-5f));
-    p = lanes_fma(p, r, lanes_all(-0x1.555490p-3f));
-    p = lanes_fma(p, r, lanes_all(0x1.fffffcp-2f));
-    p = lanes_fma(p, r, lanes_all(-1.0f));
-    p = lanes_fma(p, r, lanes_all(1.0f));
-    return lanes_scale(p, n, shifted, offset);
+    return lanes_mul(lanes_at_most(lanes_all(high), above_zero(x)), lanes_all(scale));
+}
+
+INLINE lanes hard_sigmoid(lanes x) { return ramp(lanes_add(x, lanes_all(3.0f)), 6.0f, 1 / 6.0f); }
+
+/* clip(0.2 x + 0.5, 0, 1), with the sum before the product: it loses no digits where it is near 0. */
+INLINE lanes hard_sigmoid_v1(lanes x) { return ramp(lanes_add(x, lanes_all(2.5f)), 5.0f, 0.2f); }
+
+INLINE lanes
+slope(lanes x, lanes alpha)
+{
+    return lanes_add(above_zero(x), lanes_mul(alpha, below_zero(x)));
 }
 
 INLINE lanes
-sigmoid(lanes x)
+selu(lanes x)
 {
-    x = lanes_at_least(lanes_all(-105.0f), lanes_at_most(lanes_all(40.0f), x));
-    return lanes_div(lanes_all(1.0f), lanes_add(lanes_all(1.0f), exp_minus(x, 64)));
+    lanes below = lanes_mul(lanes_all((float)(1.6732632423543772 * 1.0507009873554805)),
+                            expm1_below_zero(x));
+    return lanes_add(lanes_mul(lanes_all(1.0507009873554805f), above_zero(x)), below);
+}
+
+/* ln(1 + e^x) */
+INLINE lanes
+softplus(lanes x)
+{
+    lanes far = lanes_at_most(lanes_all(105.0f), absolute(x));
+    return lanes_add(above_zero(x), log1p_(exp_minus(far, -64)));
 }
 
 INLINE lanes
-tanh_(lanes x)
+softsign(lanes x)
 {
-    lanes y = lanes_at_least(lanes_all(-10.0f), lanes_at_most(lanes_all(10.0f), x));
-    /* Half of ln 2, since the exponent is 2 y: r is half of what is left of it. */
-    lanes shifted = lanes_fma(y, lanes_all(2 * LOG2_E), lanes_all(ROUNDER));
-    lanes n = lanes_sub(shifted, lanes_all(ROUNDER));
-    lanes r = lanes_fma(n, lanes_all(-LN2_HIGH / 2), y);
-    r = lanes_fma(n, lanes_all(-LN2_LOW / 2), r);
-    lanes p = lanes_all(0x1.6bebdep-4f);
-    p = lanes_fma(p, r, lanes_all(0x1.122886p-2f));
-    p = lanes_fma(p, r, lanes_all(0x1.555676p-1f));
-    p = lanes_fma(p, r, lanes_all(0x1.5554aep0f));
-    p = lanes_fma(p, r, lanes_all(0x1.fffffep0f));
-    p = lanes_fma(p, lanes_mul(r, r), lanes_add(r, r));
-    lanes power = lanes_power(shifted, 0);
-    lanes expm1 = lanes_fma(power, p, lanes_sub(power, lanes_all(1.0f)));
-    return lanes_copysign(lanes_div(expm1, lanes_add(expm1, lanes_all(2.0f))), x);
+    /* Below 1 where x is finite, and where it is not, which else were infinity by infinity. */
+    x = lanes_at_least(lanes_all(-0x1p30f), lanes_at_most(lanes_all(0x1p30f), x));
+    return lanes_div(x, lanes_add(lanes_all(1.0f), absolute(x)));
 }
 
+/* Return x * share, where share is 0 at minus infinity, and so is the product. */
+INLINE lanes
+share_of(lanes x, lanes share)
+{
+    return lanes_mul(lanes_at_least(lanes_all(-0x1p100f), x), share);
+}
+
+/* x tanh(softplus(x)) = x w / (w + 2) with w = e^x (e^x + 2) */
+INLINE lanes
+mish(lanes x)
+{
+    lanes e = exponential(lanes_at_most(lanes_all(20.0f), x));
+    lanes w = lanes_mul(e, lanes_add(e, lanes_all(2.0f)));
+    return share_of(x, lanes_div(w, lanes_add(w, lanes_all(2.0f))));
+}
+
+/* x times the normal distribution's integral: max(x, 0) - t q(t), where t = |x|, and q(t) = e^(-t^2 / 2)
+ * p(u) / (t + 1), u = (t - 2.5) / (t + 2.5), is the integral beyond t; p is 4e-9 off. */
+INLINE lanes
+gelu(lanes x)
+{
+    lanes t = lanes_at_most(lanes_all(14.4f), absolute(x));
+    lanes u = lanes_div(lanes_sub(t, lanes_all(2.5f)), lanes_add(t, lanes_all(2.5f)));
+    lanes p = lanes_all(-0x1.07c8b0p-14f);
+    p = lanes_fma(p, u, lanes_all(-0x1.dc1daep-13f));
+    p = lanes_fma(p, u, lanes_all(-0x1.04598cp-25f));
+    p = lanes_fma(p, u, lanes_all(0x1.4b4964p-10f));
+    p = lanes_fma(p, u, lanes_all(0x1.50ba04p-10f));
+    p = lanes_fma(p, u, lanes_all(-0x1.8c5406p-8f));
+    p = lanes_fma(p, u, lanes_all(-0x1.1d1494p-7f));
+    p = lanes_fma(p, u, lanes_all(0x1.7958dcp-5f));
+    p = lanes_fma(p, u, lanes_all(-0x1.34f98ap-5f));
+    p = lanes_fma(p, u, lanes_all(-0x1.77246ep-4f));
+    p = lanes_fma(p, u, lanes_all(0x1.fa8810p-2f));
+    p = lanes_div(lanes_mul(p, t), lanes_add(t, lanes_all(1.0f)));
+    /* To 2^-7, so that the square is exact; what it leaves of t^2 / 2 is small. */
+    lanes rough = lanes_sub(lanes_add(t, lanes_all(0x1.8p16f)), lanes_all(0x1.8p16f));
+    lanes half = lanes_mul(lanes_all(0.5f), lanes_mul(rough, rough));
+    lanes rest = lanes_mul(lanes_sub(t, rough), lanes_add(t, rough));
+    lanes tail = exp_minus_both(half, lanes_mul(lanes_all(0.5f), rest));
+    return lanes_sub(above_zero(x), lanes_mul(p, tail));
+}
+
+/* Apply one of those that are elementwise. */
 INLINE lanes
 activate_lanes(Activation activation, lanes x)
 {
     switch (activation) {
+    case ACTIVATION_CELU:
+    case ACTIVATION_ELU:
+        return lanes_add(above_zero(x), expm1_below_zero(x));
+    case ACTIVATION_EXPONENTIAL:
+        return exponential(x);
+    case ACTIVATION_GELU:
+        return gelu(x);
+    case ACTIVATION_HARD_SIGMOID:
+        return hard_sigmoid(x);
+    case ACTIVATION_HARD_SIGMOID_V1:
+        return hard_sigmoid_v1(x);
+    case ACTIVATION_HARD_SILU:
+        return share_of(x, hard_sigmoid(x));
+    case ACTIVATION_LEAKY_RELU:
+        return slope(x, lanes_all(0.2f));
+    case ACTIVATION_LOG_SIGMOID:
+        return lanes_sub(lanes_all(0.0f), softplus(lanes_sub(lanes_all(0.0f), x)));
+    case ACTIVATION_MISH:
+        return mish(x);
     case ACTIVATION_RELU:
-        return lanes_at_least(lanes_all(0.0f), x);
+        return above_zero(x);
+    case ACTIVATION_RELU6:
+        return lanes_at_most(lanes_all(6.0f), above_zero(x));
+    case ACTIVATION_SELU:
+        return selu(x);
     case ACTIVATION_SIGMOID:
         return sigmoid(x);
+    case ACTIVATION_SILU:
+        return share_of(x, sigmoid(x));
+    case ACTIVATION_SOFTPLUS:
+        return softplus(x);
+    case ACTIVATION_SOFTSIGN:
+        return softsign(x);
     case ACTIVATION_TANH:
         return tanh_(x);
     default:
@@ -102,6 +164,7 @@ softmax(float *x, size_t size)
     }
 }
 
+/* Apply any of them to a row in place. */
 static void
 activate(Activation activation, float *x, size_t size)
 {

@@ -1,6 +1,7 @@
 /* The kernel on AVX-512: 16 lanes, 32 registers. */
 #include "plan.h"
 
+#include <math.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -21,8 +22,8 @@ is_supported(void)
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE __attribute__((noinline))
 #include "lanes_avx512.h"
-#include "activations.h"
 #include "kernel.h"
 
 const InstructionSet lstm_native_avx512 = {
@@ -33,6 +34,7 @@ const InstructionSet lstm_native_avx512 = {
     .input_sums = input_sums,
     .step = step,
     .dense = dense,
+    .pointwise = pointwise,
     .is_finite = is_finite,
     .activate = activate,
 };

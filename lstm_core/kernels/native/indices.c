@@ -1,6 +1,8 @@
-/* Reads slots and lengths from Python, within bounds. */
+/* Reads slots, lengths and the numbers of embeddings, within bounds. */
 #define NO_IMPORT_ARRAY
 #include "python_types.h"
+
+#include "chunk.h"
 
 /* Read one item of `name` as an index from `low` to `high`. */
 static bool
@@ -82,4 +84,24 @@ lstm_native_read_indices(PyObject *object, const char *name, Py_ssize_t count, P
     }
     return PyList_CheckExact(object) ? read_list(object, name, count, low, high, indices)
                                      : read_array(object, name, count, low, high, indices);
+}
+
+bool
+lstm_native_check_numbers(const Plan *plan, const Call *call)
+{
+    const Layer *layer = &plan->layers[0];
+    View inputs = {(float *)call->inputs, call->input_row_stride, call->input_time_stride};
+    for (size_t row = 0; layer->kind == LAYER_EMBEDDING && row < call->batch; row++) {
+        size_t length = length_of(call, row);
+        for (size_t t = 0; t < length; t++) {
+            double number = *at(&inputs, row, t);
+            /* Not of a NaN either. */
+            if (!(number >= 0 && number < (double)layer->vocabulary)) {
+                PyErr_Format(PyExc_IndexError, "inputs[%zd, %zd] is no number below %zd", row, t,
+                             layer->vocabulary);
+                return false;
+            }
+        }
+    }
+    return true;
 }

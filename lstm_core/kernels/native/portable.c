@@ -1,6 +1,7 @@
 /* The kernel on whatever the compiler targets: 4 lanes. */
 #include "plan.h"
 
+#include <math.h>
 #include <string.h>
 
 #if defined(__aarch64__)
@@ -8,8 +9,8 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE __attribute__((noinline))
 #include "lanes_portable.h"
-#include "activations.h"
 #include "kernel.h"
 
 static bool
@@ -26,6 +27,7 @@ const InstructionSet lstm_native_portable = {
     .input_sums = input_sums,
     .step = step,
     .dense = dense,
+    .pointwise = pointwise,
     .is_finite = is_finite,
     .activate = activate,
 };

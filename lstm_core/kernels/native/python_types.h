@@ -14,7 +14,7 @@
 
 /* Raised whenever what Python and C say to each other changes: a module that was built from earlier
  * sources is then told apart. */
-#define LSTM_NATIVE_INTERFACE 1
+#define LSTM_NATIVE_INTERFACE 3
 
 /* `Layer` in Python: its packed weights. Never changes, so any number of runners share it. */
 typedef struct {
@@ -34,7 +34,9 @@ typedef struct {
     size_t scratch_bytes;
     ptrdiff_t *indices; /* room for from_slots, to_slots and lengths */
     size_t num_indices;
+    size_t num_threads;
     bool is_busy;
+    bool is_downwards; /* the way through the weights that the next call begins with */
 } RunnerObject;
 
 extern PyTypeObject lstm_native_layer_type;
@@ -44,6 +46,10 @@ extern PyTypeObject lstm_native_runner_type;
  * number of dimensions; else raise. */
 bool lstm_native_check_array(PyObject *, const char *name, int type, int num_dimensions);
 
+/* Read the fields of a kind of layer into one that is all zeros; else raise, and leave the layer to be
+ * freed. */
+bool lstm_native_read_layer(Layer *, const InstructionSet *, const char *kind, PyObject *fields);
+
 /* Return the plan of a tuple of layers, for `free`; else raise. The layers stay the owners of the
  * weights. */
 Plan *lstm_native_make_plan(PyObject *layers);
@@ -52,6 +58,9 @@ Plan *lstm_native_make_plan(PyObject *layers);
  * them; else raise. */
 bool lstm_native_read_indices(PyObject *, const char *name, Py_ssize_t count, Py_ssize_t low,
                               Py_ssize_t high, ptrdiff_t *indices);
+
+/* Check that the inputs of an embedding are numbers of its vectors; else raise IndexError. */
+bool lstm_native_check_numbers(const Plan *, const Call *);
 
 /* Return the instruction set of a name if this machine has it; else raise ValueError. */
 const InstructionSet *lstm_native_supported(const char *name);

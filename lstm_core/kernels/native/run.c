@@ -1,38 +1,11 @@
-#include "run.h"
+#include "chunk.h"
 
 #include <string.h>
-
-/* `(batch, time, features)` somewhere, without time steps that are not of this chunk. */
-typedef struct {
-    float *base;
-    ptrdiff_t row_stride;
-    ptrdiff_t time_stride;
-} View;
-
-typedef struct {
-    const Plan *plan;
-    const Call *call;
-    Scratch scratch;
-    size_t begin; /* the chunk's time steps */
-    size_t end;
-} Chunk;
-
-static float *
-at(const View *view, size_t row, size_t t)
-{
-    return view->base + (ptrdiff_t)row * view->row_stride + (ptrdiff_t)t * view->time_stride;
-}
 
 static size_t
 from_slot(const Call *call, size_t row)
 {
     return call->from_slots ? (size_t)call->from_slots[row] : 0;
-}
-
-static size_t
-length_of(const Call *call, size_t row)
-{
-    return call->lengths ? (size_t)call->lengths[row] : call->time;
 }
 
 /* List every step of the chunk by where its input and output are, and return how many there are. */
@@ -50,11 +23,14 @@ list_steps(const Chunk *chunk, const View *from, const View *to)
     return num;
 }
 
+/* Run a layer that looks at each time step alone. */
 static void
-run_dense(const Chunk *chunk, const Layer *layer, const View *from, const View *to)
+run_stateless(const Chunk *chunk, const Layer *layer, const View *from, const View *to)
 {
+    const InstructionSet *set = chunk->plan->set;
     size_t num = list_steps(chunk, from, to);
-    chunk->plan->set->dense(layer, num, chunk->scratch.x, chunk->scratch.y);
+    (layer->kind == LAYER_DENSE ? set->dense : set->pointwise)(layer, num, chunk->scratch.x,
+                                                                chunk->scratch.y);
 }
 
 /* Answer a masked step: the state stays, and the last live output is repeated, or zeros. */
@@ -83,7 +59,7 @@ list_live(const Chunk *chunk, const Layer *layer, const View *from, const View *
             continue;
         }
         float *output = at(to, row, t - chunk->begin);
-        if (call->mask && !call->mask[row * call->time + t]) {
+        if (chunk->mask && !chunk->mask[row * chunk->mask_stride + t - chunk->begin]) {
             answer_masked(chunk, layer, row, output);
             continue;
         }
@@ -127,17 +103,36 @@ find_state(const Chunk *chunk, const Layer *layer)
 static void
 keep_state(const Chunk *chunk, const Layer *layer)
 {
-    size_t num_bytes = layer->output_size * sizeof(float);
     for (size_t row = 0; row < chunk->call->batch; row++) {
         float *h = chunk->call->rows + row * chunk->plan->state_size + layer->state_offset;
         float *c = h + layer->output_size;
         if (chunk->scratch.h[row] != h) {
-            memcpy(h, chunk->scratch.h[row], num_bytes);
+            memcpy(h, chunk->scratch.h[row], layer->output_size * sizeof(float));
         }
         if (chunk->scratch.c[row] != c) {
-            memcpy(c, chunk->scratch.c[row], num_bytes);
+            memcpy(c, chunk->scratch.c[row], layer->units * sizeof(float));
         }
     }
+}
+
+/* Take one time step of the `num` rows that are listed as live. */
+static void
+run_step(const Chunk *chunk, const Layer *layer, size_t num, bool has_sums, bool is_downwards)
+{
+    const Scratch *s = &chunk->scratch;
+    const InstructionSet *set = chunk->plan->set;
+    StepRows rows = {num,       s->live_x, has_sums ? s->live_sums : NULL, s->live_h,
+                     s->live_c, s->h_next, s->c_next, s->panel};
+    if (!layer->projection) {
+        set->step(layer, &rows, is_downwards);
+        return;
+    }
+    for (size_t i = 0; i < num; i++) {
+        s->hidden[i] = s->unprojected + i * layer->units;
+    }
+    rows.h_next = s->hidden;
+    set->step(layer, &rows, is_downwards);
+    set->dense(layer->projection, num, (const float *const *)s->hidden, s->h_next);
 }
 
 static void
@@ -159,10 +154,8 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
         for (size_t i = 0; is_made && i < num; i++) {
             s->live_sums[i] = at(&sums, s->live[i], t - chunk->begin);
         }
-        StepRows rows = {num, s->live_x, is_made ? s->live_sums : NULL,
-                         s->live_h, s->live_c, s->h_next, s->c_next};
-        /* To and fro: the blocks that the last step ended with are still in the first level of cache. */
-        chunk->plan->set->step(layer, &rows, t % 2 == 1);
+        /* To and fro: the blocks that the last step ended with are still in the nearest cache. */
+        run_step(chunk, layer, num, is_made, (t % 2 == 1) != chunk->call->is_downwards);
         for (size_t i = 0; i < num; i++) {
             s->h[s->live[i]] = s->h_next[i];
             s->c[s->live[i]] = s->c_next[i];
@@ -172,12 +165,30 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
 }
 
 static void
-run_chunk(const Chunk *chunk)
+run_layer(Chunk *chunk, const Layer *layer, const View *from, const View *to)
+{
+    switch (layer->kind) {
+    case LAYER_LSTM:
+        run_lstm(chunk, layer, from, to);
+        break;
+    case LAYER_MASKING:
+    case LAYER_EMBEDDING:
+        lstm_native_run_masking(chunk, layer, from, to);
+        break;
+    default:
+        run_stateless(chunk, layer, from, to);
+    }
+}
+
+static void
+run_chunk(Chunk *chunk)
 {
     const Plan *plan = chunk->plan;
     const Call *call = chunk->call;
     View from = {(float *)call->inputs, call->input_row_stride, call->input_time_stride};
     from.base += (ptrdiff_t)chunk->begin * call->input_time_stride;
+    chunk->mask = call->mask ? call->mask + chunk->begin : NULL;
+    chunk->mask_stride = call->time;
     for (size_t i = 0; i < plan->num_layers; i++) {
         const Layer *layer = &plan->layers[i];
         ptrdiff_t size = (ptrdiff_t)layer->output_size;
@@ -186,11 +197,7 @@ run_chunk(const Chunk *chunk)
             to = (View){call->outputs + (ptrdiff_t)chunk->begin * size,
                         (ptrdiff_t)call->time * size, size};
         }
-        if (layer->kind == LAYER_DENSE) {
-            run_dense(chunk, layer, &from, &to);
-        } else {
-            run_lstm(chunk, layer, &from, &to);
-        }
+        run_layer(chunk, layer, &from, &to);
         from = to;
     }
 }

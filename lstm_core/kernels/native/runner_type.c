@@ -58,9 +58,9 @@ read_mask(PyObject *object, npy_intp batch, npy_intp time, PyArrayObject **mask)
 
 /* Make room for the scratch and the indices of a call; what there is stays if it is enough. */
 static bool
-reserve(RunnerObject *self, size_t batch, size_t time)
+reserve(RunnerObject *self, size_t batch, size_t time, size_t num_shares)
 {
-    size_t num_bytes = lstm_native_cut(self->plan, batch, time, NULL, &(Scratch){0});
+    size_t num_bytes = lstm_native_scratch_bytes(self->plan, batch, time, num_shares);
     if (num_bytes == 0) {
         PyErr_NoMemory();
         return false;
@@ -159,10 +159,14 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
         .input_row_stride = PyArray_STRIDE(inputs, 0) / (npy_intp)sizeof(float),
         .input_time_stride = PyArray_STRIDE(inputs, 1) / (npy_intp)sizeof(float),
         .mask = mask ? PyArray_DATA(mask) : NULL,
+        .is_downwards = self->is_downwards,
         .arena_rows = PyArray_DATA(self->rows),
         .arena_flags = PyArray_DATA(self->flags),
     };
-    if (!reserve(self, call.batch, call.time) || !read_numbers(self, arguments, &call)) {
+    size_t num_shares =
+        lstm_native_num_shares(plan, call.batch, call.time, self->num_threads);
+    if (!reserve(self, call.batch, call.time, num_shares) || !read_numbers(self, arguments, &call) ||
+        !lstm_native_check_numbers(plan, &call)) {
         return NULL;
     }
     PyObject *results = make_results(plan, &call);
@@ -172,10 +176,11 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
     double macs = (double)call.batch * (double)call.time * plan->macs_per_step;
     /* Short work keeps the interpreter: to hand it over and take it back costs as much. */
     PyThreadState *thread = macs > plan->set->long_macs ? PyEval_SaveThread() : NULL;
-    lstm_native_run(plan, &call, self->scratch);
+    lstm_native_run_shared(plan, &call, self->scratch, num_shares);
     if (thread) {
         PyEval_RestoreThread(thread);
     }
+    self->is_downwards ^= call.time % 2 == 1;
     return results;
 }
 
@@ -228,12 +233,17 @@ is_arena(const Plan *plan, PyArrayObject *rows, PyArrayObject *flags)
 static PyObject *
 runner_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"layers", "rows", "has_output", NULL};
+    static char *names[] = {"layers", "rows", "has_output", "num_threads", NULL};
     PyObject *layers, *rows, *flags;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OO:Runner", names, &PyTuple_Type,
-                                     &layers, &rows, &flags) ||
+    Py_ssize_t num_threads;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOn:Runner", names, &PyTuple_Type,
+                                     &layers, &rows, &flags, &num_threads) ||
         !lstm_native_check_array(rows, "rows", NPY_FLOAT32, 2) ||
         !lstm_native_check_array(flags, "has_output", NPY_BOOL, 2)) {
+        return NULL;
+    }
+    if (num_threads < 1) {
+        PyErr_Format(PyExc_ValueError, "num_threads must be at least 1, not %zd", num_threads);
         return NULL;
     }
     Plan *plan = lstm_native_make_plan(layers);
@@ -246,6 +256,7 @@ runner_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         return NULL;
     }
     self->plan = plan;
+    self->num_threads = (size_t)num_threads;
     self->layers = Py_NewRef(layers);
     self->rows = (PyArrayObject *)Py_NewRef(rows);
     self->flags = (PyArrayObject *)Py_NewRef(flags);
@@ -273,7 +284,7 @@ static PyMethodDef methods[] = {
 PyTypeObject lstm_native_runner_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "lstm_core.kernels.native._kernel.Runner",
-    .tp_doc = "Runner(layers, rows, has_output): runs layers on an arena, one call at a time.",
+    .tp_doc = "Runner(layers, rows, has_output, num_threads): runs layers on an arena, a call at a time.",
     .tp_basicsize = sizeof(RunnerObject),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = runner_new,

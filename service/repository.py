@@ -1,0 +1,284 @@
+"""A directory of models, `NAME/VERSION/model.*`: what is there, what is served of it, and why not.
+
+Versions are loaded and dropped while the service runs. A version's files never change once it is
+loaded: what is new gets a new number. The highest version that is ready takes the new sessions, and
+those that live stay on theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from service.domain import Signature
+from service.engine import Engine
+from service.errors import ModelNotLoadedError, ModelUnknownError
+from service.model_config import FILE_NAME, ModelConfigError, read_model_config
+from service.model_files import ModelFileError
+from service.models import ModelLoader, Prepared, check_version
+from service.repository_files import Stamp, model_file, scan
+from service.served import IndexEntry, ServedModels
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Version:
+    """A version's directory.
+
+    Attributes:
+        directory: `NAME/VERSION`.
+        stamp: Of its files when it was last looked at for loading.
+        state: Whether it is served.
+        reason: Why it is not; else empty.
+        fingerprint: Of what is loaded; None where nothing is.
+    """
+
+    directory: Path
+    stamp: Stamp
+    state: Literal["READY", "LOADING", "UNAVAILABLE"] = "LOADING"
+    reason: str = ""
+    fingerprint: str | None = None
+
+    @property
+    def number(self) -> str:
+        """Its number, a decimal one."""
+        return self.directory.name
+
+
+class ModelRepository:
+    """What of a directory is served. Only files are read off the event loop's thread."""
+
+    def __init__(self, directory: Path, loader: ModelLoader) -> None:
+        """Take the directory; nothing is read yet.
+
+        Args:
+            directory: The repository.
+            loader: Makes engines of its files.
+        """
+        self._directory = directory
+        self._loader = loader
+        self._versions: dict[str, dict[str, Version]] = {}
+        self._unloaded: set[str] = set()
+        self._served: ServedModels | None = None
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def read_all(self) -> dict[str, Engine]:
+        """Read every model, before the service starts; return the engines of those that are ready.
+
+        Raises:
+            ModelFileError: The directory cannot be read, or none of its models can be served.
+        """
+        try:
+            found = scan(self._directory)
+        except OSError as error:
+            raise ModelFileError(f"the model repository cannot be read: {error}") from error
+        engines: dict[str, Engine] = {}
+        for name, stamps in found.items():
+            ready: list[Prepared] = []
+            for version in self._note(name, stamps):
+                prepared = self._read(name, version, [each.signature for each in ready])
+                if prepared is not None:
+                    ready.append(prepared)
+            if ready:
+                *earlier, current = [self._engine(each) for each in ready]
+                for engine in earlier:
+                    current.add_earlier(engine)
+                engines[name] = current
+        if not engines:
+            reasons = "".join(
+                f"\n  {line.name} {line.version}: {line.reason}" for line in self.index()
+            )
+            raise ModelFileError(f"no model of {self._directory} can be served{reasons}")
+        return engines
+
+    def attach(self, served: ServedModels) -> None:
+        """Say where the models are served; what is loaded and unloaded from now on changes it."""
+        self._served = served
+
+    def index(self) -> list[IndexEntry]:
+        """Return every version that was found, by name and number."""
+        return [
+            IndexEntry(name, number, version.state, version.reason)
+            for name, versions in self._versions.items()
+            for number, version in versions.items()
+        ]
+
+    def has(self, name: str) -> bool:
+        """Tell whether a model was found in the directory."""
+        return name in self._versions
+
+    async def load(self, name: str) -> None:
+        """Serve what a model has in the directory; what is served of it already goes on.
+
+        Raises:
+            ModelUnknownError: The directory holds nothing of this name.
+            ModelNotLoadedError: A version cannot be served, or all of them.
+        """
+        async with self._lock:
+            found = await asyncio.to_thread(scan, self._directory)
+            if name not in found:
+                raise ModelUnknownError(name, list(found))
+            self._unloaded.discard(name)
+            await self._follow(name, found[name], is_asked=True)
+            reasons = [
+                f"version {number}: {version.reason}"
+                for number, version in self._versions[name].items()
+                if version.state != "READY"
+            ]
+            if reasons or not self._versions[name]:
+                raise ModelNotLoadedError(name, reasons or ["there is no version of it"])
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more, until it is loaded again; requests that were taken are answered.
+
+        Raises:
+            ModelUnknownError: The directory holds nothing of this name.
+        """
+        async with self._lock:
+            if name not in self._versions:
+                raise ModelUnknownError(name, list(self._versions))
+            self._unloaded.add(name)
+            self._drop_model(name)
+
+    async def follow(self) -> None:
+        """Do what the directory says: load what is new, drop what is gone.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        async with self._lock:
+            found = await asyncio.to_thread(scan, self._directory)
+            for name in [name for name in self._versions if name not in found]:
+                self._drop_model(name)
+                del self._versions[name]
+            for name, stamps in found.items():
+                if name not in self._unloaded:
+                    await self._follow(name, stamps)
+
+    async def watch(self, every_s: float) -> None:
+        """Follow the directory until it is cancelled.
+
+        Args:
+            every_s: How often, in seconds.
+        """
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.follow()
+            except OSError as error:
+                log.warning("the model repository cannot be read: %s", error)
+
+    async def close(self) -> None:
+        """Wait for the models that were dropped and still answer."""
+        await asyncio.gather(*self._tasks)
+
+    async def _follow(self, name: str, stamps: dict[str, Stamp], *, is_asked: bool = False) -> None:
+        """Serve the versions that lie there.
+
+        Args:
+            name: Of the model.
+            stamps: Of its versions, by number.
+            is_asked: Whether to try again what could not be read and has not changed.
+        """
+        versions = self._versions.setdefault(name, {})
+        for number in [number for number in versions if number not in stamps]:
+            self._drop_version(name, versions.pop(number))
+        for version in self._note(name, stamps):
+            stamp = stamps[version.number]
+            is_new = version.state == "LOADING" or version.stamp != stamp
+            if version.state == "READY":
+                if is_new:
+                    version.stamp = stamp
+                    log.warning(
+                        "model %s: version %s was changed and is served as it was; give what is new"
+                        " a new number",
+                        name, version.number,
+                    )  # fmt: skip
+            elif is_new or is_asked:
+                version.stamp = stamp
+                await self._bring_up(name, version)
+
+    def _note(self, name: str, stamps: dict[str, Stamp]) -> list[Version]:
+        """Return a model's versions, the lowest first, those that are new among them."""
+        versions = self._versions.setdefault(name, {})
+        for number, stamp in stamps.items():
+            if number not in versions:
+                versions[number] = Version(self._directory / name / number, stamp)
+        return sorted(versions.values(), key=lambda version: int(version.number))
+
+    def _read(self, name: str, version: Version, others: Sequence[Signature]) -> Prepared | None:
+        """Read a version on whatever thread; None, and why in its reason, if that fails."""
+        version.state, version.reason = "LOADING", ""
+        try:
+            config = read_model_config(version.directory / FILE_NAME)
+            path = model_file(version.directory)
+            prepared = self._loader.prepare(name, path, version.number, config)
+            check_version(prepared.signature, others)
+        except (ModelFileError, ModelConfigError, OSError, MemoryError) as error:
+            version.state = "UNAVAILABLE"
+            version.reason = str(error) or type(error).__name__
+            log.warning(
+                "model %s: version %s cannot be served: %s", name, version.number, version.reason
+            )
+            return None
+        version.state, version.fingerprint = "READY", prepared.signature.fingerprint
+        return prepared
+
+    async def _bring_up(self, name: str, version: Version) -> None:
+        """Read a version and serve it: in front if it is the highest, else for its sessions."""
+        assert self._served is not None, "attached before it is asked"
+        current = self._served.get(name)
+        running = [] if current is None else [current, *current.earlier]
+        others = [engine.signature for engine in running]
+        prepared = await asyncio.to_thread(self._read, name, version, others)
+        if prepared is None:
+            return
+        engine = self._engine(prepared)
+        await engine.start()
+        if current is None or int(version.number) > int(current.signature.version):
+            self._served.serve(name, engine)
+        else:
+            current.add_earlier(engine)
+        log.info("model %s: version %s is served", name, version.number)
+
+    def _engine(self, prepared: Prepared) -> Engine:
+        # Not alone: another version may come at any time, and then writes to the same sessions.
+        return self._loader.engine(prepared, is_alone=False)
+
+    def _drop_version(self, name: str, version: Version) -> None:
+        """End what runs a version that is gone; the next lower one follows on the highest."""
+        assert self._served is not None, "attached before it is asked"
+        current = self._served.get(name)
+        if current is None or version.fingerprint is None:
+            return
+        log.info("model %s: version %s is gone", name, version.number)
+        if current.signature.fingerprint == version.fingerprint:
+            if not current.earlier:
+                self._drop_model(name)
+                return
+            highest = max(current.earlier, key=lambda engine: int(engine.signature.version))
+            self._served.serve(name, highest)
+            current = highest
+        self._run(current.drop_earlier(version.fingerprint))
+
+    def _drop_model(self, name: str) -> None:
+        assert self._served is not None, "attached before it is asked"
+        if name in self._served:
+            engine = self._served.drop(name)
+            engine.refuse(ModelUnknownError(name, list(self._served)))
+            self._run(engine.drain())
+            log.info("model %s is served no more", name)
+        for version in self._versions[name].values():
+            if version.state == "READY":
+                version.state, version.reason, version.fingerprint = "UNAVAILABLE", "unloaded", None
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,70 @@
+"""What is served under which name, and what the short form of a path stands for.
+
+Changes while it serves, as versions come and models go; whoever holds it sees that at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from service.engine import Engine
+
+
+class IndexEntry(NamedTuple):
+    """A version of a model that is served, or could be.
+
+    Attributes:
+        name: The model's name.
+        version: Its number.
+        state: Whether it is served.
+        reason: Why it is not; else empty.
+    """
+
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    reason: str
+
+
+class ServedModels(Mapping[str, Engine]):
+    """The engines by model name.
+
+    Attributes:
+        default: The name of the model that a path means which names none. It stays the default
+            while it is not served: nobody's sessions go to another model unasked.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        """Take the engines of the start; the first is the default model's.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not engines:
+            raise ValueError("there must be at least one model to serve")
+        self._engines = dict(engines)
+        self.default = next(iter(engines))
+
+    def __getitem__(self, name: str) -> Engine:
+        """Return the engine of a model; KeyError if it is not served."""
+        return self._engines[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names, the default model's first."""
+        return iter(sorted(self._engines, key=lambda name: name != self.default))
+
+    def __len__(self) -> int:
+        """Return how many models are served."""
+        return len(self._engines)
+
+    def serve(self, name: str, engine: Engine) -> None:
+        """Serve a model by an engine that has started, in the place of what served it before."""
+        predecessor = self._engines.get(name)
+        if predecessor is not None:
+            engine.succeed(predecessor)
+        self._engines[name] = engine
+
+    def drop(self, name: str) -> Engine:
+        """Serve a model no more, and return its engine, which goes on until it is drained."""
+        return self._engines.pop(name)
