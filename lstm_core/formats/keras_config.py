@@ -6,6 +6,7 @@ Knows how Keras writes names, functions, numbers and precisions into a config. K
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -162,7 +163,8 @@ def vector(layer: LayerConfig, field: str, values: npt.NDArray[Any]) -> Float32:
 
 def number(layer: LayerConfig, field: str, value: Json) -> float:
     """Return a finite number given for `field`; SpecError if it is something else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= sys.float_info.max:  # an int may be beyond, too
         raise SpecError(layer.name, f"{field} is {value!r:.80}, not a finite number")
     return float(value)
 

@@ -576,6 +576,7 @@ def test_refused_combinations(tmp_path):
         (layer("Rescaling", scale=[[1, 2], [3, 4]], offset=0), "scale is not a finite number"),
         (layer("Masking", mask_value=[1, 2]), "mask_value is not one number"),
         (layer("LeakyReLU", negative_slope=True), "negative_slope is True, not a finite number"),
+        (layer("LeakyReLU", negative_slope=10**400), "negative_slope is 1000"),
         (layer("Activation", activation="sparsemax"), "unknown activation 'sparsemax'"),
         (lstm(units="4"), "units is '4', not a positive integer"),
         (lstm(go_backwards="no"), "go_backwards is 'no', not true or false"),
