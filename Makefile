@@ -13,7 +13,9 @@ TEST := $(VENV)/.installed-test
 SOURCES := pyproject.toml constraints.txt setup.py $(wildcard lstm_core/kernels/native/*.[ch])
 LINT := $(VENV)/.installed-lint
 BENCH := $(VENV)/.installed-bench
+RIVALS := $(VENV)/.installed-rivals
 BENCH_RESULTS := build/bench.json
+KERNEL_RESULTS := build/bench-kernels.json
 
 # The pins are those of the newest Python that TensorFlow runs on. A newer one can still serve, with
 # the newest versions of everything.
@@ -23,7 +25,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-gpu parity chaos lint bench bench-stores bench-training protos
+.PHONY: help serve test test-gpu parity chaos lint bench bench-kernels bench-stores bench-training bench-gpu protos
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +53,10 @@ bench: $(BENCH) ## measure the hot path beside its targets and its peers, and dr
 	$(BIN)/python benchmarks/hot_path.py --json $(BENCH_RESULTS) $(ARGS)
 	$(BIN)/python benchmarks/plot.py $(BENCH_RESULTS) benchmarks/plots/hot_path.png
 
+bench-kernels: $(RIVALS) ## measure the native kernel beside every CPU runtime, and draw it (ARGS="--quick")
+	PYTHONPATH=. $(BIN)/python benchmarks/kernels.py --json $(KERNEL_RESULTS) $(ARGS)
+	$(BIN)/python benchmarks/kernels_plot.py $(KERNEL_RESULTS) benchmarks/plots/kernels.png
+
 bench-stores: $(TEST) ## measure what stores and durability cost, and a failover
 	$(BIN)/python benchmarks/durable_steps.py $(ARGS)
 	$(BIN)/python benchmarks/stores.py
@@ -58,6 +64,9 @@ bench-stores: $(TEST) ## measure what stores and durability cost, and a failover
 
 bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS="--all --mask")
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+bench-gpu: $(TEST) ## single steps of many sessions on a GPU, beside PyTorch if it is installed
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py $(ARGS)
 
 protos: $(TEST) ## compile the messages of gRPC, after a change of inference.proto
 	mkdir -p build
@@ -91,6 +100,12 @@ $(TEST): $(SOURCES) | $(BIN)/python
 $(BENCH): $(TEST)
 	@echo 'Installing what draws the benchmark'
 	@$(INSTALL) '.[bench]'
+	@touch $@
+
+# PyTorch comes from wherever pip is told to look; on Linux its CPU build is a tenth of the other one.
+$(RIVALS): $(BENCH)
+	@echo 'Installing the runtimes that the kernel is measured beside (minutes, and gigabytes)'
+	@$(INSTALL) '.[rivals]'
 	@touch $@
 
 $(LINT): $(SOURCES) | $(BIN)/python

@@ -65,6 +65,53 @@ class NotStreamableError(LSTMCoreError, ValueError):
         self.reasons = reasons
 
 
+class MissingFirstInputError(LSTMCoreError, ValueError):
+    """A forecast has nothing to begin with: no last output feeds all of the first input."""
+
+    def __init__(self) -> None:
+        super().__init__("the first input is missing, and no last output feeds all of it")
+
+
+class SequenceLengthError(LSTMCoreError, ValueError):
+    """A model was built for one number of time steps, and another came.
+
+    Attributes:
+        expected: What it was built for.
+        actual: What came.
+    """
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(f"the model takes {expected} time steps at once, not {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class InputRangeError(LSTMCoreError, ValueError):
+    """A model takes integers for one of its inputs, and something else came.
+
+    Attributes:
+        name: The input's.
+        vocabulary: The integers are in [0, vocabulary).
+    """
+
+    def __init__(self, name: str, vocabulary: int) -> None:
+        super().__init__(f"expected integers from 0 to {vocabulary - 1} for the input {name}")
+        self.name = name
+        self.vocabulary = vocabulary
+
+
+class DeviceMemoryError(LSTMCoreError, MemoryError):
+    """The device that computes has no memory left. No state was changed.
+
+    Attributes:
+        what: What there was no memory for.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the device has no memory for {what}")
+        self.what = what
+
+
 class NoGraphError(LSTMCoreError, RuntimeError, AttributeError):
     """A layer of TensorFlow 1.4 was asked for something that only a graph has.
 

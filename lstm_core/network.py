@@ -91,7 +91,7 @@ class StatePart:
 
     Attributes:
         layer: The name of the layer that it belongs to.
-        role: `h` or `c`.
+        role: `h` or `c`; of a cell that is neither an LSTM nor a GRU, what its position tells.
         offset: Where it begins in the row.
         size: Its length.
     """
@@ -100,6 +100,23 @@ class StatePart:
     role: str
     offset: int
     size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorPart:
+    """One of a model's inputs or outputs, as a part of a time step's values.
+
+    Attributes:
+        name: Its name.
+        offset: Where it begins among the step's values.
+        size: How many they are.
+        vocabulary: They are integers in [0, vocabulary); None means real numbers.
+    """
+
+    name: str
+    offset: int
+    size: int
+    vocabulary: int | None = None
 
 
 class Network:
@@ -111,6 +128,8 @@ class Network:
         layers: The chain, layers that do nothing at inference left out.
         input_size: Features of one time step; 1 where they are integers for an embedding.
         output_size: Outputs of one time step.
+        inputs: The one input, under its name in the file.
+        outputs: The one output, likewise.
         output_sizes: Values that each layer gives for a time step.
         widest: The most values that a layer gives for a time step.
         returns_sequences: Whether the file's own output has a time axis.
@@ -118,8 +137,7 @@ class Network:
         state_layout: The parts of a state row in Keras's order: h, c of the first recurrent layer,
             then of the next. Empty parts for the layers that cannot stream are left out.
         state_size: The length of a state row.
-        input_name: What the file calls the input.
-        output_name: What the file calls the output.
+        num_recurrent: How many recurrent layers keep a state.
         streaming_obstacles: One sentence for each layer that needs the whole sequence at once.
         fingerprint: SHA-256, in hexadecimal, of the inference configuration and the weights.
     """
@@ -144,8 +162,6 @@ class Network:
         self.written_by = written_by
         self.layers = layers
         self.input_size = input_size
-        self.input_name = input_name
-        self.output_name = output_name
         sizes, self.returns_sequences = _check_chain(input_size, layers)
         self.output_size = sizes[-1]
         self.widest = max(sizes)
@@ -155,8 +171,13 @@ class Network:
         self.streaming_obstacles = [
             obstacle for layer in layers if (obstacle := _streaming_obstacle(layer)) is not None
         ]
+        self.inputs = (
+            TensorPart(name=input_name, offset=0, size=input_size, vocabulary=self.vocabulary),
+        )
+        self.outputs = (TensorPart(name=output_name, offset=0, size=self.output_size),)
         self.state_layout = _layout(self.recurrent)
         self.state_size = sum(part.size for part in self.state_layout)
+        self.num_recurrent = len(self.recurrent)
         self.fingerprint = _fingerprint(input_size, layers)
 
     @property

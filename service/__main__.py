@@ -11,14 +11,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service import __version__
+from service.choices import RUNTIME_SETTINGS, runtime_choice
 from service.commands.parser import add_parsers
-from service.models import (
-    ModelFileError,
-    bundled_models,
-    convert,
-    file_format,
-    read_signature,
-)
+from service.model_files import ModelFileError, bundled_models, convert, file_format
+from service.models import read_signature
+from service.runtimes import RuntimeChoice
 from service.settings import SettingError, Settings, add_options, read_settings
 from service.storage import StoreChoiceError
 
@@ -38,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "models":
-            return _print_models(options.files)
+            return _print_models(options.files, runtime_choice(read_settings(options)))
         if options.command == "convert":
             return _convert(options.source, options.target, is_forced=options.force)
         if options.command in ("sessions", "store"):
@@ -73,8 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser(
         "models",
         help="tell what files hold",
-        description="Tell what model files hold, their shapes, and which kernels would run them.",
+        description="Tell what model files hold, their shapes, and what would compute them.",
     )
+    add_options(models, RUNTIME_SETTINGS)
     models.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="a model file; none: the bundled ones"
     )
@@ -91,14 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print_models(files: Sequence[Path]) -> int:
+def _print_models(files: Sequence[Path], choice: RuntimeChoice) -> int:
     status = 0
     named = [(path.stem, path) for path in files] or list(bundled_models().items())
     for name, path in named:
         print(f"{name} ({path})")
         try:
             print(f"  {file_format(path)}", flush=True)
-            signature = read_signature(name, path)
+            signature = read_signature(name, path, choice)
         except ModelFileError as error:
             print(f"lstm-service: {error}", file=sys.stderr, flush=True)
             status = 2
@@ -109,9 +107,15 @@ def _print_models(files: Sequence[Path]) -> int:
             else f"an integer below {signature.vocabulary}"
         )
         print(f"  a step takes {takes} and gives {signature.output_size} numbers")
+        for what, parts in (("input", signature.inputs), ("output", signature.outputs)):
+            if len(parts) > 1:
+                for part in parts:
+                    last = part.offset + part.size - 1
+                    print(f"  {what} {part.name}: numbers {part.offset} to {last}")
         vectors = ", ".join(f"{v.layer}.{v.role}[{v.size}]" for v in signature.state_layout)
         print(f"  state: {vectors or 'none'}")
         print(f"  fingerprint: {signature.fingerprint}")
+        print(f"  runtime {signature.runtime}: {signature.runtime_reason}")
         for layer in signature.layers:
             print(f"  {layer.kind:<18} {layer.name:<24} -> {layer.output_size}")
             if layer.kernel is not None:

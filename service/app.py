@@ -65,6 +65,12 @@ store does not answer, 1011 for a fault or a damaged session. What breaks WebSoc
 closed at once: 1002, or 1007 for text that is no UTF-8. Only a step that names its `position` may
 be a retry and be replayed, or one of the first `replay_window` frames behind a URL that does. A
 handshake whose `Origin` is not the service's own host and port is refused with 403.
+
+**Open Inference Protocol** `/v2/...`: as its specification says, with sequences, binary tensors,
+statistics, configuration and repository, over the same sessions: the sequence 42 is the session
+`int:42`. Errors are `{"error": message}`. Beyond the specification, a request may have the
+parameters `position` and `epoch`, as a step has, and its answer then has `position`, `epoch` and
+`replayed`.
 """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from lstm_core.runtime.base import ZERO_SLOT, Runtime
 from service.domain import Bool, Float32, Record, SessionKey
 from service.jobs import Live
 from service.stores.base import Stored, is_same
@@ -18,7 +18,7 @@ from service.stores.base import Stored, is_same
 class Arena:
     """Sessions by key, over the slots of a runtime."""
 
-    def __init__(self, runtime: CpuRuntime, is_busy: Callable[[SessionKey], bool]) -> None:
+    def __init__(self, runtime: Runtime, is_busy: Callable[[SessionKey], bool]) -> None:
         """Begin empty.
 
         Args:

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from lstm_core.runtime.cpu import Advanced
+from lstm_core.runtime.base import Advanced
 from service.domain import Bool, Float32
 from service.errors import StateNotFiniteError
 

@@ -10,14 +10,21 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 
 import numpy as np
 
-from lstm_core.runtime.cpu import Advanced, CpuRuntime
+from lstm_core import errors as core_errors
+from lstm_core.runtime.base import Advanced, Runtime
 from service.domain import Bool, Float32, ForecastRequest
-from service.errors import DeadlineExceededError
+from service.errors import (
+    DeadlineExceededError,
+    DeviceMemoryError,
+    InvalidRequestError,
+    Problem,
+)
 from service.histograms import Histogram, Tally
 
 _FORECAST_CHUNK_S = 0.000_5
@@ -36,7 +43,7 @@ class Compute:
         calls_s: The calls by the number of their rows, with their time in seconds.
     """
 
-    def __init__(self, runtime: CpuRuntime, name: str, inline_us: float) -> None:
+    def __init__(self, runtime: Runtime, name: str, inline_us: float) -> None:
         """Set the threads up.
 
         Args:
@@ -62,18 +69,24 @@ class Compute:
         lengths: list[int],
         mask: Bool | None,
     ) -> Advanced:
-        """Call `CpuRuntime.advance`; one call at a time."""
+        """Call `Runtime.advance`; one call at a time.
+
+        Raises:
+            DeviceMemoryError: The device has no memory for it.
+            InvalidRequestError: An input is none of its model's integers.
+        """
         call = partial(self._runtime.advance, from_slots, to_slots, inputs, lengths, mask)
         # The time of a step grows with the rows, slower than they do: one estimate a power of two.
         size = len(lengths).bit_length()
         num_times = inputs.shape[1]
         known_us = self._us_per_step.get(size)
         began = perf_counter()
-        if known_us is not None and known_us * num_times <= self._inline_us:
-            advanced = call()
-        else:
-            loop = asyncio.get_running_loop()
-            advanced = await loop.run_in_executor(self._advance_thread, call)
+        with _translated():
+            if known_us is not None and known_us * num_times <= self._inline_us:
+                advanced = call()
+            else:
+                loop = asyncio.get_running_loop()
+                advanced = await loop.run_in_executor(self._advance_thread, call)
         took_s = perf_counter() - began
         self.kernel_s += took_s
         self.call_s.observe(took_s)
@@ -81,6 +94,11 @@ class Compute:
         us = took_s * 1e6 / num_times
         self._us_per_step[size] = us if known_us is None else 0.9 * known_us + 0.1 * us
         return advanced
+
+    @property
+    def num_traces(self) -> int:
+        """How many graphs the runtime has made."""
+        return self._runtime.num_traces
 
     def steps_within(self, us: float, num_rows: int) -> int:
         """Return how many time steps of so many rows are expected to take so long, 0: not known."""
@@ -90,12 +108,15 @@ class Compute:
     async def predict(
         self, inputs: Float32, mask: Bool | None, timeout_s: float | None = None
     ) -> Float32:
-        """Call `CpuRuntime.predict` on its thread, in slices of the batch that bound the memory.
+        """Call `Runtime.predict` on its thread, in slices of the batch that bound the memory.
 
         A cancelled call that waits for the thread does not run; one that runs ends with its slice.
 
         Raises:
             DeadlineExceededError: The thread had no time for it within so many seconds.
+            DeviceMemoryError: The device has no memory for it.
+            InvalidRequestError: The model takes another number of time steps, or an input is none
+                of its integers.
         """
         is_wanted = threading.Event()
         is_wanted.set()
@@ -105,7 +126,8 @@ class Compute:
             # Takes it out of the thread's queue, and does nothing to one that runs.
             timer = asyncio.get_running_loop().call_later(timeout_s, waiting.cancel)
         try:
-            return await asyncio.wrap_future(waiting)
+            with _translated():
+                return await asyncio.wrap_future(waiting)
         except asyncio.CancelledError:
             is_wanted.clear()
             task = asyncio.current_task()
@@ -119,7 +141,7 @@ class Compute:
     async def forecast(
         self, request: ForecastRequest, row: Float32, has_output: Bool
     ) -> Float32 | None:
-        """Call `CpuRuntime.forecast` on its thread, where forecasts take turns.
+        """Call `Runtime.forecast` on its thread, where forecasts take turns.
 
         A cancelled call ends with the chunk that it is at.
 
@@ -134,17 +156,19 @@ class Compute:
         """
         loop = asyncio.get_running_loop()
         row = row.copy()
-        steps = self._runtime.forecast(
-            row, has_output.copy(), request.first_input, request.feedback, request.num_steps
-        )
+        with _translated():
+            steps = self._runtime.forecast(
+                row, has_output.copy(), request.first_input, request.feedback, request.num_steps
+            )
         outputs = np.empty((request.num_steps, self._runtime.network.output_size), np.float32)
         num_done: int | None = 0
         # A chunk at a time: between two, other forecasts have the thread, and the event loop the
         # interpreter, which one that computes would keep for five milliseconds.
         while num_done is not None and num_done < request.num_steps:
-            num_done = await loop.run_in_executor(
-                self._forecast_thread, _take_steps, steps, row, outputs, num_done
-            )
+            with _translated():
+                num_done = await loop.run_in_executor(
+                    self._forecast_thread, _take_steps, steps, row, outputs, num_done
+                )
         return None if num_done is None else outputs
 
     def close(self) -> None:
@@ -164,6 +188,21 @@ class Compute:
                 if is_wanted.is_set()
             ]
         )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the runtime's errors that a caller can do something about into the service's."""
+    try:
+        yield
+    except core_errors.DeviceMemoryError as error:
+        raise DeviceMemoryError(str(error)) from error
+    except (
+        core_errors.InputRangeError,
+        core_errors.MissingFirstInputError,
+        core_errors.SequenceLengthError,
+    ) as error:
+        raise InvalidRequestError([Problem(("inputs",), str(error))]) from error
 
 
 def _take_steps(

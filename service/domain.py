@@ -397,18 +397,39 @@ class LayerSummary:
     reason: str | None = None
 
 
+FIRST_ROLES = ("h", "state_0")
+"""Roles of the first vector of a recurrent layer's state."""
+
+
 class StateVector(NamedTuple):
     """One vector of a state row, in the row's order.
 
     Attributes:
         layer: The recurrent layer's name.
-        role: `h` or `c`.
+        role: `h` or `c`; of a cell that is no LSTM, GRU or simple RNN `state_0` and so on, then
+            `output`.
         size: Its length.
     """
 
     layer: str
     role: str
     size: int
+
+
+class TensorSummary(NamedTuple):
+    """One of a model's inputs or outputs, as a part of a time step's values.
+
+    Attributes:
+        name: Its name.
+        offset: Where it begins among the step's values.
+        size: How many they are.
+        vocabulary: They are integers in [0, vocabulary); None means real numbers.
+    """
+
+    name: str
+    offset: int
+    size: int
+    vocabulary: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,14 +445,16 @@ class Signature:
         returns_sequences: Whether the outputs of `predict` have a time axis.
         state_layout: The vectors of a state row.
         streaming_obstacles: Why it has no sessions, one sentence a layer; empty if it has.
-        layers: The chain.
+        layers: Those of its file.
         version: Of the model, a decimal number.
         labels: A name for each output, or None.
         feedback: For each input the index of the output that feeds it in a forecast, or None, where
             it keeps its first value; None as a whole: every input its own output, if they are as
             many.
-        input_name: What its file calls its input.
-        output_name: What its file calls its output.
+        inputs: The file's inputs, side by side in a time step's values.
+        outputs: The file's outputs, likewise.
+        runtime: What computes it, `cpu` or `tensorflow`.
+        runtime_reason: Why.
     """
 
     model: str
@@ -446,13 +469,25 @@ class Signature:
     version: str = "1"
     labels: tuple[str, ...] | None = None
     feedback: tuple[int | None, ...] | None = None
-    input_name: str = "inputs"
-    output_name: str = "outputs"
+    inputs: tuple[TensorSummary, ...] = ()
+    outputs: tuple[TensorSummary, ...] = ()
+    runtime: str = "cpu"
+    runtime_reason: str = ""
+
+    @property
+    def input_name(self) -> str:
+        """The name of the first input."""
+        return self.inputs[0].name
+
+    @property
+    def output_name(self) -> str:
+        """The name of the first output."""
+        return self.outputs[0].name
 
     @property
     def num_recurrent(self) -> int:
         """How many recurrent layers keep a state."""
-        return len(self.state_layout) // 2
+        return sum(vector.role in FIRST_ROLES for vector in self.state_layout)
 
     @property
     def state_size(self) -> int:

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from lstm_core.runtime.cpu import CpuRuntime
+from lstm_core.runtime.base import Runtime
 from service.advancing import Advancer
 from service.answers import Answers, EngineStats
 from service.arena import Arena
@@ -63,7 +63,7 @@ class Engine:
     def __init__(
         self,
         signature: Signature,
-        runtime: CpuRuntime,
+        runtime: Runtime,
         store: SessionStore,
         limits: EngineLimits | None = None,
         lifetimes: Lifetimes | None = None,
@@ -164,6 +164,11 @@ class Engine:
     def kernel_calls_s(self) -> Mapping[int, Tally]:
         """The kernel calls for sessions by the number of their rows, with their time in seconds."""
         return self._compute.calls_s
+
+    @property
+    def num_traces(self) -> int:
+        """How many graphs TensorFlow has made for the model; 0 without it."""
+        return self._compute.num_traces
 
     @property
     def arena(self) -> Arena:

@@ -139,7 +139,7 @@ class SessionExpiredError(ServiceError):
     def __init__(self, client_id: str, ttl_s: float) -> None:
         super().__init__(
             f"session {client_id!r} has ended: nothing was applied for {ttl_s:g} s, its time to"
-            " live; it begins anew with a reset or an import"
+            " live; it begins anew with a reset, an import or the start of a sequence"
         )
 
 
@@ -160,7 +160,7 @@ class SessionDamagedError(ServiceError):
     def __init__(self, client_id: str, reason: str) -> None:
         super().__init__(
             f"the record of session {client_id!r} cannot be read: {reason}; it begins anew with a"
-            " reset or an import"
+            " reset, an import or the start of a sequence"
         )
 
 
@@ -278,6 +278,15 @@ class NotReadyError(UnavailableError):
     def __init__(self, models: list[str]) -> None:
         super().__init__(f"not ready to serve: {', '.join(models)}")
         self.models = models
+
+
+class DeviceMemoryError(UnavailableError):
+    """The device that computes had no memory left for the request. Nothing was applied."""
+
+    code = "device_memory"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; nothing was applied: try again, or send less at a time")
 
 
 class StoreUnavailableError(UnavailableError):

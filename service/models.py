@@ -1,41 +1,26 @@
 """From model files to engines: what is served, under which name.
 
-The only room besides the engine's that knows `lstm_core`.
+Knows `lstm_core`, as the engine's rooms do and those of files and runtimes beside this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from lstm_core.errors import FormatError, SpecError
-from lstm_core.formats.read import format_at, read_network
-from lstm_core.formats.write import write_network
-from lstm_core.network import Network
-from lstm_core.pointwise import Affine
-from lstm_core.runtime.cpu import CpuRuntime
-from service.domain import LayerSummary, Signature, StateVector
+from lstm_core.formats.read import read_network
+from lstm_core.runtime.base import Runtime
+from service.configured import check_config, normalised, run_warm_up
+from service.domain import LayerSummary, Signature, StateVector, TensorSummary
 from service.engine import Engine
 from service.limits import EngineLimits
-from service.model_config import ModelConfig, WarmUp
+from service.model_config import ModelConfig, Normalisation
+from service.model_files import ModelFileError
 from service.opening import Lifetimes
+from service.runtimes import RuntimeChoice, open_runtime
 from service.stores.base import SessionStore
-
-
-class ModelFileError(Exception):
-    """A model file cannot be served. The message says which, and everything that is wrong."""
-
-
-_BUNDLED = Path(__file__).parent / "bundled"
-
-
-def bundled_models() -> dict[str, Path]:
-    """Return the files of the examples that come with the package, by name."""
-    return {name: _BUNDLED / f"{name}.keras" for name in ("vowels", "gait")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +34,7 @@ class Prepared:
     """
 
     signature: Signature
-    runtime: CpuRuntime
+    runtime: Runtime
     limits: EngineLimits
 
 
@@ -61,13 +46,13 @@ class ModelLoader:
         store: For the sessions of all of them.
         limits: For each of them, where its own do not say otherwise.
         lifetimes: Of their sessions.
-        kernel_threads: Most threads of one call of `advance` or `predict`.
+        choice: What may compute them.
     """
 
     store: SessionStore
     limits: EngineLimits
     lifetimes: Lifetimes
-    kernel_threads: int = 1
+    choice: RuntimeChoice = field(default_factory=RuntimeChoice)
 
     def prepare(
         self, name: str, path: Path, version: str = "1", config: ModelConfig | None = None
@@ -84,16 +69,27 @@ class ModelLoader:
             ModelFileError: It cannot be served.
         """
         config = config or ModelConfig()
+        choice = self.choice
+        if config.normalisation != Normalisation():
+            if choice.kind == "tensorflow":
+                raise ModelFileError(f"{path}: normalisation is the CPU runtime's only")
+            choice = replace(choice, kind="cpu")
         try:
-            network = _normalised(_read(path), config)
-            _check_config(network, config)
-            limits = _limits(self.limits, config)
+            limits = replace(self.limits, **config.limits.model_dump(exclude_none=True))
+            runtime, reason = open_runtime(
+                path,
+                limits.arena_rows,
+                choice,
+                lambda path: normalised(read_network(path), config),
+            )
+            check_config(runtime.network, config)
+        except FormatError as error:
+            raise ModelFileError(str(error)) from error
         except (SpecError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
-        runtime = CpuRuntime(network, limits.arena_rows, num_threads=self.kernel_threads)
-        _warm_up(runtime, config.warm_up)
+        run_warm_up(runtime, config.warm_up)
         signature = replace(
-            describe(name, runtime),
+            describe(name, runtime, reason),
             version=version,
             labels=config.labels,
             feedback=config.feedback,
@@ -157,165 +153,49 @@ def check_version(new: Signature, others: Sequence[Signature]) -> None:
                 )
 
 
-def read_signature(name: str, path: Path) -> Signature:
-    """Return what a file takes and gives, and which kernels would run it.
+def read_signature(name: str, path: Path, choice: RuntimeChoice) -> Signature:
+    """Return what a file takes and gives, and what would compute it.
 
     Args:
         name: To serve it under.
         path: The file.
+        choice: What may compute it.
 
     Raises:
         ModelFileError: The file cannot be served.
     """
-    network = _read(path)
-    return describe(name, CpuRuntime(network, 0))
-
-
-def _read(path: Path) -> Network:
     try:
-        return read_network(path)
+        return describe(name, *open_runtime(path, 0, choice, read_network))
     except FormatError as error:
         raise ModelFileError(str(error)) from error
 
 
-def _normalised(network: Network, config: ModelConfig) -> Network:
-    """Return a network that takes and gives numbers in the callers' units."""
-    before, after = config.normalisation.inputs, config.normalisation.outputs
-    layers = network.layers
-    if before is not None:
-        if network.vocabulary is not None:
-            raise ValueError("normalisation.inputs: the model takes integers")
-        _check_count("normalisation.inputs", network.input_size, len(before.mean))
-        layers = (_affine("normalisation", before.mean, 1 / np.asarray(before.std), 0), *layers)
-    if after is not None:
-        _check_count("normalisation.outputs", network.output_size, len(after.mean))
-        layers = (*layers, _affine("denormalisation", 0, after.std, after.mean))
-    if layers is network.layers:
-        return network
-    return Network(
-        network.name,
-        network.input_size,
-        layers,
-        input_name=network.input_name,
-        output_name=network.output_name,
-        written_by=network.written_by,
-    )
-
-
-def _affine(name: str, *values: npt.ArrayLike) -> Affine:
-    center, scale, offset = (np.asarray(value, np.float32) for value in values)
-    return Affine(name=name, center=center, scale=scale, offset=offset)
-
-
-def _check_config(network: Network, config: ModelConfig) -> None:
-    """Check that what is said beside a model fits it.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if config.labels is not None:
-        _check_count("labels", network.output_size, len(config.labels))
-    if config.feedback is not None:
-        _check_count("feedback", network.input_size, len(config.feedback))
-        for index in config.feedback:
-            if index is not None and index >= network.output_size:
-                raise ValueError(f"feedback: there is no output {index}")
-
-
-def _check_count(what: str, expected: int, given: int) -> None:
-    if given != expected:
-        raise ValueError(f"{what}: expected {expected} values, got {given}")
-
-
-def _limits(limits: EngineLimits, config: ModelConfig) -> EngineLimits:
-    own = config.limits.model_dump(exclude_none=True)
-    return replace(limits, **own)
-
-
-def _warm_up(runtime: CpuRuntime, warm_up: WarmUp) -> None:
-    """Run a few batches on zeros, from the zero slot into slots that are free again afterwards."""
-    network = runtime.network
-    num_steps = warm_up.steps
-    for wanted in warm_up.rows:
-        num_rows = min(wanted, runtime.num_free)
-        inputs = np.zeros((num_rows, num_steps, network.input_size), np.float32)
-        if network.streaming_obstacles:
-            runtime.predict(inputs)
-            continue
-        slots = [runtime.allocate() for _ in range(num_rows)]
-        runtime.advance([0] * num_rows, slots, inputs, None)
-        for slot in reversed(slots):
-            runtime.free(slot)
-
-
-def file_format(path: Path) -> str:
-    """Return what a file is, and what wrote it where that is known.
-
-    Raises:
-        ModelFileError: It is no model.
-    """
-    try:
-        name = format_at(path).name
-    except FormatError as error:
-        raise ModelFileError(str(error)) from error
-    try:
-        writer = read_network(path).written_by
-    except FormatError as error:
-        writer = error.written_by
-    return name if writer is None else f"{name}, written by {writer}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
-    """What became of a file.
-
-    Attributes:
-        fingerprint: Of the model that was read.
-        new_fingerprint: Of the model as it was written. Where that is another, sessions of the one
-            do not belong to the other.
-    """
-
-    fingerprint: str
-    new_fingerprint: str
-
-
-def convert(source: Path, target: Path) -> Conversion:
-    """Write a model in another format, and read it back.
+def describe(name: str, runtime: Runtime, reason: str = "") -> Signature:
+    """Return the signature of a runtime's network under a name, with the kernels chosen.
 
     Args:
-        source: A file of any format.
-        target: Where to, with the suffix `.keras` or `.safetensors`. Replaced at once if it is
-            there, or left as it was.
-
-    Raises:
-        ModelFileError: The one cannot be read, or the other not written.
-        OSError: The target cannot be written.
+        name: To serve it under.
+        runtime: Computes it.
+        reason: Why this runtime.
     """
-    try:
-        network = read_network(source)
-        write_network(network, target)
-        new_fingerprint = read_network(target).fingerprint
-    except FormatError as error:
-        raise ModelFileError(str(error)) from error
-    return Conversion(fingerprint=network.fingerprint, new_fingerprint=new_fingerprint)
-
-
-def describe(name: str, runtime: CpuRuntime) -> Signature:
-    """Return the signature of a runtime's network under a name, with the kernels chosen."""
     network = runtime.network
     layers = []
-    for layer, output_size in zip(network.layers, network.output_sizes, strict=True):
-        dispatch = runtime.dispatches.get(layer)
+    for layer in runtime.layers:
+        dispatch = layer.dispatch
         layers.append(
             LayerSummary(
                 name=layer.name,
-                kind="LSTM" if layer in network.recurrent else type(layer).__name__,
-                output_size=output_size,
+                kind=layer.kind,
+                output_size=layer.output_size,
                 kernel=None if dispatch is None else dispatch.kernel,
                 device=None if dispatch is None else dispatch.device,
                 reason=None if dispatch is None else dispatch.reason,
             )
         )
+    inputs, outputs = (
+        tuple(TensorSummary(part.name, part.offset, part.size, part.vocabulary) for part in parts)
+        for parts in (network.inputs, network.outputs)
+    )
     return Signature(
         model=name,
         fingerprint=network.fingerprint,
@@ -328,6 +208,8 @@ def describe(name: str, runtime: CpuRuntime) -> Signature:
         ),
         streaming_obstacles=tuple(network.streaming_obstacles),
         layers=tuple(layers),
-        input_name=network.input_name,
-        output_name=network.output_name,
+        inputs=inputs,
+        outputs=outputs,
+        runtime=runtime.kind,
+        runtime_reason=reason,
     )

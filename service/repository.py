@@ -18,7 +18,8 @@ from service.domain import Signature
 from service.engine import Engine
 from service.errors import ModelNotLoadedError, ModelUnknownError
 from service.model_config import FILE_NAME, ModelConfigError, read_model_config
-from service.models import ModelFileError, ModelLoader, Prepared, check_version
+from service.model_files import ModelFileError
+from service.models import ModelLoader, Prepared, check_version
 from service.repository_files import Stamp, model_file, scan
 from service.served import IndexEntry, ServedModels
 

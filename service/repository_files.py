@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from service.model_config import FILE_NAME
-from service.models import ModelFileError
+from service.model_files import ModelFileError
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")

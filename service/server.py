@@ -16,8 +16,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import Application, create_app
+from service.choices import runtime_choice
 from service.limits import EngineLimits
-from service.models import ModelFileError, ModelLoader, bundled_models
+from service.model_files import ModelFileError, bundled_models
+from service.models import ModelLoader
 from service.opening import Lifetimes
 from service.repository import ModelRepository
 from service.served import ServedModels
@@ -243,7 +245,7 @@ def _load_models(
         ttl_s=settings.default_ttl_s, tombstone_s=settings.tombstone_s, idle_s=settings.idle_s
     )
     loader = ModelLoader(
-        store=store, limits=limits, lifetimes=lifetimes, kernel_threads=settings.kernel_threads
+        store=store, limits=limits, lifetimes=lifetimes, choice=runtime_choice(settings)
     )
     models, repository = settings.model, None
     if settings.model_repository is not None:
@@ -259,7 +261,9 @@ def _load_models(
                 )
             engines[name] = engine
     for name, engine in engines.items():
-        for layer in engine.signature.layers:
+        signature = engine.signature
+        log.info("model %s runs on %s: %s", name, signature.runtime, signature.runtime_reason)
+        for layer in signature.layers:
             if layer.kernel is not None:
                 log.info(
                     "model %s: %s runs on kernel %s, %s: %s",

@@ -68,6 +68,21 @@ class Settings(BaseSettings):
     grpc_tls_key: Path | None = Field(
         default=None, description="The certificate's private key: a file in PEM."
     )
+    runtime: Literal["auto", "cpu", "tensorflow"] = Field(
+        default="auto",
+        description="What computes: cpu, tensorflow (on a GPU if there is one), or auto: the CPU"
+        " unless it cannot take a model, or a GPU is faster.",
+    )
+    keras_modules: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*)?$",
+        description="Python modules, joined by commas, that register Keras layers of your own;"
+        " imported before TensorFlow reads a model.",
+    )
+    tf32: bool = Field(
+        default=False,
+        description="TensorFlow may round the factors of products on a GPU (about 1e-3 off).",
+    )
     store: str = Field(
         default="embedded",
         pattern=r"^(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)$",
@@ -131,6 +146,11 @@ class Settings(BaseSettings):
         le=256,
         description="Most threads that the native kernel shares a large batch out over. One process"
         " a core needs no more than 1; the numbers are the same with any.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Of the products in LSTMs. bfloat16 needs a processor with AVX512-BF16, takes"
+        " about half the time, and keeps 8 significant bits of weights and inputs.",
     )
     max_wait_us: int = Field(
         default=0, ge=0, le=1_000_000, description="How long a batch waits for company."

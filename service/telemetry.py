@@ -41,6 +41,7 @@ _COUNTERS: dict[str, tuple[str, Callable[[Engine], float]]] = {
         "Requests not begun, nor applied, within their own timeout.",
         lambda e: e.stats.num_expired,
     ),
+    "lstm_graph_traces": ("Graphs made by TensorFlow.", lambda e: e.num_traces),
     "lstm_internal_errors": ("Faults of ours.", lambda e: e.stats.num_internal_errors),
 }
 
@@ -189,6 +190,15 @@ class _EngineCollector(Collector):
                 both = merged([find(e) for e in (engine, *engine.earlier)])
                 family.add_metric([model], both.cumulative(), sum_value=both.total)
             yield family
+        runtimes = GaugeMetricFamily(
+            "lstm_runtime_info",
+            "What computes a model, and why.",
+            labels=["model", "runtime", "reason"],
+        )
+        for model, engine in self._engines.items():
+            signature = engine.signature
+            runtimes.add_metric([model, signature.runtime, signature.runtime_reason], 1.0)
+        yield runtimes
         ready = GaugeMetricFamily("lstm_ready", "Whether requests are taken.", labels=["model"])
         for model, engine in self._engines.items():
             ready.add_metric([model], float(engine.is_ready))

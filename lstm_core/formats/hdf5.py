@@ -63,12 +63,15 @@ class VariableStore:
             raise ValueError(f"{path} keeps its data in other files, which are not opened")
         return found
 
-    def has_group(self, path: str) -> bool:
-        """Return whether there is a group at a path of hard links."""
+    def has(self, path: str) -> bool:
+        """Return whether there is anything at a path, be it a link that will not be followed."""
         try:
-            return isinstance(self._object(path), h5py.Group)
-        except (KeyError, ValueError):
+            self._object(path)
+        except KeyError:
             return False
+        except ValueError:
+            return True
+        return True
 
     def _object(self, path: str) -> h5py.Group | h5py.Dataset:
         found: Any = self._file
@@ -124,13 +127,17 @@ class VariableStore:
         attributes = self._object(path).attrs
         if name not in attributes:
             return None
-        attribute = attributes.get_id(name)
-        num_values = int(np.prod(attribute.shape, dtype=object))
-        each = self._file_bytes if h5py.check_string_dtype(attribute.dtype) else 1
-        is_long = num_values * attribute.dtype.itemsize > MAX_TEXT_BYTES
-        if is_long or num_values * each > max(MAX_NAMES_BYTES, 256 * self._file_bytes):
-            raise ValueError(f"attribute {name} is too long")
-        return attributes[name]
+        try:
+            attribute = attributes.get_id(name)
+            num_values = int(np.prod(attribute.shape, dtype=object))
+            is_text = h5py.check_string_dtype(attribute.dtype) is not None
+            num_bytes = num_values * (self._file_bytes if is_text else 1)
+            is_long = num_values * attribute.dtype.itemsize > MAX_TEXT_BYTES
+            if not is_long and num_bytes <= max(MAX_NAMES_BYTES, 256 * self._file_bytes):
+                return attributes[name]
+        except (KeyError, OSError, RuntimeError, TypeError) as error:
+            raise ValueError(f"attribute {name} is damaged: {error}") from error
+        raise ValueError(f"attribute {name} is too long")
 
     def read(self, dataset: h5py.Dataset) -> Float32:
         """Return a floating dataset as float32, bfloat16 included.

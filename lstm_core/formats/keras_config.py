@@ -26,6 +26,7 @@ CONTAINERS = frozenset({"Sequential", "Functional"})
 _ALIASES = {
     "swish": "silu",
     "hard_swish": "hard_silu",
+    "log_softmax_v2": "log_softmax",  # `tf.nn.log_softmax`, as Keras 2 writes it
     "lstm_core>hard_sigmoid_v1": "hard_sigmoid_v1",
 }
 _FUNCTIONS = ACTIVATIONS | {"softmax", "log_softmax"}

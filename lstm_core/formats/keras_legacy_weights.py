@@ -45,7 +45,7 @@ class LegacyWeights:
         """Return a layer's variables.
 
         Raises:
-            SpecError: The file has no list of them.
+            SpecError: The list of them cannot be read.
         """
         listed = self._listed(layer)
         if len(layer.names) > 1:
@@ -56,6 +56,8 @@ class LegacyWeights:
 
     def _listed(self, layer: LayerConfig) -> Listed:
         group = f"{self.root}/{layer.names[0]}"
+        if not self.store.has(group):
+            return []
         try:
             names = self.store.names(group, "weight_names") or []
             return [

@@ -147,8 +147,10 @@ def _why_unknown(kind: str) -> str:
     if kind == "Lambda":
         return "is a Lambda: Python code, which is never run from a file"
     if kind == "lstm_core>CudnnLSTM":
-        return "takes time before batch and gives its states on beside its output: save its layers \
-as lstm_core.LSTM with the weights that lstm_weights() returns"
+        return (
+            "takes time before batch and gives its states on beside its output: save its layers as"
+            " lstm_core.LSTM, with the weights that lstm_weights() returns"
+        )
     if kind.startswith("keras.src.ops."):
         return f"is the operation {kind.rsplit('.', 1)[1]}, which is no layer"
     if ">" in kind or ("." in kind and not kind.startswith("keras.")):

@@ -57,7 +57,7 @@ class NumberedWeights:
     def place(self, layer: LayerConfig) -> NumberedVariables:
         """Return a layer's variables."""
         group = layer.group
-        if self.store.has_group(_OLDER_ROOT):
+        if self.store.has(_OLDER_ROOT):
             group = re.sub(r"\blayers/(.+?)(_\d+)?(?=/|$)", self._older, group)
         return NumberedVariables(self.store, layer.name, group)
 
@@ -70,4 +70,4 @@ class NumberedWeights:
 
 def is_numbered(store: VariableStore) -> bool:
     """Return whether a file has weights of this layout."""
-    return store.has_group("layers") or store.has_group(_OLDER_ROOT)
+    return store.has("layers") or store.has(_OLDER_ROOT)

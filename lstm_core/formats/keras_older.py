@@ -23,6 +23,8 @@ _ARGUMENTS = {
     "LeakyReLU": {"alpha": "negative_slope"},
     "ThresholdedReLU": {"theta": "threshold"},
 }
+_KERAS_1_CLASSES = {"BatchNormalization": "BatchNormalization of Keras 1"}
+"""Its releases differ in what they kept of a batch, so that it is not read."""
 _KERAS_1_ARGUMENTS = {
     "Dense": {"output_dim": "units", "bias": "use_bias"},
     "LSTM": {"output_dim": "units", "inner_activation": "recurrent_activation"},
@@ -32,7 +34,6 @@ _OPERATIONS = frozenset({"Any", "NotEqual"})
 """What Keras 3 computes masks with, in graphs."""
 _WITHOUT_MASK = frozenset({"Normalization", "Rescaling"})
 """Layers that Keras 2 gives no mask on behind, while Keras 3 does."""
-_KERAS_1_DEFAULTS = {"BatchNormalization": {"scale": True, "center": True}}
 
 
 def is_older(version: str) -> bool:
@@ -56,6 +57,8 @@ def modernised(model: Mapping[str, Any], version: str) -> Json:
         content = {"name": name, "layers": config} if isinstance(config, list) else config
         unfolded = _container(str(kind), content, version)
         return {**model, "module": "keras", "class_name": kind, "config": unfolded}
+    if version.startswith("1."):
+        kind = _KERAS_1_CLASSES.get(str(kind), kind)
     modern = {**model, "class_name": kind}
     module = str(model.get("module", "keras"))
     if ">" in str(original):
@@ -111,11 +114,9 @@ def _arguments(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
     if not is_older(version):
         return {**config, **_parts(config, version)}
     names = dict(_ARGUMENTS.get(kind, {}))
-    defaults: Mapping[str, Any] = {}
     if version.startswith("1."):
         names |= _KERAS_1_ARGUMENTS.get(kind, {})
-        defaults = _KERAS_1_DEFAULTS.get(kind, {})
-    modern = {**defaults, **{names.get(name, name): value for name, value in config.items()}}
+    modern = {names.get(name, name): value for name, value in config.items()}
     modern |= _parts(modern, version)
     for name in ("activation", "recurrent_activation"):
         if modern.get(name) == "hard_sigmoid":

@@ -82,7 +82,7 @@ def _input_layer(network: Network) -> dict[str, Any]:
         "dtype": "int32" if is_integer else "float32",
         "sparse": False,
         "ragged": False,
-        "name": _name(network.input_name, "input"),
+        "name": _name(network.inputs[0].name, "input"),
     }
     return {
         "module": "keras.layers",
@@ -94,7 +94,7 @@ def _input_layer(network: Network) -> dict[str, Any]:
 
 def _names(network: Network) -> list[str]:
     """Return a name for each layer that Keras takes, all different."""
-    seen: Counter[str] = Counter({_name(network.input_name, "input"): 1})
+    seen: Counter[str] = Counter({_name(network.inputs[0].name, "input"): 1})
     names = []
     for layer in network.layers:
         name = _name(layer.name, "layer")

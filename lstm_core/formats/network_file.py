@@ -121,8 +121,8 @@ def write_network_file(network: Network, file: IO[bytes]) -> None:
         "name": network.name,
         "written_by": network.written_by,
         "input_size": network.input_size,
-        "input_name": network.input_name,
-        "output_name": network.output_name,
+        "input_name": network.inputs[0].name,
+        "output_name": network.outputs[0].name,
         "layers": layers,
     }
     write_safetensors(file, arrays, {METADATA_KEY: json.dumps(document)})

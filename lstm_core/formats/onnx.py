@@ -16,7 +16,7 @@ import numpy as np
 
 from lstm_core.errors import FormatError, SpecError
 from lstm_core.formats.onnx_axes import Atom, kinds
-from lstm_core.formats.onnx_constants import evaluate
+from lstm_core.formats.onnx_constants import MAX_NUMBERS, evaluate
 from lstm_core.formats.onnx_model import (
     FLOAT_TYPES,
     INTEGER_TYPES,
@@ -26,9 +26,11 @@ from lstm_core.formats.onnx_model import (
     read_graph,
 )
 from lstm_core.formats.onnx_operators import read_node
-from lstm_core.formats.onnx_values import Broken, Sequences, State, Value
+from lstm_core.formats.onnx_values import Broken, Constant, Sequences, State, Value
 from lstm_core.network import Network
 
+MAX_EXPANSION = 16
+"""How many times, in all, the stored numbers may become a part of layers."""
 _STAND_INS = (1009, 1013)
 """For sizes that are not fixed: primes, so that no other size is taken for them."""
 
@@ -80,6 +82,8 @@ class _Walk:
         self.input_size = 1
         self._graph = graph
         self._values: dict[str, Value] = {}
+        self._numbers_read = 0
+        self._numbers_taken = 0
 
     def run(self) -> Sequences:
         """Return the first output.
@@ -136,7 +140,10 @@ class _Walk:
             computed = evaluate(node, constants)
             if computed is None:
                 raise SpecError(node.name, f"is a {node.operator}, which is not served")
+            if node.operator == "Constant":
+                self._numbers_read += sum(array.size for array in computed)
             return computed
+        self._take(node, constants)
         if node.operator == "Shape" and isinstance(inputs[0], Sequences):
             return [_shape(node, inputs[0])]
         return read_node(node, inputs, self._graph.opset)
@@ -147,8 +154,21 @@ class _Walk:
         if name not in self._values:
             if name not in self._graph.initializers:
                 raise SpecError(node.name, f"takes {name:.80}, which is nowhere")
-            self._values[name] = self._graph.initializers[name].load()
+            array = self._graph.initializers[name].load()
+            self._numbers_read += array.size
+            self._values[name] = array
         return self._values[name]
+
+    def _take(self, node: Node, constants: Sequence[Constant | None]) -> None:
+        """Count what layers are made of.
+
+        Raises:
+            SpecError: The same numbers are taken so often that they take much more memory than
+                the file.
+        """
+        self._numbers_taken += sum(array.size for array in constants if array is not None)
+        if self._numbers_taken > MAX_NUMBERS + MAX_EXPANSION * self._numbers_read:
+            raise SpecError(node.name, "takes numbers that too many nodes have taken already")
 
     def _output(self) -> Sequences:
         first, *others = (self._values.get(name) for name in self._graph.outputs)

@@ -16,7 +16,13 @@ import numpy.typing as npt
 from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_axes import Atom, Axes, Axis, kinds
 from lstm_core.formats.onnx_model import Node
-from lstm_core.formats.onnx_values import Sequences, State, Value, without_sequences
+from lstm_core.formats.onnx_values import (
+    MAX_LAYERS,
+    Sequences,
+    State,
+    Value,
+    without_sequences,
+)
 from lstm_core.network import Bidirectional, Recurrent
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights, reorder_gates
@@ -69,6 +75,8 @@ def read_lstm(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
     weights = _Weights.of(node, given, _NUM_DIRECTIONS[direction], x.features)
     layer = _layer(node, weights, direction)
     axes = _Axes(time, batch, len(weights.kernels), weights.units, is_batch_first)
+    if len(x.layers) >= MAX_LAYERS:
+        raise SpecError(node.name, f"is behind more than {MAX_LAYERS} layers")
     layers = (*x.layers, layer)
     reverse = 1 if direction == "reverse" else None
     y = Sequences(axes=axes.of_sequence(), layers=layers, direction=reverse)

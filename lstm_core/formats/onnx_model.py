@@ -129,6 +129,40 @@ class Graph:
     outputs: tuple[str, ...]
 
 
+class FilesBeside:
+    """The files in a model's directory that may hold its numbers, and no others."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._bytes_left: dict[str, int] = {}
+
+    def read(self, tensor: Message) -> bytes:
+        """Return the bytes of a tensor that is kept in a file beside the model.
+
+        Raises:
+            ValueError: It is kept elsewhere, or too much is asked of the file.
+        """
+        entries = {entry.text(1): entry.text(2) for entry in tensor.messages(13)}
+        location = entries.get("location", "")
+        file = self._directory / location
+        if Path(location).name != location or location in {"", ".", ".."} or "\0" in location:
+            raise ValueError(f"keeps its numbers at {location!r:.80}, which is no file beside it")
+        if file.is_symlink() or not file.is_file():
+            raise ValueError(f"keeps its numbers in {location!r:.80}, which is not beside it")
+        offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
+        size = file.stat().st_size
+        length = size - offset if length < 0 else length
+        if offset < 0 or offset + length > size:
+            raise ValueError(f"keeps its numbers behind the end of {location:.80}")
+        # Tensors may share numbers, but not so many that they take memory which no file took.
+        self._bytes_left[location] = self._bytes_left.get(location, 2 * size) - length
+        if self._bytes_left[location] < 0:
+            raise ValueError(f"asks for more numbers than {location:.80} holds")
+        with file.open("rb") as opened:
+            opened.seek(offset)
+            return opened.read(length)
+
+
 def is_onnx(_path: Path, start: bytes) -> bool:
     """Whether a file begins as an ONNX model does: with the version of its format, then its maker.
 
@@ -151,16 +185,17 @@ def read_graph(path: Path) -> Graph:
     opsets = [opset.integer(2) for opset in model.messages(8) if opset.text(1) in {"", "ai.onnx"}]
     if graph is None or len(opsets) != 1:
         raise ValueError("has no graph, or does not tell the version of its operators")
+    beside = FilesBeside(path.parent)
     initializers = {}
     for message in graph.messages(5):
-        initializers[message.text(8)] = _tensor(message, path.parent)
+        initializers[message.text(8)] = _tensor(message, beside)
     inputs = [_input(message) for message in graph.messages(11)]
     producer = " ".join(part for part in (model.text(2), model.text(3)) if part)
     return Graph(
         name=graph.text(2),
         opset=opsets[0],
         written_by=producer or "an unnamed program",
-        nodes=tuple(_node(message, path.parent) for message in graph.messages(1)),
+        nodes=tuple(_node(message, beside) for message in graph.messages(1)),
         initializers=initializers,
         inputs=tuple(each for each in inputs if each.name not in initializers),
         outputs=tuple(message.text(1) for message in graph.messages(12)),
@@ -181,7 +216,7 @@ def _input(message: Message) -> Input:
     )
 
 
-def _node(message: Message, directory: Path) -> Node:
+def _node(message: Message, beside: FilesBeside) -> Node:
     outputs = tuple(message.texts(2))
     operator, domain = message.text(4), message.text(7)
     return Node(
@@ -189,15 +224,15 @@ def _node(message: Message, directory: Path) -> Node:
         name=message.text(3) or next(iter(outputs), operator),
         inputs=tuple(message.texts(1)),
         outputs=outputs,
-        attributes={each.text(1): _attribute(each, directory) for each in message.messages(5)},
+        attributes={each.text(1): _attribute(each, beside) for each in message.messages(5)},
     )
 
 
-def _attribute(message: Message, directory: Path) -> Any:  # noqa: ANN401 - see `Node.attributes`
+def _attribute(message: Message, beside: FilesBeside) -> Any:  # noqa: ANN401 - see `Node.attributes`
     kind = message.integer(20)
     if kind == 4:
         tensor = message.message(5)
-        return None if tensor is None else _tensor(tensor, directory)
+        return None if tensor is None else _tensor(tensor, beside)
     readers: dict[int, Callable[[], Any]] = {
         1: lambda: float((message.floats(2).tolist() or [0.0])[-1]),
         2: lambda: message.integer(3),
@@ -209,14 +244,14 @@ def _attribute(message: Message, directory: Path) -> Any:  # noqa: ANN401 - see 
     return readers.get(kind, lambda: None)()
 
 
-def _tensor(message: Message, directory: Path) -> Tensor:
+def _tensor(message: Message, beside: FilesBeside) -> Tensor:
     shape = tuple(message.integers(1))
     kind = message.integer(2)
     if not all(0 <= size < 1 << 63 for size in shape) or len(shape) > 64:
         raise ValueError(f"has a tensor of shape {shape!s:.80}")
 
     def load() -> Array:
-        values = _values(message, kind, directory)
+        values = _values(message, kind, beside)
         if values.size != math.prod(shape):
             raise ValueError(f"has {values.size} numbers for the shape {shape!s:.80}")
         return values.reshape(shape)
@@ -224,11 +259,11 @@ def _tensor(message: Message, directory: Path) -> Tensor:
     return Tensor(shape=shape, load=load)
 
 
-def _values(message: Message, kind: int, directory: Path) -> Array:
+def _values(message: Message, kind: int, beside: FilesBeside) -> Array:
     if kind not in _FLOATS and kind not in _INTEGERS:
         raise ValueError(f"has numbers of the type {kind}, which is not read")
     is_external = message.integer(14) == 1
-    raw = [_external(message, directory)] if is_external else message.blobs(9)
+    raw = [beside.read(message)] if is_external else message.blobs(9)
     if raw:
         if kind in _FLOATS:
             return to_float32(raw[-1], _FLOATS[kind])
@@ -242,22 +277,3 @@ def _values(message: Message, kind: int, directory: Path) -> Array:
         # Halves are stored as the integers that their bits make.
         return to_float32(np.array(integers, "<u2").tobytes(), _FLOATS[kind])
     return np.array(integers, np.int64)
-
-
-def _external(message: Message, directory: Path) -> bytes:
-    """Read a tensor's numbers from a file beside the model, and from nowhere else."""
-    entries = {entry.text(1): entry.text(2) for entry in message.messages(13)}
-    location = entries.get("location", "")
-    file = directory / location
-    if Path(location).name != location or location in {"", ".", ".."} or "\0" in location:
-        raise ValueError(f"keeps its numbers at {location!r:.80}, which is no file beside it")
-    if file.is_symlink() or not file.is_file():
-        raise ValueError(f"keeps its numbers in {location!r:.80}, which is not beside it")
-    offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
-    size = file.stat().st_size
-    length = size - offset if length < 0 else length
-    if offset < 0 or offset + length > size:
-        raise ValueError(f"keeps its numbers behind the end of {location:.80}")
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        return opened.read(length)

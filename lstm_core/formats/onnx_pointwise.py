@@ -132,7 +132,8 @@ def _arithmetic(node: Node, inputs: Values, _opset: int) -> Value:
     both = [value for value in inputs if isinstance(value, Sequences)]
     modes = {"Add": "sum", "Mul": "mul"}
     if len(both) == 2 and node.operator in modes:
-        return joined(both, -1, modes[node.operator])
+        in_order = sorted(both, key=lambda value: value.direction or 0)
+        return joined(in_order, -1, modes[node.operator])
     is_first = bool(inputs) and isinstance(inputs[0], Sequences)
     stored = _stored(node, inputs, 1 if is_first else 0)
     value = both[0]

@@ -124,28 +124,27 @@ def take_step(value: Sequences, axis: int, index: int, *, keeps_axis: bool) -> S
     steps = {0: "first", atom.size - 1: "last"}
     if steps.get(index) != ("first" if value.direction == 1 else "last"):
         raise SpecError("step", "is not the last that the LSTM takes")
-    last = value.layers[-1] if value.layers else None
-    if isinstance(last, Bidirectional):
-        if value.direction is None:
-            problem = (
-                "takes the last time step of both directions, of which the backward one has taken"
-                " only one step; the last states of both (Y_h, or h_n) can be served"
-            )
-            raise SpecError("step", problem)
+    if value.direction is not None and isinstance(value.layers[-1], Bidirectional):
         return replace(value, axes=axes, step=steps[index])
-    return Sequences(axes=axes, layers=ended(value.layers))
+    return Sequences(axes=axes, layers=_ended(value.layers))
 
 
-def ended(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def _ended(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """Return the layers, of which the last recurrent one gives its last step only.
 
     Raises:
-        SpecError: There is none, or one whose last step that is not.
+        SpecError: There is none, or one that runs both ways.
     """
     found = [i for i, layer in enumerate(layers) if isinstance(layer, Recurrent | Bidirectional)]
     if not found:
         raise SpecError("step", "one time step is taken before any LSTM")
     at = found[-1]
+    if isinstance(layers[at], Bidirectional):
+        problem = (
+            "takes the last time step of both directions, of which the backward one has taken only"
+            " one step; the last states of both (Y_h, or h_n) can be served"
+        )
+        raise SpecError("step", problem)
     return (*layers[:at], without_sequences(layers[at]), *layers[at + 1 :])
 
 
@@ -182,6 +181,8 @@ def joined(values: Sequence[Sequences], axis: int, mode: str) -> Sequences:
     if steps not in {(None, None), ("last", "first")}:
         raise SpecError("step", "joins other steps than the last of each direction")
     axes = first.axes
+    if [kinds(each) for each in axes[:-1]] != [kinds(each) for each in others[0].axes[:-1]]:
+        raise SpecError("inputs", "joins directions whose axes are not in the same order")
     if mode == "concat":
         if axis != len(axes) - 1:
             raise SpecError("axis", "joins the directions along another axis than the features")

@@ -1,33 +1,27 @@
 """Reads a SavedModel of Keras 2, tf_keras or Keras 3, without TensorFlow.
 
 `model.save(DIRECTORY)` of Keras 2 and tf_keras puts the model's configuration into
-`keras_metadata.pb`. `model.export(DIRECTORY)` leaves it out, and so does everything else that
-writes a SavedModel: then it comes from a JSON file as `model.to_json()` writes it, `config.json` in
-the directory or `DIRECTORY.json` beside it. The functions in `saved_model.pb` are code, which is
-never run.
+`keras_metadata.pb`, before TensorFlow 2.5 into `saved_model.pb`. `model.export(DIRECTORY)` leaves
+it out, and so does everything else that writes a SavedModel: then it comes from a JSON file as
+`model.to_json()` writes it, `config.json` in the directory or `DIRECTORY.json` beside it. The
+functions in `saved_model.pb` are code, which is never run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lstm_core.errors import FormatError, SpecError
 from lstm_core.formats.keras_config import LayerConfig
-from lstm_core.formats.keras_json import Architecture, parse_config, read_architecture
+from lstm_core.formats.keras_json import Architecture, read_architecture
 from lstm_core.formats.keras_legacy_weights import belonging
 from lstm_core.formats.keras_network import Place, build_network
-from lstm_core.formats.protobuf import Message
+from lstm_core.formats.saved_model_metadata import Metadata, read_metadata
 from lstm_core.formats.tensorflow_bundle import Bundle
 from lstm_core.formats.tensorflow_objects import Node, TrackedVariables, read_objects
 from lstm_core.formats.variables import NamedVariables
 from lstm_core.network import Network
-
-MAX_METADATA_BYTES = 64 << 20
-
-_METADATA = "keras_metadata.pb"
 
 
 def is_saved_model(path: Path, start: bytes) -> bool:
@@ -59,8 +53,8 @@ def read_saved_model(path: str | os.PathLike[str]) -> Network:
         raise FormatError(str(directory), ["is no SavedModel: no saved_model.pb and variables"])
     bundle = Bundle(directory / "variables" / "variables")
     objects = read_objects(bundle)
-    if (directory / _METADATA).is_file():
-        metadata = _read_metadata(directory)
+    metadata = read_metadata(directory)
+    if metadata is not None:
         architecture = _architecture(directory, metadata)
         place = _tracked(bundle, objects, metadata)
     else:
@@ -70,33 +64,14 @@ def read_saved_model(path: str | os.PathLike[str]) -> Network:
     return build_network(str(directory), architecture.model, architecture.version, place)
 
 
-Metadata = Mapping[str, Mapping[str, Any]]
-"""What Keras tells of each object, by the references from the model to it, dots between them."""
-
-
-def _read_metadata(directory: Path) -> Metadata:
-    path = directory / _METADATA
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_METADATA_BYTES + 1)
-        if len(data) > MAX_METADATA_BYTES:
-            raise ValueError(f"has more than {MAX_METADATA_BYTES} bytes")  # noqa: TRY301
-        nodes = Message(memoryview(data)).messages(1)
-        parsed = {node.text(3): parse_config(node.text(5) or "null") for node in nodes}
-    except OSError as error:
-        raise FormatError(str(path), [f"cannot be read: {error.strerror}"]) from error
-    except (ValueError, RecursionError) as error:
-        raise FormatError(str(path), [f"is damaged: {error}"]) from error
-    return {place: told for place, told in parsed.items() if isinstance(told, dict)}
-
-
 def _architecture(directory: Path, metadata: Metadata) -> Architecture:
     root = metadata.get("root", {})
-    if not isinstance(root.get("config"), dict) or "class_name" not in root:
-        problem = f"its {_METADATA} has no configuration: the model is a class of its own"
+    model = root.get("model_config")
+    if not isinstance(model, dict):
+        problem = "its metadata have no configuration: the model is a class of its own"
         raise FormatError(str(directory), [problem])
     version = root.get("keras_version")
-    return Architecture(model=root, version=version if isinstance(version, str) else "2")
+    return Architecture(model=model, version=version if isinstance(version, str) else "2")
 
 
 def _tracked(bundle: Bundle, objects: list[Node], metadata: Metadata) -> Place:

@@ -72,14 +72,20 @@ class Bundle:
         try:
             if index.stat().st_size > MAX_INDEX_BYTES:
                 raise ValueError(f"has more than {MAX_INDEX_BYTES} bytes")  # noqa: TRY301
-            self._shards = self._read_index(memoryview(index.read_bytes()))
-            self._bytes_left = MAX_READS * sum(shard.stat().st_size for shard in self._shards)
+            self._num_shards = self._read_index(memoryview(index.read_bytes()))
+            sizes = self._shard_sizes()
         except OSError as error:
             raise FormatError(error.filename or str(index), [f"{error.strerror}"]) from error
         except ValueError as error:
             raise FormatError(str(index), [str(error)]) from error
+        for name, tensor in self.tensors.items():
+            if tensor.offset + tensor.num_bytes > sizes[tensor.shard]:
+                problem = f"is cut off, or its index damaged: {name} lies behind its end"
+                raise FormatError(str(self._shard(tensor.shard)), [problem])
+        self._bytes_left = MAX_READS * sum(sizes.values())
 
-    def _read_index(self, table: memoryview) -> list[Path]:
+    def _read_index(self, table: memoryview) -> int:
+        """Read every entry, and return the number of data files."""
         num_shards = 0
         for key, value in entries(table):
             message = Message(value)
@@ -89,17 +95,20 @@ class Bundle:
             num_shards = message.integer(1)
             if message.integer(2) != 0:
                 raise ValueError("was written on a big-endian machine, which is not read")
-        name = self.prefix.name
-        if not 0 < num_shards <= len(table):
+        if num_shards < 1:
             raise ValueError(f"tells of {num_shards} data files")
-        used = {tensor.shard for tensor in self.tensors.values()}
-        if used and max(used) >= num_shards:
-            raise ValueError("is damaged: a tensor is in a data file that there is not")
-        self._num_shards = num_shards
-        return [self._shard(name, shard) for shard in sorted(used)]
+        return num_shards
 
-    def _shard(self, name: str, shard: int) -> Path:
-        return self.prefix.with_name(f"{name}.data-{shard:05d}-of-{self._num_shards:05d}")
+    def _shard_sizes(self) -> dict[int, int]:
+        """Return the bytes of each data file that a tensor is in."""
+        used = {tensor.shard for tensor in self.tensors.values()}
+        if used and max(used) >= self._num_shards:
+            raise ValueError("is damaged: a tensor is in a data file that there is not")
+        return {shard: self._shard(shard).stat().st_size for shard in used}
+
+    def _shard(self, shard: int) -> Path:
+        name = f"{self.prefix.name}.data-{shard:05d}-of-{self._num_shards:05d}"
+        return self.prefix.with_name(name)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -148,15 +157,13 @@ class Bundle:
         return bytes(data[at + 4 :])
 
     def _bytes(self, name: str, tensor: Tensor, *, is_checked: bool = True) -> bytes:
-        path = self._shard(self.prefix.name, tensor.shard)
+        path = self._shard(tensor.shard)
         self._bytes_left -= tensor.num_bytes
         if self._bytes_left < 0:
             raise ValueError(f"{name} claims more bytes than the checkpoint can hold")
         with path.open("rb") as file:
             file.seek(tensor.offset)
             data = file.read(tensor.num_bytes)
-        if len(data) != tensor.num_bytes:
-            raise ValueError(f"{path} is cut off: {name} lies behind its end")
         if is_checked and crc32c(data) != unmasked(tensor.checksum):
             raise ValueError(f"{path} is damaged: the checksum of {name} is wrong")
         return data

@@ -30,7 +30,7 @@ class SliceFile:
 
     Attributes:
         path: The file.
-        shapes: The shape of each tensor of real numbers.
+        shapes: The shape of each tensor of real numbers that is there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,9 @@ class SliceFile:
         except ValueError as error:
             raise FormatError(str(path), [str(error)]) from error
         self.shapes: Mapping[str, tuple[int, ...]] = {
-            name: shape for name, (dtype, shape) in self._types.items() if dtype in FLOATING_BYTES
+            name: shape
+            for name, (dtype, shape) in self._types.items()
+            if dtype in FLOATING_BYTES and name in self._values
         }
 
     def _add_shapes(self, message: Message) -> None:

@@ -118,7 +118,7 @@ def read_options(path: Path) -> Options:
     if layers is not None and not is_list:
         problems.append("layers is no list of scopes")
     head_activation = content.get("head_activation", "linear")
-    if head_activation not in _FUNCTIONS:
+    if not isinstance(head_activation, str) or head_activation not in _FUNCTIONS:
         known = ", ".join(sorted(_FUNCTIONS))
         problems.append(f"head_activation is {head_activation!r:.80}; known are {known}")
     if not isinstance(content.get("return_sequences", True), bool):

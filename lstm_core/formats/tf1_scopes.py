@@ -25,6 +25,8 @@ _CELL = re.compile(rf"(lstm|{'|'.join(CELL_NAMES)})(_\d+)?")
 _CELL_PARTS = ("w_i_diag", "w_f_diag", "w_o_diag", "projection/kernel", "projection/weights")
 _NUMBERED = re.compile(r"cell_(\d+)$")
 _DIRECTION = re.compile(r"(.*?)/?\b(fw|bw)/(.*)")
+_INSIDE = re.compile(r"_cell(_\d+)?(/|$)|(^|/)(rnn(_\d+)?|fw|bw)/[^/]*$")
+"""Of scopes that are inside a recurrent network, and so of no dense layer behind it."""
 OPAQUE = re.compile(r"(.*/)?opaque_kernel$")
 """The one buffer of contrib's `CudnnLSTM`."""
 
@@ -60,7 +62,7 @@ def find_layers(shapes: Shapes) -> tuple[list[Scope], list[str]]:
         scope for scope in scopes if not is_cell(scope) and not is_cell(scope.rpartition("/")[0])
     ]
     layers, problems = _recurrent(cells)
-    others = [scope for scope in dense if re.search(r"rnn|cell", scope)]
+    others = [scope for scope in dense if _INSIDE.search(scope)]
     problems += [f"{scope}: is no LSTM cell that is known here" for scope in sorted(others)]
     used = [*cells, *dense]
     problems += [f"{name}: is of no layer that is known here" for name in _strays(shapes, used)]

@@ -123,6 +123,8 @@ class _Archive:
         self._storages: dict[str, bytes] = {}
         # Members may overlap; read in all they are no more than the file.
         self._bytes_left = file_bytes
+        # Tensors may share a storage, but each that is loaded takes memory of its own.
+        self._tensor_bytes_left = 2 * file_bytes
 
     def load(self, name: str) -> Value:
         try:
@@ -189,6 +191,9 @@ class _Archive:
             if num_items == 0:
                 return np.zeros(shape, np.float32)
             item_bytes = storage.dtype.item_bytes
+            self._tensor_bytes_left -= num_items * item_bytes
+            if self._tensor_bytes_left < 0:
+                raise ValueError("has tensors that share their numbers too often")
             data = memoryview(self._read(storage))[offset * item_bytes :]
             flat = to_float32(data[: (last + 1) * item_bytes], storage.dtype.name)
             steps = [flat.itemsize * stride for stride in strides]

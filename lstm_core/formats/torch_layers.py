@@ -91,11 +91,13 @@ def _direction(
     names = state.modules[module]
     has_projection = f"weight_hr{suffix}" in names
     which = f"weight_{'hr' if has_projection else 'hh'}{suffix}"
-    units = (state.shape(module, which) or (0,))[-1]
+    if len(state.shape(module, which)) != 2 or 0 in state.shape(module, which):
+        state.read(module, which, (None, None))  # which raises an error
+    units = state.shape(module, which)[-1]
     rows = (state.shape(module, f"weight_ih{suffix}") or (0,))[0]
-    if units and rows != 4 * units and rows // units in _GATES and rows % units == 0:
+    if rows % units == 0 and rows // units in _GATES:
         raise SpecError(name, f"is {_GATES[rows // units]}, not an LSTM")
-    projection_size = state.shape(module, which)[0] if has_projection and units else None
+    projection_size = state.shape(module, which)[0] if has_projection else None
     outputs = units if projection_size is None else projection_size
     kernel = state.read(module, f"weight_ih{suffix}", (4 * units, features)).T
     recurrent_kernel = state.read(module, f"weight_hh{suffix}", (4 * units, outputs)).T

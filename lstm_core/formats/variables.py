@@ -120,7 +120,8 @@ class NamedVariables(Variables):
 
 
 def _owner(name: str) -> str:
-    return name.rpartition("/")[0]
+    # A projection is a part of its cell.
+    return name.rpartition("/")[0].removesuffix("/projection")
 
 
 def _check_shape(name: str, actual: tuple[int, ...], shape: tuple[int | None, ...]) -> None:

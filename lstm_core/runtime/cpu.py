@@ -6,45 +6,24 @@ and when a slot is free, is the caller's business, but for the free list itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from lstm_core.dispatch import Dispatch, dispatch_runtime
-from lstm_core.errors import NotStreamableError
+from lstm_core.errors import NotStreamableError, SpecError
 from lstm_core.kernels import native
 from lstm_core.kernels.numpy import limit_blas_threads
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
+from lstm_core.runtime.base import ZERO_SLOT, Advanced, Indices, LayerReport
 from lstm_core.runtime.chain import specs_of
-from lstm_core.runtime.forecast import Indices, first_of, run_on
+from lstm_core.runtime.forecast import first_of, run_on
 from lstm_core.runtime.native_stack import NativeStack, stack_obstacles
 from lstm_core.runtime.numpy_stack import NumpyStack
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-
-ZERO_SLOT = 0
-"""The slot whose row is zeros, where every new session starts from. Nobody writes to it."""
-
-
-class Advanced(NamedTuple):
-    """What one `advance` gave, row by row.
-
-    Attributes:
-        outputs: `(batch, time, output_size)` float32; zeros beyond a row's length.
-        rows: `(batch, state_size)` float32, the new states, as they are in the arena.
-        has_output: `(batch, recurrent layers)` bool, the new flags, likewise.
-        is_state_finite: `(batch,)` bool.
-        is_output_finite: `(batch,)` bool.
-    """
-
-    outputs: Float32
-    rows: Float32
-    has_output: Bool
-    is_state_finite: Bool
-    is_output_finite: Bool
 
 
 class CpuRuntime:
@@ -54,11 +33,16 @@ class CpuRuntime:
     since its state was set. A masked step repeats the last output only then, else it gives zeros.
 
     Attributes:
+        kind: Its name among the runtimes.
         network: What it runs.
         capacity: Slots, the zero slot not counted.
+        num_traces: None: there are no graphs.
         dispatches: The kernel chosen for each recurrent layer, with the reason; for a bidirectional
             one, the kernel of both its directions.
     """
+
+    kind = "cpu"
+    num_traces = 0
 
     def __init__(
         self,
@@ -67,6 +51,7 @@ class CpuRuntime:
         *,
         instruction_sets: Sequence[str] | None = None,
         num_threads: int = 1,
+        precision: native.Precision = "float32",
     ) -> None:
         """Pack the weights and reserve the arena.
 
@@ -77,12 +62,19 @@ class CpuRuntime:
                 all that this machine has, and none of them NumPy.
             num_threads: The most that the native kernel shares the rows of a long call out over;
                 NumPy has one. The bits do not depend on it.
+            precision: Of the LSTMs' products; see `native.Precision`. It decides where
+                `instruction_sets` is None.
+
+        Raises:
+            SpecError: bfloat16 is asked for, and this machine or this network cannot have it.
         """
         limit_blas_threads(1)
         if instruction_sets is None:
-            instruction_sets = native.instruction_sets()
+            instruction_sets = native.instruction_sets(precision)
         self.network = network
         self.dispatches = _dispatch(network, instruction_sets)
+        if precision == "bfloat16":
+            _check_native(self.dispatches.values())
         self._rows: Float32 = np.zeros((capacity + 1, network.state_size), np.float32)
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
         is_native = all(dispatch.kernel == "native" for dispatch in self.dispatches.values())
@@ -97,6 +89,20 @@ class CpuRuntime:
         self._forecast_rows = np.zeros((2, network.state_size), np.float32)
         self._forecast_flags = np.zeros((2, len(network.recurrent)), np.bool_)
         self._forecast_stack = self._stack.over(self._forecast_rows, self._forecast_flags)
+
+    @property
+    def layers(self) -> list[LayerReport]:
+        """The chain, with the kernel chosen for each recurrent layer."""
+        network = self.network
+        return [
+            LayerReport(
+                name=layer.name,
+                kind="LSTM" if layer in network.recurrent else type(layer).__name__,
+                output_size=output_size,
+                dispatch=self.dispatches.get(layer),
+            )
+            for layer, output_size in zip(network.layers, network.output_sizes, strict=True)
+        ]
 
     @property
     def num_free(self) -> int:
@@ -179,7 +185,7 @@ class CpuRuntime:
 
         Raises:
             NotStreamableError: A layer needs the whole sequence at once.
-            ValueError: There is nothing to begin with.
+            MissingFirstInputError: There is nothing to begin with.
         """
         rows, flags = self._forecast_rows, self._forecast_flags
 
@@ -208,6 +214,16 @@ class CpuRuntime:
         """
         with np.errstate(all="ignore"):
             return self._stack.predict(inputs, mask)
+
+
+def _check_native(dispatches: Iterable[Dispatch]) -> None:
+    for dispatch in dispatches:
+        if dispatch.kernel != "native":
+            raise SpecError(
+                "precision",
+                "bfloat16 takes the native kernel on a processor with AVX512-BF16, and here "
+                f"{dispatch.reason}",
+            )
 
 
 def _dispatch(network: Network, instruction_sets: Sequence[str]) -> dict[Layer, Dispatch]:

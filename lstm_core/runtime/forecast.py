@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from lstm_core.errors import NotStreamableError
+from lstm_core.errors import MissingFirstInputError, NotStreamableError
 from lstm_core.network import Bidirectional, Network, Recurrent
+from lstm_core.runtime.base import Indices, ServedNetwork
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
 
 HELD = -1
 """In place of an output's index: the input keeps the value that it has in the first step."""
@@ -25,7 +25,7 @@ Step = Callable[[Float32], Float32]
 
 
 def run_on(
-    network: Network, step: Step, first_input: Float32, feedback: Indices, num_steps: int
+    network: ServedNetwork, step: Step, first_input: Float32, feedback: Indices, num_steps: int
 ) -> Iterator[Float32]:
     """Return the outputs of each step, `(output_size,)` float32, computed when they are asked for.
 
@@ -74,10 +74,10 @@ def first_of(network: Network, row: Float32, has_output: Bool, feedback: Indices
         feedback: As for `run_on`.
 
     Raises:
-        ValueError: There has been no output, or it does not feed all inputs.
+        MissingFirstInputError: There has been no output, or it does not feed all inputs.
     """
     if not network.recurrent or not has_output[-1] or (feedback == HELD).any():
-        raise ValueError("the first input is missing, and no last output feeds all of it")
+        raise MissingFirstInputError
     h = network.state_layout[-2]
     x: Float32 = row[None, None, h.offset : h.offset + h.size].copy()
     index = max(i for i, layer in enumerate(network.layers) if isinstance(layer, Recurrent))

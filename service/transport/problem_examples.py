@@ -29,6 +29,7 @@ _EXAMPLES: tuple[errors.ServiceError, ...] = (
     errors.QueueFullError(4096),
     errors.DrainingError(),
     errors.TooManySessionsError(),
+    errors.DeviceMemoryError("the device has no memory for 64 rows of 512 time steps"),
     errors.StoreUnavailableError("no answer within 1 s"),
     errors.StoreLostError(),
     errors.NotReadyError(["gait"]),

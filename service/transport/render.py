@@ -184,6 +184,8 @@ def _model(signature: Signature) -> dict[str, Any]:
         "input_size": signature.input_size,
         "output_size": signature.output_size,
         "vocabulary": signature.vocabulary,
+        "inputs": [part._asdict() for part in signature.inputs],
+        "outputs": [part._asdict() for part in signature.outputs],
         "returns_sequences": signature.returns_sequences,
         "is_streamable": not signature.streaming_obstacles,
         "streaming_obstacles": signature.streaming_obstacles,
@@ -191,4 +193,6 @@ def _model(signature: Signature) -> dict[str, Any]:
         "feedback": signature.feedback,
         "state_layout": [part._asdict() for part in signature.state_layout],
         "layers": signature.layers,
+        "runtime": signature.runtime,
+        "runtime_reason": signature.runtime_reason,
     }

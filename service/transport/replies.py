@@ -173,8 +173,17 @@ class StateVectorDocument(_Reply):
     """One vector of `states`."""
 
     layer: str
-    role: Literal["h", "c"]
+    role: str = Field(description="h or c; of other cells state_0 and so on, then output.")
     size: int
+
+
+class TensorDocument(_Reply):
+    """A part of a time step's values: one of the model's inputs or outputs."""
+
+    name: str
+    offset: int
+    size: int
+    vocabulary: int | None = Field(description="Integers below it; null: real numbers.")
 
 
 class LayerDocument(_Reply):
@@ -199,6 +208,8 @@ class ModelDocument(_Reply):
             "input_size": 9,
             "output_size": 9,
             "vocabulary": None,
+            "inputs": [{"name": "inputs", "offset": 0, "size": 9, "vocabulary": None}],
+            "outputs": [{"name": "outputs", "offset": 0, "size": 9, "vocabulary": None}],
             "returns_sequences": True,
             "is_streamable": True,
             "streaming_obstacles": [],
@@ -218,6 +229,8 @@ class ModelDocument(_Reply):
                     "reason": "the only kernel that is there",
                 }
             ],
+            "runtime": "cpu",
+            "runtime_reason": "it takes every layer, and there is no GPU",
         }
     )
     name: str
@@ -226,6 +239,8 @@ class ModelDocument(_Reply):
     input_size: int
     output_size: int
     vocabulary: int | None = Field(description="Inputs are integers below it; null: real numbers.")
+    inputs: list[TensorDocument]
+    outputs: list[TensorDocument]
     returns_sequences: bool = Field(description="Whether `predict` answers with a time axis.")
     is_streamable: bool
     streaming_obstacles: list[str] = Field(description="Why there are no sessions, if so.")
@@ -236,6 +251,8 @@ class ModelDocument(_Reply):
     )
     state_layout: list[StateVectorDocument]
     layers: list[LayerDocument]
+    runtime: Literal["cpu", "tensorflow"]
+    runtime_reason: str
 
 
 class ModelList(_Reply):

@@ -46,6 +46,7 @@ STATUS: dict[type[errors.ServiceError], Status] = {
     errors.QueueFullError: Status(503, 503, "UNAVAILABLE", 1013),
     errors.DrainingError: Status(503, 503, "UNAVAILABLE", 1012),
     errors.TooManySessionsError: Status(503, 503, "UNAVAILABLE", 1013),
+    errors.DeviceMemoryError: Status(503, 503, "UNAVAILABLE", 1013),
     errors.StoreUnavailableError: Status(503, 503, "UNAVAILABLE", 1013),
     errors.StoreLostError: Status(503, 503, "UNAVAILABLE", 1013),
     errors.NotReadyError: Status(503, 503, "UNAVAILABLE", 1013),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
-from service.models import bundled_models
+from service.model_files import bundled_models
 from tests.integration.stores_on_disk import fill, key, record
 
 
@@ -87,3 +87,55 @@ def test_the_start_waits_for_nothing_that_is_not_asked_for(module):
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
 
     assert b"False\n" == told.stdout
+
+
+FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
+
+
+def test_models_tells_the_format_and_what_wrote_it(capsys):
+    """Of each file, also behind one that cannot be served, whose obstacle is named."""
+    refused = FORMATS / "torch" / "two_heads.json"
+    files = [FORMATS / "onnx" / "clip.onnx", refused, FORMATS / "torch" / "words.safetensors"]
+    assert 2 == main(["models", *map(str, files)])
+
+    told = capsys.readouterr()
+    assert "an ONNX file, written by onnx.helper" in told.out
+    assert (
+        "kernel numpy on cpu: NumPy takes every case; not native: use_peepholes is on" in told.out
+    )
+    assert "a PyTorch safetensors, written by PyTorch" in told.out
+    assert "a step takes an integer below 5 and gives 5 numbers" in told.out
+    assert f"{refused}: there is no such file" in told.err
+
+
+def test_convert_writes_both_formats(tmp_path, capsys):
+    """What is written is served, is not replaced by accident, and says whether it is the same."""
+    source = FORMATS / "torch" / "tagger.pt"
+    fingerprints = set()
+    for suffix in ("keras", "safetensors"):
+        target = tmp_path / f"model.{suffix}"
+        assert 0 == main(["convert", str(source), str(target)])
+        (told,) = capsys.readouterr().out.splitlines()
+        fingerprints.add(told.split()[-1])
+        assert 0 == main(["models", str(target)])
+        assert told.split()[-1] in capsys.readouterr().out
+        assert 2 == main(["convert", str(source), str(target)])
+        assert f"{target} is there already; --force replaces it" in capsys.readouterr().err
+        assert 0 == main(["convert", str(source), str(target), "--force"])
+        capsys.readouterr()
+    assert len(fingerprints) == 1
+    assert 0 == main(["convert", str(bundled_models()["gait"]), str(tmp_path / "gait.keras")])
+    assert "the same within rounding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["model.pt", "model.keras", "absent/model.safetensors"])
+def test_what_cannot_be_converted_says_why(target, tmp_path, capsys):
+    """Another suffix, a layer that Keras has not, a directory that is not there."""
+    source = FORMATS / "onnx" / "peepholes.onnx"
+    assert 2 == main(["convert", str(source), str(tmp_path / target)])
+    reason = {
+        "model.pt": "the suffix must be .keras or .safetensors",
+        "model.keras": "has peepholes, which Keras's LSTM has not",
+    }.get(target, "No such file or directory")
+    assert reason in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

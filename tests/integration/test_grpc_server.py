@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.__main__ import main
 from service.errors import StoreUnavailableError
-from service.models import bundled_models
+from service.model_files import bundled_models
 from service.stores.memory import MemoryStore
 from service.transport.grpc import messages
 from service.transport.grpc.server import Tls

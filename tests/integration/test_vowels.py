@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from examples.datasets import read_vowels
-from service.models import bundled_models
+from service.model_files import bundled_models
 from tests.integration.live_server import live_server
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

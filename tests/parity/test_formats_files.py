@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lstm_core import equations
 from lstm_core.formats.read import format_at, read_network
+from lstm_core.network import Network
 from lstm_core.runtime.cpu import CpuRuntime
 from tests.parity.format_record import FILES, FileRow, load, names
 
@@ -40,6 +42,20 @@ def test_file(name):
     )
     assert sequence <= TOLERANCE
     assert steps is None or steps <= TOLERANCE
+
+
+def test_the_equations_clip_as_onnx_runtime_does():
+    """The oracle of the kernels has ONNX's `clip`, masks or not."""
+    fixture = load("onnx/clip.onnx")
+    (layer,) = read_network(fixture.path).recurrent
+    told = equations.sequence(layer.spec, layer.weights, fixture.inputs)
+    assert abs(told.outputs - fixture.outputs).max() <= TOLERANCE
+    assert abs(told.c).max() > (layer.spec.gate_clip or 0)  # the cell state is not clipped
+    mask = np.random.default_rng(0).random(fixture.inputs.shape[:2]) < 0.6
+    told = equations.sequence(layer.spec, layer.weights, fixture.inputs, mask=mask)
+    network = Network("clip", layer.spec.input_size, (layer,))
+    predicted = CpuRuntime(network, 1).predict(fixture.inputs, mask)
+    assert abs(told.outputs - predicted).max() <= TOLERANCE
 
 
 def step_by_step(runtime: CpuRuntime, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

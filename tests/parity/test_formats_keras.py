@@ -118,8 +118,8 @@ def check_parity(
 
     np.testing.assert_allclose(predicted, expected, rtol=rtol, atol=rtol)
     assert predicted.shape == expected.shape
-    assert layers_of(model.inputs) == [network.input_name]
-    assert layers_of(model.outputs) == [network.output_name]
+    assert layers_of(model.inputs) == [network.inputs[0].name]
+    assert layers_of(model.outputs) == [network.outputs[0].name]
     if not network.streaming_obstacles:
         steps = step_by_step(runtime, ours)
         last = steps if network.returns_sequences else steps[:, -1]

@@ -6,7 +6,7 @@ import zipfile
 import h5py
 import numpy as np
 
-from service.models import bundled_models
+from service.model_files import bundled_models
 
 VOWELS = bundled_models()["vowels"]
 

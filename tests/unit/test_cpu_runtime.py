@@ -13,7 +13,8 @@ from lstm_core import equations
 from lstm_core.errors import NotStreamableError, SpecError
 from lstm_core.network import Bidirectional, Network, Recurrent
 from lstm_core.pointwise import Activation, Dense, Embedding, Masking
-from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from lstm_core.runtime.base import ZERO_SLOT
+from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import ACTIVATIONS, LSTMSpec
 from lstm_core.weights import initialize
 

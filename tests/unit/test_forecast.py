@@ -11,7 +11,8 @@ from lstm_core import equations
 from lstm_core.errors import NotStreamableError
 from lstm_core.network import Network, Recurrent
 from lstm_core.pointwise import Activation, Dense, Masking
-from lstm_core.runtime.cpu import ZERO_SLOT, CpuRuntime
+from lstm_core.runtime.base import ZERO_SLOT
+from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.runtime.forecast import HELD
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize

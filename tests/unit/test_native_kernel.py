@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lstm_core.kernels import native
 from lstm_core.network import Network
 from lstm_core.pointwise import Masking
-from lstm_core.runtime.cpu import ZERO_SLOT
+from lstm_core.runtime.base import ZERO_SLOT
 from lstm_core.spec import ACTIVATIONS
 from tests.unit.native_networks import (
     INSTRUCTION_SETS,

@@ -10,7 +10,8 @@ import pytest
 from service.domain import AdvanceRequest, LookRequest, ResetRequest, SessionKey
 from service.errors import FingerprintMismatchError, ModelNotLoadedError, ModelUnknownError
 from service.limits import EngineLimits
-from service.models import ModelFileError, ModelLoader, bundled_models
+from service.model_files import ModelFileError, bundled_models
+from service.models import ModelLoader
 from service.opening import Lifetimes
 from service.repository import ModelRepository
 from service.served import ServedModels

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ ACTIVATIONS = (
 """In the order of `Activation` in `plan.h`: the elementwise ones, of which an LSTM takes any, and
 `softmax`."""
 
-_INTERFACE = 2
+_INTERFACE = 3
 """`LSTM_NATIVE_INTERFACE` of the sources beside this file."""
 _MEND = "with a C compiler (GCC or Clang) on the machine, install the package again"
 
@@ -86,9 +86,16 @@ _module, OBSTACLE = _load()
 """OBSTACLE: what stands in the way of the kernel on this machine, and how to mend it; or None."""
 
 
-def instruction_sets() -> tuple[str, ...]:
+Precision = Literal["float32", "bfloat16"]
+"""Of an LSTM's products; sums, states, activations and the other layers are float32 in both.
+
+In bfloat16 weights, inputs and h have 8 significant bits. The outputs of LSTMs with weights as
+trained ones have them were at most 0.01 off after 100 steps, of a range of 2."""
+
+
+def instruction_sets(precision: Precision = "float32") -> tuple[str, ...]:
     """Return those that the kernel can run on here, the fastest first; none where it is missing."""
-    return () if _module is None else tuple(_module.instruction_sets())
+    return () if _module is None else tuple(_module.instruction_sets(precision == "bfloat16"))
 
 
 def lstm_layer(

@@ -22,6 +22,7 @@ is_supported(void)
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE __attribute__((noinline))
 #include "lanes_avx2.h"
 #include "kernel.h"
 

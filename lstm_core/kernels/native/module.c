@@ -4,13 +4,14 @@
 #include <string.h>
 
 static PyObject *
-instruction_sets(PyObject *module, PyObject *unused)
+instruction_sets(PyObject *module, PyObject *is_bfloat16)
 {
-    (void)module, (void)unused;
+    (void)module;
     PyObject *names = PyList_New(0);
     for (const InstructionSet *const *set = lstm_native_instruction_sets; names && *set; set++) {
         PyObject *name = PyUnicode_FromString((*set)->name);
-        if ((*set)->is_supported() && (!name || PyList_Append(names, name) < 0)) {
+        bool is_meant = (*set)->is_bfloat16 == (is_bfloat16 == Py_True);
+        if (is_meant && (*set)->is_supported() && (!name || PyList_Append(names, name) < 0)) {
             Py_CLEAR(names);
         }
         Py_XDECREF(name);
@@ -46,8 +47,8 @@ activate(PyObject *module, PyObject *arguments)
 }
 
 static PyMethodDef functions[] = {
-    {"instruction_sets", instruction_sets, METH_NOARGS,
-     "instruction_sets()\n--\n\nReturn those of this machine, the fastest first."},
+    {"instruction_sets", instruction_sets, METH_O,
+     "instruction_sets(is_bfloat16)\n--\n\nReturn those of this machine, the fastest first."},
     {"activate", activate, METH_VARARGS,
      "activate(activation, x, instruction_set)\n--\n\nApply an activation to `(size,)` in place."},
     {NULL, NULL, 0, NULL},

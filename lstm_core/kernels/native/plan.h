@@ -5,6 +5,10 @@
  * acc = bias, then acc = fma(weight[k], x[k], acc) for k = 0, 1, ..., with its own lane of a vector,
  * so the bits are the same for any number of rows, any order, any cut in time, any slot, and on every
  * instruction set that has a fused multiply-add.
+ *
+ * In bfloat16, which is only for those who ask for it, weights, x and h are rounded to 8 significant
+ * bits, and acc = acc + weight[k] x[k] + weight[k + 1] x[k + 1] is the machine's instruction: as
+ * independent of what else is in the batch, but not the bits of float32.
  */
 #ifndef LSTM_NATIVE_PLAN_H
 #define LSTM_NATIVE_PLAN_H
@@ -92,21 +96,33 @@ typedef struct Layer {
 /* The rows of one time step of an LSTM, by pointers: `c_next` may be `c`, nothing else may meet. */
 typedef struct {
     size_t num_rows;
-    const float **x;      /* input_size each; or, where the input products are made already, */
+    const float **x;      /* input_size each, overwritten; or, where their products are made already, */
     const float **sums;   /* what `input_sums` gave; else NULL */
     const float **h;      /* output_size each, before the step */
     const float **c;      /* units each */
     float **h_next;       /* units each, after it, not projected yet */
     float **c_next;
+    float *panel;         /* room for x and h side by side, `lstm_native_panel_stride` a row */
 } StepRows;
+
+/* Return how many floats apart rows of x and h side by side stand: an odd number of cache lines, since
+ * several rows at a power of two would want the same few lines of the cache. */
+static inline size_t
+lstm_native_panel_stride(const Layer *layer)
+{
+    size_t lines = (layer->input_size + layer->output_size + 15) / 16;
+    return (lines | 1) * 16;
+}
 
 /* The operations on one instruction set. All of them read and write whole rows by pointer. */
 typedef struct {
     const char *name;
+    bool is_bfloat16; /* whether an LSTM's slots hold two bfloat16 each */
     size_t lanes;
     double long_macs; /* multiply-adds that take about 200 us */
     bool (*is_supported)(void);
-    /* Write bias + x products, `num_blocks * 4 * lanes` floats a row, in the order of the blocks. */
+    /* Write bias + x products, `num_blocks * 4 * lanes` floats a row, in the order of the blocks. NULL
+     * where `step` makes them all. */
     void (*input_sums)(const Layer *, size_t num_rows, const float *const *x, float *const *sums);
     /* Take one time step. `is_downwards` walks the blocks from the last to the first. */
     void (*step)(const Layer *, const StepRows *, bool is_downwards);
@@ -117,7 +133,13 @@ typedef struct {
     void (*activate)(Activation, float *, size_t size);
 } InstructionSet;
 
+/* Not those of GCC before 10. */
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
+#define LSTM_NATIVE_HAS_BFLOAT16
+#endif
+
 extern const InstructionSet lstm_native_avx512;
+extern const InstructionSet lstm_native_avx512_bf16;
 extern const InstructionSet lstm_native_avx2;
 extern const InstructionSet lstm_native_portable;
 
@@ -132,6 +154,10 @@ const InstructionSet *lstm_native_find(const char *name);
  * `4 * units`, gates in that order. False without memory. */
 bool lstm_native_pack(Layer *, size_t lanes, const float *kernel, const float *recurrent,
                       const float *bias);
+
+/* Do the same for an LSTM on slots of two bfloat16: each line holds two inputs. */
+bool lstm_native_pack_pairs(Layer *, size_t lanes, const float *kernel, const float *recurrent,
+                            const float *bias);
 
 /* Copy `(num_vectors, units)` floats to the layer's vectors. False without memory. */
 bool lstm_native_copy_vectors(Layer *, size_t lanes, size_t num_vectors, const float *from);

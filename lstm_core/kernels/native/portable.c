@@ -9,6 +9,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE __attribute__((noinline))
 #include "lanes_portable.h"
 #include "kernel.h"
 

@@ -14,7 +14,7 @@
 
 /* Raised whenever what Python and C say to each other changes: a module that was built from earlier
  * sources is then told apart. */
-#define LSTM_NATIVE_INTERFACE 2
+#define LSTM_NATIVE_INTERFACE 3
 
 /* `Layer` in Python: its packed weights. Never changes, so any number of runners share it. */
 typedef struct {
@@ -36,6 +36,7 @@ typedef struct {
     size_t num_indices;
     size_t num_threads;
     bool is_busy;
+    bool is_downwards; /* the way through the weights that the next call begins with */
 } RunnerObject;
 
 extern PyTypeObject lstm_native_layer_type;

@@ -150,8 +150,8 @@ read_lstm(Layer *layer, const InstructionSet *set, PyObject *fields)
                       layer->recurrent_activation == ACTIVATION_SIGMOID &&
                       peepholes == Py_None && isinf(layer->gate_clip) && isinf(layer->cell_clip);
     return make_projection(layer, set, projection, projection_clip) &&
-           has_memory(lstm_native_pack(layer, set->lanes, floats(kernel), floats(recurrent),
-                                       floats(bias))) &&
+           has_memory((set->is_bfloat16 ? lstm_native_pack_pairs : lstm_native_pack)(
+               layer, set->lanes, floats(kernel), floats(recurrent), floats(bias))) &&
            (peepholes == Py_None ||
             has_memory(lstm_native_copy_vectors(layer, set->lanes, NUM_GATES - 1,
                                                 floats(peepholes))));

@@ -122,7 +122,7 @@ run_step(const Chunk *chunk, const Layer *layer, size_t num, bool has_sums, bool
     const Scratch *s = &chunk->scratch;
     const InstructionSet *set = chunk->plan->set;
     StepRows rows = {num,       s->live_x, has_sums ? s->live_sums : NULL, s->live_h,
-                     s->live_c, s->h_next, s->c_next};
+                     s->live_c, s->h_next, s->c_next, s->panel};
     if (!layer->projection) {
         set->step(layer, &rows, is_downwards);
         return;
@@ -154,8 +154,8 @@ run_lstm(const Chunk *chunk, const Layer *layer, const View *from, const View *t
         for (size_t i = 0; is_made && i < num; i++) {
             s->live_sums[i] = at(&sums, s->live[i], t - chunk->begin);
         }
-        /* To and fro: the blocks that the last step ended with are still in the first level of cache. */
-        run_step(chunk, layer, num, is_made, t % 2 == 1);
+        /* To and fro: the blocks that the last step ended with are still in the nearest cache. */
+        run_step(chunk, layer, num, is_made, (t % 2 == 1) != chunk->call->is_downwards);
         for (size_t i = 0; i < num; i++) {
             s->h[s->live[i]] = s->h_next[i];
             s->c[s->live[i]] = s->c_next[i];

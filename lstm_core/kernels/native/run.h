@@ -32,6 +32,7 @@ typedef struct {
     const ptrdiff_t *to_slots; /* NULL: the arena stays as it is */
     const ptrdiff_t *lengths; /* NULL: `time` steps each */
     const bool *mask;         /* `(batch, time)`; NULL: every step is live */
+    bool is_downwards;        /* whether the first time step walks the weights from the end */
     float *arena_rows;        /* `(slots, state_size)` */
     bool *arena_flags;        /* `(slots, num_recurrent)` */
     float *outputs;           /* `(batch, time, output_size)` */
@@ -59,7 +60,8 @@ typedef struct {
     size_t *live;         /* (batch,), which rows they are */
     bool *mask;           /* (wide,), behind a layer that makes one */
     float *outputs[2];    /* (wide, widest), of the layers by turns */
-    float *unprojected;   /* (batch, widest_hidden); likewise */
+    float *unprojected;   /* (batch, widest_hidden); NULL without a projection */
+    float *panel;         /* (batch, the widest `lstm_native_panel_stride`) */
     float *sums;          /* (wide, widest_sums); NULL where that does not pay */
 } Scratch;
 

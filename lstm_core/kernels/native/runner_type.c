@@ -159,6 +159,7 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
         .input_row_stride = PyArray_STRIDE(inputs, 0) / (npy_intp)sizeof(float),
         .input_time_stride = PyArray_STRIDE(inputs, 1) / (npy_intp)sizeof(float),
         .mask = mask ? PyArray_DATA(mask) : NULL,
+        .is_downwards = self->is_downwards,
         .arena_rows = PyArray_DATA(self->rows),
         .arena_flags = PyArray_DATA(self->flags),
     };
@@ -179,6 +180,7 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
     if (thread) {
         PyEval_RestoreThread(thread);
     }
+    self->is_downwards ^= call.time % 2 == 1;
     return results;
 }
 

@@ -18,6 +18,18 @@ chunk_steps(const Plan *plan, size_t batch, size_t time)
     return steps < 1 ? 1 : steps < time ? steps : time;
 }
 
+static size_t
+widest_panel(const Plan *plan)
+{
+    size_t widest = 0;
+    for (size_t i = 0; i < plan->num_layers; i++) {
+        const Layer *layer = &plan->layers[i];
+        size_t stride = layer->kind == LAYER_LSTM ? lstm_native_panel_stride(layer) : 0;
+        widest = stride > widest ? stride : widest;
+    }
+    return widest;
+}
+
 /* Where the next piece begins, and whether the size has overflowed. */
 typedef struct {
     char *scratch; /* NULL to count only */
@@ -66,8 +78,9 @@ lstm_native_cut(const Plan *plan, size_t batch, size_t time, void *scratch, Scra
         cuts->hidden = take(&cutter, batch, 1, sizeof *cuts->hidden);
         cuts->unprojected = take(&cutter, batch, plan->widest_hidden, sizeof(float));
     }
+    cuts->panel = take(&cutter, batch, widest_panel(plan), sizeof(float));
     cuts->sums = NULL;
-    if (batch <= MAX_ROWS_OF_SUMS && steps > 1) {
+    if (plan->set->input_sums && batch <= MAX_ROWS_OF_SUMS && steps > 1) {
         cuts->sums = take(&cutter, wide, plan->widest_sums, sizeof(float));
     }
     return cutter.overflows ? 0 : cutter.num_bytes;

@@ -180,9 +180,12 @@ def _find(name: str, datatype: str) -> _Datatype:
 
 
 def _count(name: str, shape: Sequence[int]) -> int:
-    """Return how many values a tensor has."""
-    if len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0:
-        text = f"expected a shape of at most {MAX_DIMENSIONS} dimensions, none of them negative"
+    """Return how many values a tensor has: with none of its dimensions 0, at least as many as each.
+
+    So that a shape which fits its values is one that NumPy can hold.
+    """
+    if len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 1:
+        text = f"expected a shape of at most {MAX_DIMENSIONS} dimensions, each at least 1"
         raise wrong((shorten(name),), f"{text}, got {shorten(str(list(shape[:20])))}")
     return prod(shape)
 

@@ -67,6 +67,7 @@ class _Frame(NamedTuple):
             and self.parameters == parameters
             # Python takes true for 1, and 1.0 too.
             and [*map(type, self.parameters.values())] == [*map(type, parameters.values())]
+            and [*self.parameters] == [*parameters]
             and not self.outputs
             and "outputs" not in document
         )

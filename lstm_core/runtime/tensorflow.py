@@ -1,0 +1,238 @@
+"""Any functional Keras model on TensorFlow, on a CPU or a GPU, answering as `runtime.cpu` does.
+
+Owns which slots are free. Knows no session, no client and no position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from lstm_core.errors import (
+    InputRangeError,
+    MissingFirstInputError,
+    NotStreamableError,
+    SequenceLengthError,
+)
+from lstm_core.runtime.base import (
+    ZERO_SLOT,
+    Advanced,
+    Bool,
+    Float32,
+    Indices,
+    LayerReport,
+    ServedNetwork,
+)
+from lstm_core.runtime.forecast import HELD, run_on
+from lstm_core.runtime.tensorflow_arena import DeviceArena, Graphs, memory_watched
+from lstm_core.runtime.tensorflow_model import StatefulModel
+
+
+class TensorFlowRuntime:
+    """A Keras model with an arena. One thread at a time, but for `predict` and `forecast`.
+
+    A tick is one call of one graph: one array goes to the device, one comes back, and the states
+    stay there. Graphs of open sizes are made at the start, for single steps and for everything
+    else; `predict` and forecasts make theirs when they are first asked for.
+
+    Attributes:
+        kind: Its name among the runtimes.
+        network: What it runs.
+        capacity: Slots, the zero slot not counted.
+        device: Where it runs, by TensorFlow's name.
+        compiled_sizes: Numbers of rows for which single steps run compiled by XLA.
+    """
+
+    kind = "tensorflow"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        capacity: int,
+        *,
+        like: ServedNetwork | None = None,
+        compiled_sizes: Sequence[int] | None = None,
+    ) -> None:
+        """Look into the model, reserve the arena, and make the graphs of steps and sequences.
+
+        Args:
+            model: A functional or Sequential model of Keras 3; it belongs to this runtime.
+            capacity: Slots, the zero slot not counted.
+            like: As for `StatefulModel`.
+            compiled_sizes: As the attribute. None: those that are measured to pay on a GPU, none on
+                a CPU, where XLA was measured to gain little.
+
+        Raises:
+            SpecError: The model cannot be served.
+            ValueError: There are too many slots.
+            DeviceMemoryError: The arena does not fit into the device's memory.
+        """
+        gpus = tf.config.get_visible_devices("GPU")
+        self._graphs = Graphs("GPU:0" if gpus else "CPU:0")
+        self.device = self._graphs.device
+        self.capacity = capacity
+        with tf.device(self.device):
+            self.network = StatefulModel(model, len(gpus), like)
+        self._arena: DeviceArena | None = None
+        self.compiled_sizes: tuple[int, ...] = ()
+        if not self.network.streaming_obstacles:
+            sizes = () if compiled_sizes is None and not gpus else compiled_sizes
+            self._arena = DeviceArena(self.network, self._graphs, capacity, sizes)
+            self.compiled_sizes = self._arena.compiled_sizes
+        self._free = list(range(capacity, ZERO_SLOT, -1))
+        self._make_graphs()
+
+    @property
+    def layers(self) -> list[LayerReport]:
+        """The layers of the model, with the kernel chosen for each recurrent one."""
+        return self.network.layers
+
+    @property
+    def num_traces(self) -> int:
+        """How many graphs were made so far."""
+        return self._graphs.num_traces
+
+    @property
+    def num_free(self) -> int:
+        """How many slots are free."""
+        return len(self._free)
+
+    def allocate(self) -> int:
+        """Take a free slot. Its row holds anything.
+
+        Raises:
+            IndexError: None is free.
+        """
+        return self._free.pop()
+
+    def free(self, slot: int) -> None:
+        """Give a slot back; the zero slot stays where it is."""
+        if slot != ZERO_SLOT:
+            self._free.append(slot)
+
+    def read(self, slot: int) -> tuple[Float32, Bool]:
+        """Return copies of a slot's row `(state_size,)` and flags `(num_recurrent,)`.
+
+        Raises:
+            NotStreamableError: A layer needs the whole sequence at once.
+        """
+        return self._streaming().read(slot)
+
+    def write(self, slot: int, row: npt.ArrayLike, has_output: npt.ArrayLike) -> None:
+        """Copy a row `(state_size,)` and its flags `(num_recurrent,)` into a slot.
+
+        Raises:
+            NotStreamableError: A layer needs the whole sequence at once.
+        """
+        row, has_output = np.asarray(row, np.float32), np.asarray(has_output, np.bool_)
+        self._streaming().write(slot, row, has_output)
+
+    def advance(
+        self,
+        from_slots: Sequence[int],
+        to_slots: Sequence[int],
+        inputs: Float32,
+        lengths: Sequence[int] | None,
+        mask: Bool | None = None,
+    ) -> Advanced:
+        """Take each row's next time steps, from one slot to another: see `CpuRuntime.advance`.
+
+        Raises:
+            NotStreamableError: A layer needs the whole sequence at once.
+            InputRangeError: An input is none of the integers that the model takes.
+            DeviceMemoryError: The device has no memory for it. All slots but those of `to_slots`
+                are as they were.
+        """
+        self._check_integers(inputs)
+        return self._streaming().advance(from_slots, to_slots, inputs, lengths, mask)
+
+    def forecast(
+        self,
+        row: Float32,
+        has_output: Bool,
+        first_input: Float32 | None,
+        feedback: Indices,
+        num_steps: int,
+    ) -> Iterator[Float32]:
+        """Run a state on, its outputs fed back as inputs: see `CpuRuntime.forecast`.
+
+        Raises:
+            NotStreamableError: A layer needs the whole sequence at once.
+            MissingFirstInputError: There is nothing to begin with: no last output, or one that the
+                states alone do not tell.
+        """
+
+        def step(x: Float32) -> Float32:
+            self._check_integers(x)
+            with memory_watched("one time step"):
+                outputs, rows, flags = self._step_alone(x[None, None], row[None], has_output[None])
+            row[:], has_output[:] = rows[0], flags[0]
+            return np.asarray(outputs[0, 0])
+
+        self._streaming()
+        if first_input is None:
+            first_input = self._last_fed(row, has_output, feedback)
+        return run_on(self.network, step, first_input, feedback, num_steps)
+
+    def predict(self, inputs: Float32, mask: Bool | None = None) -> Float32:
+        """Run whole sequences from zero states, as Keras would: see `CpuRuntime.predict`.
+
+        Raises:
+            InputRangeError: An input is none of the integers that the model takes.
+            SequenceLengthError: The model takes another number of time steps only.
+            DeviceMemoryError: The device has no memory for it.
+        """
+        self._check_integers(inputs)
+        length = self.network.length
+        if length not in (None, inputs.shape[1]):
+            raise SequenceLengthError(expected=length, actual=inputs.shape[1])
+        with memory_watched(f"{len(inputs)} sequences of {inputs.shape[1]} time steps"):
+            given = tf.constant(inputs, tf.float32)
+            if mask is None:
+                outputs = self._predict(given)
+            else:
+                outputs = self._predict_masked(given, tf.constant(mask))
+            return np.asarray(outputs)
+
+    def _make_graphs(self) -> None:
+        network, make = self.network, self._graphs.make
+        inputs = tf.TensorSpec((None, network.length, network.input_size))
+        mask = tf.TensorSpec((None, network.length), tf.bool)
+        rows = tf.TensorSpec((None, network.state_size))
+        flags = tf.TensorSpec((None, network.num_recurrent), tf.bool)
+        step = tf.TensorSpec((None, 1, network.input_size))
+        self._predict = make(lambda x: network.predict(x, None), inputs)
+        self._predict_masked = make(network.predict, inputs, mask)
+        self._step_alone = make(
+            lambda x, rows, flags: network.take(x, rows, flags, None), step, rows, flags
+        )
+        self._last_outputs = make(network.last_outputs, rows, flags)
+
+    def _streaming(self) -> DeviceArena:
+        if self._arena is None:
+            raise NotStreamableError(self.network.streaming_obstacles)
+        return self._arena
+
+    def _check_integers(self, inputs: Float32) -> None:
+        """Look at the inputs that are embedded: a GPU gives zeros for what is no row of a table."""
+        for part in self.network.inputs:
+            if part.vocabulary is not None:
+                values = inputs[..., part.offset : part.offset + part.size]
+                if not are_tokens(values, part.vocabulary):
+                    raise InputRangeError(part.name, part.vocabulary)
+
+    def _last_fed(self, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
+        """Return `(input_size,)` float32: what a state's last output feeds."""
+        outputs = self._last_outputs(row[None], has_output[None]) if has_output.all() else None
+        if outputs is None or (feedback == HELD).any():
+            raise MissingFirstInputError
+        return np.asarray(outputs)[0, 0][feedback]
+
+
+def are_tokens(values: Float32, vocabulary: int) -> bool:
+    """Tell whether all of `(...)` float32 are integers in [0, vocabulary)."""
+    return bool(((values >= 0) & (values < vocabulary) & (values == np.trunc(values))).all())

@@ -1,0 +1,222 @@
+"""State rows on TensorFlow's device, and the graphs that take them on, a tick a call.
+
+Owns the rows, and how a tick travels: one array to the device, one back. Knows no free slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from lstm_core.errors import DeviceMemoryError
+from lstm_core.runtime.base import ZERO_SLOT, Advanced, Bool, Float32
+from lstm_core.runtime.tensorflow_model import StatefulModel
+from lstm_core.runtime.tensorflow_steps import StepGraphs
+
+Tensor: TypeAlias = Any
+
+MAX_CAPACITY = (1 << 24) - 2
+"""Slots travel with the inputs, as float32."""
+_BEYOND, _MASKED, _LIVE = 0.0, 1.0, 2.0
+"""What a time step of a row is: behind its end, masked, or live."""
+
+
+class Graphs:
+    """Makes graphs for a device, and counts how often that happened.
+
+    Attributes:
+        device: By TensorFlow's name.
+        num_traces: Graphs made so far.
+    """
+
+    def __init__(self, device: str) -> None:
+        """Begin with none."""
+        self.device = device
+        self.num_traces = 0
+
+    def make(
+        self, call: Callable[..., Any], *signature: tf.TensorSpec, is_compiled: bool = False
+    ) -> Any:
+        """Return a function that is a graph once it is called; for XLA if it shall be compiled."""
+
+        def traced(*arguments: Tensor) -> Any:
+            self.num_traces += 1
+            with tf.device(self.device):
+                return call(*arguments)
+
+        return tf.function(
+            traced, input_signature=signature, autograph=False, jit_compile=is_compiled or None
+        )
+
+
+class DeviceArena:
+    """The rows of a model's sessions, which stay on the device.
+
+    Attributes:
+        compiled_sizes: Numbers of rows for which single steps run compiled by XLA.
+    """
+
+    def __init__(
+        self,
+        model: StatefulModel,
+        graphs: Graphs,
+        capacity: int,
+        compiled_sizes: Sequence[int] | None,
+    ) -> None:
+        """Reserve the rows, and make the graphs.
+
+        Args:
+            model: It streams.
+            graphs: Makes them.
+            capacity: Slots, the zero slot not counted.
+            compiled_sizes: As for `StepGraphs`.
+
+        Raises:
+            ValueError: There are too many slots.
+            DeviceMemoryError: They do not fit into the device's memory.
+        """
+        if capacity > MAX_CAPACITY:
+            raise ValueError(f"an arena has at most {MAX_CAPACITY} slots, not {capacity}")
+        self._model = model
+        # A row's flags are kept behind it, as numbers: one gather and one scatter for both.
+        width = model.state_size + model.num_recurrent
+        what = f"an arena of {capacity} rows of {4 * width} bytes"
+        with memory_watched(what), tf.device(graphs.device):
+            # Behind the slots is one that nobody reads.
+            self._rows = tf.Variable(tf.zeros((capacity + 2, width)), trainable=False)
+        self._write = graphs.make(
+            lambda slot, both: self._scatter(slot[None], both[None]),
+            tf.TensorSpec((), tf.int32),
+            tf.TensorSpec((width,)),
+        ).get_concrete_function()
+        self._take_sequences = graphs.make(
+            self._tick_of_sequences, tf.TensorSpec((None, None))
+        ).get_concrete_function()
+        steps = tf.TensorSpec((None, 2 + model.input_size))
+        filling = np.zeros(2 + model.input_size, np.float32)
+        filling[:2] = ZERO_SLOT, capacity + 1
+        self._take_steps = StepGraphs(
+            graphs.make(self._tick_of_steps, steps).get_concrete_function(),
+            graphs.make(self._tick_of_steps, steps, is_compiled=True),
+            filling,
+            compiled_sizes,
+        )
+        self.compiled_sizes = self._take_steps.compiled_sizes
+
+    def read(self, slot: int) -> tuple[Float32, Bool]:
+        """Return copies of a slot's row `(state_size,)` and flags `(num_recurrent,)`."""
+        both = np.asarray(self._rows[slot])
+        size = self._model.state_size
+        return both[:size].copy(), both[size:] != 0
+
+    def write(self, slot: int, row: Float32, has_output: Bool) -> None:
+        """Copy a row `(state_size,)` and its flags `(num_recurrent,)` into a slot."""
+        both = np.concatenate([row, has_output.astype(np.float32)])
+        self._write(tf.constant(slot, tf.int32), tf.constant(both))
+
+    def advance(
+        self,
+        from_slots: Sequence[int],
+        to_slots: Sequence[int],
+        inputs: Float32,
+        lengths: Sequence[int] | None,
+        mask: Bool | None,
+    ) -> Advanced:
+        """Take each row's next time steps: see `CpuRuntime.advance`.
+
+        Raises:
+            DeviceMemoryError: The device has no memory for it. All slots but those of `to_slots`
+                are as they were.
+        """
+        batch, time, size = inputs.shape
+        is_step = time == 1 and mask is None
+        packed = np.empty((batch, 2 + time * size + (0 if is_step else time)), np.float32)
+        packed[:, 0] = from_slots
+        packed[:, 1] = to_slots
+        packed[:, 2 : 2 + time * size] = inputs.reshape(batch, -1)
+        with memory_watched(f"{batch} rows of {time} time steps"):
+            if is_step:
+                return self._unpacked(self._take_steps(packed), time)
+            packed[:, 2 + time * size :] = _step_kinds(batch, time, lengths, mask)
+            return self._unpacked(np.asarray(self._take_sequences(tf.constant(packed))), time)
+
+    def _tick_of_steps(self, packed: Tensor) -> Tensor:
+        """Take a live step of each row of `(batch, 2 + input_size)`: slots, then the inputs."""
+        return self._tick(packed, packed[:, None, 2:], live=None, is_within=None)
+
+    def _tick_of_sequences(self, packed: Tensor) -> Tensor:
+        """Take up to `time` steps of each row of `(batch, 2 + time * (input_size + 1))`.
+
+        Behind the slots are the inputs, step by step, then for each step what it is.
+        """
+        size = self._model.input_size
+        time = (tf.shape(packed)[1] - 2) // (size + 1)
+        x = tf.reshape(packed[:, 2 : 2 + time * size], (-1, time, size))
+        kinds = packed[:, 2 + time * size :]
+        return self._tick(packed, x, live=kinds == _LIVE, is_within=kinds != _BEYOND)
+
+    def _tick(
+        self, packed: Tensor, x: Tensor, live: Tensor | None, is_within: Tensor | None
+    ) -> Tensor:
+        """Gather, take steps, scatter; see `_unpacked` for what is returned."""
+        from_slots, to_slots = (tf.cast(packed[:, at], tf.int32) for at in (0, 1))
+        state_size = self._model.state_size
+        both = tf.raw_ops.ResourceGather(
+            resource=self._rows.handle, indices=from_slots, dtype=tf.float32
+        )
+        outputs, rows, flags = self._model.take(
+            x, both[:, :state_size], both[:, state_size:] != 0, live
+        )
+        if is_within is not None:
+            outputs = tf.where(is_within[..., None], outputs, tf.zeros_like(outputs))
+        outputs = tf.reshape(outputs, (tf.shape(packed)[0], -1))
+        both = tf.concat([rows, tf.cast(flags, tf.float32)], axis=1)
+        self._scatter(to_slots, both)
+        are_finite = [
+            tf.reduce_all(tf.math.is_finite(part), axis=1, keepdims=True)
+            for part in (rows, outputs)
+        ]
+        return tf.concat([*(tf.cast(part, tf.float32) for part in are_finite), both, outputs], 1)
+
+    def _scatter(self, slots: Tensor, both: Tensor) -> None:
+        tf.raw_ops.ResourceScatterUpdate(resource=self._rows.handle, indices=slots, updates=both)
+
+    def _unpacked(self, packed: Float32, time: int) -> Advanced:
+        """Return the parts of `(batch, 2 + state_size + num_recurrent + time * output_size)`."""
+        model = self._model
+        flags_at = 2 + model.state_size
+        outputs_at = flags_at + model.num_recurrent
+        return Advanced(
+            outputs=packed[:, outputs_at:].reshape(len(packed), time, model.output_size),
+            rows=packed[:, 2:flags_at],
+            has_output=packed[:, flags_at:outputs_at] != 0,
+            is_state_finite=packed[:, 0] != 0,
+            is_output_finite=packed[:, 1] != 0,
+        )
+
+
+def _step_kinds(batch: int, time: int, lengths: Sequence[int] | None, mask: Bool | None) -> Float32:
+    """Return `(batch, time)` float32, what each time step is."""
+    kinds = np.full((batch, time), _LIVE, np.float32)
+    if mask is not None:
+        kinds[~mask] = _MASKED
+    if lengths is not None:
+        kinds[np.arange(time) >= np.asarray(lengths)[:, None]] = _BEYOND
+    return kinds
+
+
+@contextmanager
+def memory_watched(what: str) -> Iterator[None]:
+    """Say what the device had no memory for.
+
+    Raises:
+        DeviceMemoryError: It had none.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise DeviceMemoryError(what) from error

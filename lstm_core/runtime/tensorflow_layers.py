@@ -1,0 +1,64 @@
+"""Which Keras layers keep a state, and what keeps it from being taken step by step.
+
+Knows no graph and no arena.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import keras
+
+from lstm_core.runtime.tensorflow_cells import recurrence_of_cells
+from lstm_core.runtime.tensorflow_lstm import recurrence_of_lstm
+from lstm_core.runtime.tensorflow_recurrence import Recurrence
+
+Layer: TypeAlias = Any
+
+OWN_LAYERS = ("lstm_core>LSTM", "lstm_core>LSTMV1", "lstm_core>CuDNNLSTM")
+"""Our layers that are run here, by the names that Keras has registered them under."""
+
+
+def is_recurrent(operation: Any) -> bool:
+    """Tell whether an operation keeps a state from one time step to the next."""
+    return (
+        isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional)
+        or keras.saving.get_registered_name(type(operation)) in OWN_LAYERS
+    )
+
+
+def recurrence_obstacle(layer: Layer, rank: int) -> str | None:
+    """Say what of a recurrent layer's configuration keeps it from streaming.
+
+    Args:
+        layer: The layer.
+        rank: Of its inputs.
+    """
+    if isinstance(layer, keras.layers.Bidirectional):
+        return "runs in both directions, so it needs the whole sequence at once"
+    if layer.go_backwards:
+        return "runs backwards, so it needs the whole sequence at once"
+    if getattr(layer, "time_major", False):
+        return "has time_major=True, which puts time before the batch"
+    if rank != 3:
+        return f"takes inputs of rank {rank}; the states of (batch, time, features) are kept"
+    return None
+
+
+def recurrence_of(layer: Layer, name: str, output_size: int, num_gpus: int) -> Recurrence:
+    """Return a built recurrent layer that `recurrence_obstacle` has nothing against.
+
+    Args:
+        layer: The layer.
+        name: For its state; no other has it.
+        output_size: Length of an output.
+        num_gpus: GPUs that TensorFlow sees.
+    """
+    if isinstance(layer, keras.layers.RNN):
+        if type(layer.cell) is keras.layers.LSTMCell:
+            cell = layer.cell
+            weights = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else [])]
+            return recurrence_of_lstm(layer, name, cell, [w.numpy() for w in weights], num_gpus)
+        return recurrence_of_cells(layer, name, output_size, num_gpus)
+    get_weights = getattr(layer, "lstm_weights", layer.get_weights)
+    return recurrence_of_lstm(layer, name, layer, get_weights(), num_gpus)

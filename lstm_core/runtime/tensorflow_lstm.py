@@ -1,0 +1,134 @@
+"""An LSTM layer of Keras or of ours on our own kernels, its state from outside.
+
+Knows no graph and no arena.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lstm_core.dispatch import Candidate, Dispatch, Hardware, LayerOptions, dispatch_layer
+from lstm_core.kernels import block, cudnn
+from lstm_core.kernels import tensorflow as generic
+from lstm_core.runtime.tensorflow_recurrence import Given, Recurrence, StateVector, Taken
+
+Tensor: TypeAlias = Any
+Layer: TypeAlias = Any
+
+_KERNELS = {"block": block.sequence, "cudnn": cudnn.sequence, "tensorflow": generic.sequence}
+
+
+def recurrence_of_lstm(
+    layer: Layer, name: str, options: Any, arrays: Sequence[Any], num_gpus: int
+) -> Recurrence:
+    """Return an LSTM on our own kernels.
+
+    Args:
+        layer: The layer.
+        name: For its state.
+        options: What has its `units`, activations and `use_bias`.
+        arrays: Kernel, recurrent kernel and, if it has one, bias, in Keras's layout.
+        num_gpus: GPUs that TensorFlow sees.
+    """
+    dtype, state_dtype = layer.compute_dtype, layer.variable_dtype
+    kernel, recurrent_kernel, *bias = [tf.constant(np.asarray(a), dtype) for a in arrays]
+    weights = generic.Weights(
+        kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias[0] if bias else None
+    )
+    dispatch = _dispatch_lstm(layer, options, num_gpus)
+    zero_output = bool(layer.zero_output_for_mask)
+
+    def run(given: Given) -> Taken:
+        x = tf.transpose(tf.cast(given.x, dtype), (1, 0, 2))
+        live = None if given.live is None else tf.transpose(given.live)
+        result = _run_lstm(
+            dispatch,
+            weights,
+            generic.Options(
+                activation=options.activation,
+                recurrent_activation=options.recurrent_activation,
+                zero_output_for_mask=zero_output,
+                unroll=given.is_step,
+            ),
+            x,
+            live,
+            [tf.cast(state, state_dtype) for state in given.states],
+        )
+        outputs = tf.transpose(result.outputs, (1, 0, 2))
+        if given.live is not None and not zero_output:
+            has_output = tf.cumsum(tf.cast(given.live, tf.int32), axis=1)[..., None] > 0
+            last_output = tf.cast(given.last_output, outputs.dtype)[:, None]
+            outputs = tf.where(has_output, outputs, last_output)
+        return Taken(tf.cast(outputs, dtype), (result.h, result.c))
+
+    return Recurrence(
+        layer=layer,
+        vectors=tuple(
+            StateVector(layer=name, role=role, size=options.units) for role in ("h", "c")
+        ),
+        output_size=options.units,
+        num_flags=1,
+        dispatch=dispatch,
+        output_at=0,
+        run=run,
+    )
+
+
+def _run_lstm(
+    dispatch: Dispatch,
+    weights: generic.Weights,
+    options: generic.Options,
+    x: Tensor,
+    live: Tensor | None,
+    states: Sequence[Tensor],
+) -> generic.Result:
+    def run(kernel: str) -> tuple[Tensor, ...]:
+        result = _KERNELS[kernel](weights, options, x, h=states[0], c=states[1], mask=live)
+        return result.outputs, result.last_output, result.h, result.c
+
+    if options.unroll:
+        # One step: a few operations, where a fused one would have to prepare its operands first.
+        fields = run("tensorflow")
+    elif dispatch.fallback is None:
+        fields = run(dispatch.kernel)
+    else:
+        fallback = dispatch.fallback
+        fields = tf.cond(cudnn.takes(x, live), lambda: run(dispatch.kernel), lambda: run(fallback))
+    outputs, last_output, h, c = fields
+    return generic.Result(outputs=outputs, last_output=last_output, h=h, c=c)
+
+
+def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int) -> Dispatch:
+    asked = LayerOptions(
+        activation=_activation_name(options.activation),
+        recurrent_activation=_activation_name(options.recurrent_activation),
+        use_bias=bool(options.use_bias),
+        # What a layer was trained on does not bind who serves it.
+        use_cudnn="auto",
+    )
+    fused = block.obstacles(
+        activation=asked.activation,
+        recurrent_activation=asked.recurrent_activation,
+        compute_dtype=layer.compute_dtype,
+        variable_dtype=layer.variable_dtype,
+        num_gpus=num_gpus,
+    )
+    return dispatch_layer(
+        asked,
+        Hardware(num_gpus=num_gpus),
+        layer_name=layer.name,
+        others=(Candidate(kernel="block", obstacles=fused),),
+    )
+
+
+def _activation_name(function: Callable[..., Any]) -> str:
+    """Return an activation's name; another function that has a known one's name gets none."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    if name in ("tanh", "sigmoid") and function is not keras.activations.get(name):
+        return f"a {name} of its own"
+    return name

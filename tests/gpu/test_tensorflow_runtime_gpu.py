@@ -1,0 +1,116 @@
+"""The TensorFlow runtime on a GPU: cuDNN for sequences, a CPU's numbers, memory that runs out.
+
+Run by `make test-gpu`. Nobody has run it on a GPU yet; `tests/parity/test_tensorflow_rehearsal.py`
+runs some of it around a stand-in for cuDNN's operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import keras
+import tensorflow as tf
+
+from lstm_core.errors import DeviceMemoryError
+from lstm_core.formats.keras import read_keras
+from lstm_core.runtime.base import ZERO_SLOT
+from lstm_core.runtime.cpu import CpuRuntime
+from lstm_core.runtime.tensorflow import TensorFlowRuntime
+
+pytestmark = pytest.mark.gpu
+
+FEATURES, UNITS, BATCH, TIME = 16, 32, 8, 20
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
+MASKS: dict[str, Any] = {
+    "none": None,
+    "right_padded": np.arange(TIME) < np.arange(1, BATCH + 1)[:, None],
+    "holes": np.random.default_rng(3).random((BATCH, TIME)) < 0.7,
+}
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """TensorFlow sees the GPU, and multiplies in full float32 for these tests."""
+    if not tf.config.get_visible_devices("GPU"):
+        pytest.skip("TensorFlow sees no GPU")
+    was_enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
+    yield
+    tf.config.experimental.enable_tensor_float_32_execution(enabled=was_enabled)
+
+
+def draw(*shape: int, seed: int = 1, scale: float = 1.0) -> Any:
+    """Normal float32 numbers."""
+    return np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32)
+
+
+def runtimes(path: Any, **options: Any) -> tuple[TensorFlowRuntime, CpuRuntime]:
+    """Return a file of two LSTMs and a head on both runtimes."""
+    lstms = [keras.layers.LSTM(UNITS, return_sequences=True) for _ in range(2)]
+    model = keras.Sequential([keras.Input((None, FEATURES)), *lstms, keras.layers.Dense(4)])
+    for index, weight in enumerate(model.trainable_weights):
+        weight.assign(draw(*weight.shape, seed=index, scale=0.3))
+    model.save(path)
+    network = read_keras(path)
+    capacity = 4 * BATCH
+    return TensorFlowRuntime(model, capacity, like=network, **options), CpuRuntime(
+        network, capacity
+    )
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_sequences_equal_the_cpu_runtime(name, tmp_path):
+    """Ragged rows, masked or not, from states that are not zero; cuDNN where the masks let it."""
+    ours, cpu = runtimes(tmp_path / "m.keras", compiled_sizes=())
+    assert ["cudnn", "cudnn"] == [layer.dispatch.kernel for layer in ours.layers if layer.dispatch]
+    slots = list(range(1, 1 + BATCH)), list(range(1 + BATCH, 1 + 2 * BATCH))
+    for runtime in (ours, cpu):
+        for slot in slots[0]:
+            runtime.write(slot, draw(4 * UNITS, seed=slot), [True, slot % 2 == 0])
+    inputs, lengths = draw(BATCH, TIME, FEATURES), list(range(TIME - BATCH, TIME))
+    first, second = (r.advance(*slots, inputs, lengths, MASKS[name]) for r in (ours, cpu))
+    np.testing.assert_allclose(first.outputs, second.outputs, **CLOSE)
+    np.testing.assert_allclose(first.rows, second.rows, **CLOSE)
+    np.testing.assert_array_equal(first.has_output, second.has_output)
+    here, there = (runtime.predict(inputs, MASKS[name]) for runtime in (ours, cpu))
+    np.testing.assert_allclose(here, there, **CLOSE)
+
+
+@pytest.mark.parametrize("compiled_sizes", [(), (8,), None], ids=["plain", "compiled", "measured"])
+def test_steps_equal_the_cpu_runtime(compiled_sizes, tmp_path):
+    """Whichever graph was chosen for single steps; the arena is on the GPU."""
+    ours, cpu = runtimes(tmp_path / "m.keras", compiled_sizes=compiled_sizes)
+    assert "GPU:0" == ours.device
+    inputs = draw(BATCH, 5, FEATURES)
+    slots = [list(range(1, 1 + BATCH)), list(range(1 + BATCH, 1 + 2 * BATCH))]
+    for t in range(5):
+        source = slots[t % 2] if t else [ZERO_SLOT] * BATCH
+        here, there = (
+            runtime.advance(source, slots[1 - t % 2], inputs[:, t : t + 1], None)
+            for runtime in (ours, cpu)
+        )
+        np.testing.assert_allclose(here.outputs, there.outputs, **CLOSE)
+        np.testing.assert_allclose(here.rows, there.rows, **CLOSE)
+
+
+def test_memory_that_runs_out_is_told():
+    """An arena that no GPU holds; and the next one fits."""
+    model = keras.Sequential([keras.Input((None, FEATURES)), keras.layers.LSTM(2048)])
+    with pytest.raises(DeviceMemoryError, match="an arena of 16000000 rows"):
+        TensorFlowRuntime(model, 16_000_000)  # 262 GB
+    runtime = TensorFlowRuntime(model, 4, compiled_sizes=())
+    assert np.isfinite(runtime.advance([0], [1], draw(1, 1, FEATURES), None).rows).all()
+
+
+def test_a_gpu_takes_memory_as_it_is_needed():
+    """Other processes find room beside this one."""
+    from lstm_core.runtime.tensorflow_device import use_one_device
+
+    use_one_device(allow_tf32=False)
+    gpus = tf.config.get_visible_devices("GPU")
+    assert [True] == [tf.config.experimental.get_memory_growth(gpu) for gpu in gpus]

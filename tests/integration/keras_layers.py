@@ -1,0 +1,61 @@
+"""Layers of a user's own, registered with Keras: what `--keras-modules` is for."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Gain(keras.layers.Layer):
+    """Multiplies each feature by a weight."""
+
+    supports_masking = True
+
+    def build(self, shape):
+        """Create the weights."""
+        self.gain = self.add_weight(shape=(shape[-1],), initializer="ones", name="gain")
+
+    def call(self, x):
+        """Return `x` of its own shape."""
+        return x * self.gain
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Hungry(keras.layers.Layer):
+    """Has no memory for features over 100."""
+
+    def call(self, x):
+        """Return `x`, if there is memory."""
+
+        def eat(values):
+            if values.max() > 100:
+                # What TensorFlow makes of it is what it says of a device without memory, but after
+                # ten seconds in which other work might give some back.
+                raise MemoryError
+            return values
+
+        eaten = tf.numpy_function(eat, [x], x.dtype)
+        eaten.set_shape(x.shape)
+        return eaten
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Leaky(keras.layers.Layer):
+    """A cell whose output is not its state."""
+
+    def __init__(self, units, **kwargs):
+        """Keep `units` numbers."""
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+
+    def build(self, shape):
+        """Create the weights."""
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+    def call(self, x, states):
+        """Return what leaks out, and what is left."""
+        level = states[0] + keras.ops.matmul(x, self.kernel)
+        return 0.25 * level, [0.75 * level]
+
+    def get_config(self):
+        """Return the arguments."""
+        return {**super().get_config(), "units": self.units}

@@ -1,0 +1,335 @@
+"""ONNX graphs made by hand: the ways through them, and what each refusal says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lstm_core.errors import FormatError
+from lstm_core.formats import protobuf
+from lstm_core.formats.read import format_at, read_network
+from lstm_core.network import Bidirectional, Recurrent
+from lstm_core.pointwise import Affine, Dense
+from lstm_core.weights import reorder_gates
+from tests.unit.onnx_files import (
+    FEATURES,
+    SQUEEZE,
+    UNITS,
+    field,
+    lstm,
+    lstm_tensors,
+    node,
+    save,
+    tensor,
+    value,
+)
+
+
+def problem(path: Any) -> str:
+    """Return what a file is refused for."""
+    with pytest.raises(FormatError) as caught:
+        read_network(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_lstm(tmp_path):
+    """Gates come from i, o, f, c into our order, and both biases are added."""
+    path = save(tmp_path / "model.onnx", [lstm(), SQUEEZE])
+    network = read_network(path)
+    (layer,) = network.layers
+    assert format_at(path).name == "an ONNX file"
+    assert (network.name, network.written_by) == ("graph", "tests 1")
+    assert isinstance(layer, Recurrent)
+    arrays = {name: array[0].astype(np.float32) for name, array in lstm_tensors().items()}
+    np.testing.assert_array_equal(layer.weights.kernel, reorder_gates(arrays["W"].T, "iofc"))
+    half = arrays["B"][: 4 * UNITS] + arrays["B"][4 * UNITS :]
+    np.testing.assert_array_equal(layer.weights.bias, reorder_gates(half, "iofc"))
+
+
+BOTH = lstm_tensors(2)
+HALVES = [
+    node("Slice", ["Y", "zero", "one", "one"], ["f"]),
+    node("Slice", ["Y", "one", "two", "one"], ["b"]),
+]
+TWO = {"two": np.array([2])}
+
+CHAINS: dict[str, tuple[list[bytes], dict[str, Any], list[Any]]] = {
+    "last step by Gather": (
+        [lstm(), node("Gather", ["Y", "last"], ["y"], axis=0)],
+        {"last": np.array(-1)},
+        [(Recurrent, False)],
+    ),
+    "last state": (
+        [lstm(["", "h"]), node("Squeeze", ["h", "zero"], ["y"])],
+        {},
+        [(Recurrent, False)],
+    ),
+    "bidirectional by Reshape": (
+        [
+            lstm(direction="bidirectional"),
+            node("Transpose", ["Y"], ["t"], perm=[0, 2, 1, 3]),
+            node("Reshape", ["t", "shape"], ["y"]),
+        ],
+        BOTH | {"shape": np.array([0, 0, -1])},
+        [(Bidirectional, True)],
+    ),
+    "bidirectional by Concat": (
+        [lstm(direction="bidirectional"), *HALVES, node("Concat", ["f", "b"], ["y"], axis=3)],
+        BOTH | TWO,
+        [(Bidirectional, True)],
+    ),
+    "bidirectional by Add": (
+        [lstm(direction="bidirectional"), *HALVES, node("Add", ["f", "b"], ["y"])],
+        BOTH | TWO,
+        [(Bidirectional, True)],
+    ),
+    "product and sum": (
+        [
+            node("MatMul", ["x", "K"], ["k"]),
+            node("Add", ["k", "b"], ["l"]),
+            lstm(inputs=("l", "W", "R", "B")),
+            node("Squeeze", ["Y", "one"], ["s"]),
+            node("Mul", ["two", "s"], ["m"]),
+            node("Sub", ["m", "two"], ["d"]),
+            node("Div", ["d", "two"], ["y"]),
+        ],
+        {"K": np.eye(3), "b": np.ones(3), "two": np.array([2.0, 3.0])},
+        [(Dense, None), (Recurrent, True), (Affine, None), (Affine, None), (Affine, None)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHAINS)
+def test_chains(case, tmp_path):
+    """The ways in which exporters wire the same layers."""
+    nodes, tensors, expected = CHAINS[case]
+    network = read_network(save(tmp_path / "model.onnx", nodes, tensors))
+    found = [(type(x), getattr(x, "return_sequences", None)) for x in network.layers]
+    assert expected == found
+
+
+def test_states_as_inputs_and_outputs(tmp_path):
+    """States that the caller of the graph carries are the session's here."""
+    states = [value(name, [1, "b", UNITS]) for name in ("h", "c")]
+    inputs = [value("x", ["t", "b", FEATURES]), *states]
+    path = save(
+        tmp_path / "model.onnx",
+        [lstm(["Y", "hn", "cn"], ("x", "W", "R", "B", "", "h", "c")), SQUEEZE],
+        inputs=inputs,
+        outputs=["y", "hn", "cn"],
+    )
+    assert read_network(path).state_size == 2 * UNITS
+
+
+def test_opset_before_13(tmp_path):
+    """Axes are attributes there, and Softmax works along the last axis only where it says so."""
+    nodes = [lstm(), node("Squeeze", ["Y"], ["s"], axes=[1])]
+    path = tmp_path / "model.onnx"
+    assert "another axis" in problem(save(path, [*nodes, node("Softmax", ["s"], ["y"])], opset=11))
+    last = node("Softmax", ["s"], ["y"], axis=2)
+    assert len(read_network(save(path, [*nodes, last], opset=11)).layers) == 2
+
+
+BRANCH = [lstm(), node("Squeeze", ["Y", "one"], ["s"]), node("Identity", ["s"], ["t"])]
+LENGTHS = ("x", "W", "R", "B", "lengths")
+STATES = ("x", "W", "R", "B", "", "ones", "ones")
+
+REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
+    "operator": ([lstm(), node("Einsum", ["Y"], ["y"])], {}, "einsum: is a Einsum; served are"),
+    "domain": ([lstm(), node("Relu", ["Y"], ["y"], "acme")], {}, "relu: is a acme.Relu"),
+    "residual": ([*BRANCH, node("Add", ["s", "t"], ["y"])], {}, "add (Add): inputs: joins 2"),
+    "product": ([*BRANCH, node("MatMul", ["s", "t"], ["y"])], {}, "matmul: is a MatMul of two"),
+    "constant first": ([*BRANCH, node("MatMul", ["M", "s"], ["y"])], {"M": np.ones((2, 2))},
+                       "elsewhere than first"),
+    "time softmax": ([*BRANCH, node("Softmax", ["s"], ["y"], axis=0)], {}, "another axis than"),
+    "batch step": ([*BRANCH, node("Gather", ["s", "zero"], ["y"], axis=1)], {}, "the axis batch"),
+    "first step": ([*BRANCH, node("Gather", ["s", "zero"], ["y"], axis=0)], {}, "is not the last"),
+    "some steps": ([*BRANCH, node("Slice", ["s", "one", "three", "zero"], ["y"])],
+                   {"three": np.array([3])}, "takes a part of the axis time"),
+    "cut features": ([*BRANCH, node("Reshape", ["s", "shape"], ["y"])],
+                     {"shape": np.array([-1, 4])}, "cannot become (-1, 4)"),
+    "wide vector": ([*BRANCH, node("Add", ["s", "v"], ["y"])], {"v": np.ones((1, 3))},
+                    "add: has numbers of the shape (1, 3) for 2 features"),
+    "divide by zero": ([*BRANCH, node("Div", ["s", "v"], ["y"])], {"v": np.zeros(2)}, "by zero"),
+    "infinite": ([*BRANCH, node("Mul", ["s", "v"], ["y"])], {"v": np.full(2, np.inf)}, "finite"),
+    "lengths": ([lstm(inputs=LENGTHS), SQUEEZE], {"lengths": np.array([3])}, "has sequence_lens"),
+    "states": ([lstm(inputs=STATES), SQUEEZE], {"ones": np.ones((1, 1, 2))}, "neither zeros nor"),
+    "coupled": ([lstm(input_forget=1), SQUEEZE], {}, "couples the input and forget gates"),
+    "direction": ([lstm(direction="both"), SQUEEZE], {}, "its direction is 'both'"),
+    "reverse": ([lstm(direction="reverse"), SQUEEZE], {}, "one direction of an LSTM goes its own"),
+    "not joined": ([lstm(direction="bidirectional"), node("Relu", ["Y"], ["y"])], BOTH,
+                   "the directions of an LSTM are not joined"),
+    "one half": ([lstm(direction="bidirectional"), HALVES[0], node("Relu", ["f"], ["y"])],
+                 BOTH | TWO, "one direction of an LSTM goes its own way"),
+    "both last": ([lstm(direction="bidirectional"), node("Gather", ["Y", "last"], ["y"])],
+                  BOTH | {"last": np.array(-1)}, "of which the backward one has taken only one"),
+    "both last, behind a layer": ([lstm(direction="bidirectional"), *HALVES,
+                                   node("Concat", ["f", "b"], ["j"], axis=3),
+                                   node("Tanh", ["j"], ["t"]),
+                                   node("Gather", ["t", "last"], ["y"])],
+                                  BOTH | TWO | {"last": np.array(-1)}, "of which the backward one"),
+    "other order": ([lstm(direction="bidirectional"), *HALVES,
+                     node("Transpose", ["b"], ["t"], perm=[2, 1, 0, 3]),
+                     node("Concat", ["f", "t"], ["y"], axis=3)], BOTH | TWO, "not in the same"),
+    "activations": ([lstm(activations=["Sigmoid", "Tanh"]), SQUEEZE], {}, "has 2 activations"),
+    "function": ([lstm(activations=["Sigmoid", "Tanh", "Relu"]), SQUEEZE], {}, "two activations"),
+    "slope": ([lstm(activations=["HardSigmoid", "Tanh", "Tanh"], activation_alpha=[0.3]), SQUEEZE],
+              {}, "HardSigmoid with [0.3"),
+    "clip": ([lstm(clip=-1.0), SQUEEZE], {}, "gate_clip: must be positive"),
+    "units": ([lstm(hidden_size=5), SQUEEZE], {}, "hidden_size tells another number"),
+    "kernel": ([lstm(), SQUEEZE], {"W": np.ones((1, 8, 4))}, "its W has the shape (1, 8, 4)"),
+    "no LSTM": ([node("Relu", ["x"], ["y"])], {}, "there is no recurrent layer"),
+    "nowhere": ([lstm(inputs=("x", "W", "R", "nowhere")), SQUEEZE], {}, "takes nowhere, which is"),
+    "attribute": ([lstm(direction=1), SQUEEZE], {}, "its attribute direction is not what it"),
+    "axis": ([lstm(), node("Squeeze", ["Y", "nine"], ["y"])], {"nine": np.array([9])}, "no axis 9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_cannot_be_served(case, tmp_path):
+    """Each node that stands in the way is named, with the reason."""
+    nodes, tensors, expected = REFUSALS[case]
+    assert expected in problem(save(tmp_path / "model.onnx", nodes, tensors))
+
+
+def test_other_outputs(tmp_path):
+    """An output beside the first that is no state is refused, where a state is not."""
+    path = save(tmp_path / "model.onnx", [*BRANCH], outputs=["s", "t"])
+    assert "t: is an output beside the first" in problem(path)
+
+
+INPUTS = {
+    "text": (value("x", ["t", "b", FEATURES], 8), "is of no type that is served"),
+    "rank": (value("x", ["t", "b", 2, 3]), "has 4 axes"),
+    "open": (value("x", ["t", "b", "f"]), "does not tell the number of its features"),
+    "narrow": (value("x", ["t", "b", 5]), "its W has the shape"),
+}
+
+
+@pytest.mark.parametrize("case", INPUTS)
+def test_inputs_that_cannot_be_served(case, tmp_path):
+    """A graph takes `(…, features)` of a known number."""
+    given, expected = INPUTS[case]
+    path = save(tmp_path / "model.onnx", [lstm(), SQUEEZE], inputs=[given])
+    assert expected in problem(path)
+
+
+def shape_of(*sizes: int) -> bytes:
+    """Return the sizes of a tensor."""
+    return b"".join(field(1, size) for size in sizes)
+
+
+TENSORS = {
+    "huge": (tensor("R", np.ones(1), dims=shape_of(1 << 40, 1 << 20)), "numbers for the shape"),
+    "negative": (tensor("R", np.ones(1), dims=shape_of(-1)), "has a tensor of shape (-1,)"),
+    "type": (tensor("R", np.ones(1), type=field(2, 8)), "numbers of the type 8"),
+    "bytes": (tensor("R", np.ones(1), data=field(9, b"abc")), "multiple of element size"),
+}
+
+
+@pytest.mark.parametrize("case", TENSORS)
+def test_tensors_that_do_not_fit(case, tmp_path):
+    """A shape takes no more memory than the file has numbers."""
+    stored, expected = TENSORS[case]
+    assert expected in problem(save(tmp_path / "model.onnx", [lstm(), SQUEEZE], {"R": stored}))
+
+
+def external(location: str, name: str = "R", **entries: str) -> bytes:
+    """Return the recurrent weights, kept in another file."""
+    pairs = {"location": location, **entries}
+    data = b"".join(field(13, field(1, key) + field(2, text)) for key, text in pairs.items())
+    sizes = shape_of(1, 4 * UNITS, UNITS)
+    return tensor(name, np.ones(1), dims=sizes, data=data + field(14, 1))
+
+
+def test_weights_in_a_file_beside_it(tmp_path):
+    """As PyTorch keeps them: found by name, offset and length."""
+    array = lstm_tensors()["R"].astype("<f4")
+    (tmp_path / "weights.bin").write_bytes(b"1234" + array.tobytes())
+    stored = external("weights.bin", offset="4", length=str(array.nbytes))
+    path = save(tmp_path / "model.onnx", [lstm(), SQUEEZE], {"R": stored})
+    (layer,) = read_network(path).layers
+    assert isinstance(layer, Recurrent)
+    expected = reorder_gates(array[0].T, "iofc")
+    np.testing.assert_array_equal(layer.weights.recurrent_kernel, expected)
+
+
+def test_a_file_beside_it_is_read_so_often_and_no_more(tmp_path):
+    """Many tensors of the same numbers take no more memory than twice their file."""
+    (tmp_path / "weights.bin").write_bytes(bytes(64))
+    stored = {f"R{index}": external("weights.bin", name=f"R{index}") for index in range(3)}
+    joined = node("Concat", list(stored), ["R"], axis=0)
+    path = save(tmp_path / "model.onnx", [joined, lstm(), SQUEEZE], stored)
+    assert "asks for more numbers than weights.bin holds" in problem(path)
+
+
+PLACES = {
+    "parent": ({"location": "../weights.bin"}, "which is no file beside it"),
+    "absolute": ({"location": "/etc/passwd"}, "which is no file beside it"),
+    "nothing": ({"location": ""}, "which is no file beside it"),
+    "itself": ({"location": "."}, "which is no file beside it"),
+    "link": ({"location": "link"}, "which is not beside it"),
+    "directory": ({"location": "directory"}, "which is not beside it"),
+    "absent": ({"location": "absent"}, "which is not beside it"),
+    "behind": ({"location": "weights.bin", "offset": "1", "length": "64"}, "behind the end"),
+    "before": ({"location": "weights.bin", "offset": "-8", "length": "8"}, "behind the end"),
+    "number": ({"location": "weights.bin", "offset": "1e3"}, "invalid literal"),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_no_other_file_is_opened(case, tmp_path):
+    """Not above the model's directory, not through a link, not beyond a file's end."""
+    entries, expected = PLACES[case]
+    directory = tmp_path / "models"
+    (directory / "directory").mkdir(parents=True)
+    for place in (tmp_path, directory):
+        (place / "weights.bin").write_bytes(bytes(64))
+    (directory / "link").symlink_to(tmp_path / "weights.bin")
+    stored = external(**entries)
+    path = save(directory / "model.onnx", [lstm(), SQUEEZE], {"R": stored})
+    assert expected in problem(path)
+
+
+def test_what_is_computed_is_bounded(tmp_path):
+    """Shapes that a graph asks for take no memory beyond a limit."""
+    huge = {"huge": np.array([1 << 20, 1 << 20])}
+    state = node("ConstantOfShape", ["huge"], ["h"])
+    nodes = [state, lstm(inputs=("x", "W", "R", "B", "", "h", "h")), SQUEEZE]
+    assert "constantofshape: its constants do not fit" in problem(
+        save(tmp_path / "model.onnx", nodes, huge)
+    )
+    doubled = [node("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=1) for i in range(40)]
+    nodes = [*doubled, lstm(inputs=("x", "c40", "R", "B")), SQUEEZE]
+    found = problem(save(tmp_path / "model.onnx", nodes, {"c0": np.ones((1, 8, 3))}))
+    assert "more than 16777216 numbers" in found
+    identities = [node("Tanh", [f"t{i}"], [f"t{i + 1}"]) for i in range(1001)]
+    nodes = [node("Identity", ["x"], ["t0"]), *identities, lstm(inputs=("t1001", "W", "R"))]
+    assert "are more than 1000" in problem(save(tmp_path / "model.onnx", [*nodes, SQUEEZE]))
+
+
+def test_weights_that_are_taken_again_and_again(tmp_path):
+    """Many nodes of the same weights do not take many times their memory."""
+    size = 1100
+    square = np.ones((size, size))
+    nodes = [node("Gemm", [f"g{i}", "S"], [f"g{i + 1}"], transB=1) for i in range(40)]
+    nodes += [node("Gather", ["S", "x"], ["g0"], axis=0)]
+    nodes = nodes[-1:] + nodes[:-1]
+    path = save(
+        tmp_path / "model.onnx",
+        [*nodes, lstm(inputs=("g40", "W", "R")), SQUEEZE],
+        {"S": square, "W": np.ones((1, 8, size))},
+        inputs=[value("x", ["t", "b"], 7)],
+    )
+    assert "takes numbers that too many nodes have taken already" in problem(path)
+
+
+def test_too_many_fields(tmp_path, monkeypatch):
+    """A file of nothing but small fields is refused before it takes memory."""
+    path = tmp_path / "model.onnx"
+    monkeypatch.setattr(protobuf, "MAX_FIELDS", 1000)
+    path.write_bytes(b"\x08\x08\x12\x00" + b"\x12\x00" * 999)
+    assert "has more than 1000 fields" in problem(path)

@@ -1,0 +1,308 @@
+"""TensorFlow's checkpoints and SavedModels: every refusal, and what a hostile file may try.
+
+That good ones give TensorFlow's numbers is shown in `tests/parity/test_formats_files.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lstm_core.errors import FormatError
+from lstm_core.formats.crc32c import crc32c
+from lstm_core.formats.protobuf import Message
+from lstm_core.formats.read import format_at, read_network
+from lstm_core.formats.tensorflow_bundle import Bundle
+from lstm_core.formats.tf1_checkpoint import read_tf1_checkpoint
+from tests.unit.tensorflow_files import bundle, copied, entry, field, table
+
+UNITS = 2
+
+
+def problems(path: Path) -> list[str]:
+    """Return what a file is refused for."""
+    with pytest.raises(FormatError) as caught:
+        read_network(path)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("size", [4096, 4099, 9000])
+def test_checksums_of_long_data(size):
+    """Many bytes at a time give what one at a time does."""
+    data = np.random.default_rng(0).bytes(size)
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    assert register ^ 0xFFFFFFFF == crc32c(data)
+
+
+def test_checksum_of_the_standard():
+    """The value that RFC 3720's polynomial gives for nine digits."""
+    assert crc32c(b"123456789") == 0xE3069283
+
+
+@pytest.mark.parametrize("name", ["basic.index", "basic.data-00000-of-00001", "basic_v1"])
+def test_every_truncation_is_a_format_error(name, tmp_path):
+    """A checkpoint cut anywhere is refused, never half read."""
+    model = copied("tf1", name.partition(".")[0], tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for size in range(0, len(whole), 37):
+        (tmp_path / name).write_bytes(whole[:size])
+        with pytest.raises(FormatError):
+            read_tf1_checkpoint(model)
+
+
+@pytest.mark.parametrize("name", ["basic.index", "basic.data-00000-of-00001", "basic_v1"])
+def test_every_damage_is_found(name, tmp_path):
+    """Wherever a byte is wrong, a checksum or a bound says so; none of them changes a number."""
+    model = copied("tf1", name.partition(".")[0], tmp_path)
+    fingerprint = read_network(model).fingerprint
+    whole = (tmp_path / name).read_bytes()
+    for at in range(0, len(whole), 29):
+        (tmp_path / name).write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
+        try:
+            assert read_network(model).fingerprint == fingerprint
+        except FormatError:
+            continue
+
+
+def test_what_a_checkpoint_claims_is_compared_with_its_files(tmp_path):
+    """Sizes, places and kinds that TensorFlow never writes are refused before memory is taken."""
+    zeros = np.zeros((3, 4 * UNITS), np.float32).tobytes()
+    shape = (3, 4 * UNITS)
+    cases: list[tuple[bytes, str]] = [
+        (entry(zeros, (1 << 40, 8)), "has another size than its shape"),
+        (entry(zeros, (1 << 20, 1 << 20), size=1 << 42), "is cut off"),
+        (entry(zeros, shape, offset=1 << 62), "is cut off"),
+        (entry(zeros, shape, offset=8), "is cut off"),
+        (entry(b"other", shape, size=len(zeros)), "checksum of lstm_cell/kernel is wrong"),
+        (entry(zeros, shape, more=field(7, b"")), "is cut into slices"),
+        (entry(zeros, shape, dtype=3), "is of no layer"),
+        (entry(zeros, shape, shard=1), "in a data file that there is not"),
+        (entry(zeros, (-1, 8)), "a shape is not known"),
+        (entry(zeros, shape, offset=-8), "makes no sense"),
+        (b"\x0f", "unknown kind"),
+    ]
+    bias = entry(zeros[: 16 * UNITS], (4 * UNITS,))
+    (tmp_path / "model.json").write_text('{"forget_bias": 1}')
+    for kernel, problem in cases:
+        entries = {"lstm_cell/bias": bias, "lstm_cell/kernel": kernel}
+        assert problem in problems(bundle(tmp_path / "model", entries, zeros))[0]
+    bundle(tmp_path / "model", {"lstm_cell/bias": bias}, zeros)
+    (tmp_path / "model.data-00000-of-00001").unlink()
+    assert problems(tmp_path / "model") == ["No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("index", "problem"),
+    [
+        (b"", "is no table"),
+        (bytes(4096), "is no table"),
+        (table([(b"", field(1, 1))], kind=1), "is compressed"),
+        (table([(b"", field(1, 1))], times=10_000), "claims more entries"),
+        (table([(b"", field(1, 1 << 40)), (b"x", entry(b"", ()))]), "No such file"),
+        (table([(b"", field(1, 1) + field(2, 1))]), "big-endian"),
+        (table([(b"", field(1, b""))]), "tells of 0 data files"),
+        (table([(b"", b"\xff" * 20)]), "ends in the middle"),
+        (table([]), "tells of 0 data files"),
+    ],
+)
+def test_indices_that_tensorflow_never_writes(index, problem, tmp_path):
+    """An index is bounded in size, in entries and in what it may name."""
+    (tmp_path / "model.index").write_bytes(index)
+    assert problem in problems(tmp_path / "model")[0]
+
+
+def checkpoint(directory: Path, *, options: Any = None, **shapes: tuple[int, ...]) -> Path:
+    """Write a checkpoint of ones; `__` in a name stands for a slash."""
+    data = np.ones(max(int(np.prod(shape)) for shape in shapes.values()), np.float32).tobytes()
+    entries = {
+        name.replace("__", "/"): entry(data[: 4 * int(np.prod(shape))], shape)
+        for name, shape in shapes.items()
+    }
+    if options is not None:
+        (directory / "model.json").write_text(json.dumps(options))
+    return bundle(directory / "model", entries, data)
+
+
+CELL = {"lstm_cell__kernel": (5, 8), "lstm_cell__bias": (8,)}
+TOLD = {"forget_bias": 1}
+
+
+def test_forget_bias_must_be_told(tmp_path):
+    """No default is taken for what changes every output; cuDNN's cell has none."""
+    (found,) = problems(checkpoint(tmp_path, **CELL))
+    assert "say what it was in" in found
+    assert str(tmp_path / "model.json") in found
+    assert read_network(checkpoint(tmp_path, options=TOLD, **CELL)).recurrent[0].spec.units == 2
+    (tmp_path / "model.json").unlink()
+    cudnn = {name.replace("lstm", "cudnn_compatible_lstm"): shape for name, shape in CELL.items()}
+    assert read_network(checkpoint(tmp_path, **cudnn)).recurrent[0].spec.forget_bias == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"forget_bias": "1"}, "forget_bias is '1', not a finite number"),
+        ({**TOLD, "forgetbias": 1}, "forgetbias is no field of it"),
+        ({**TOLD, "activation": "sigmoid2"}, "unknown activation 'sigmoid2'"),
+        ({**TOLD, "activation": ["tanh"]}, "unknown activation"),
+        ({**TOLD, "cell_clip": -1}, "must be positive"),
+        ({**TOLD, "cells": {}}, "cells is no list of objects"),
+        ({**TOLD, "cells": [{"units": 3}]}, "cells have no units"),
+        ({**TOLD, "layers": "lstm_cell"}, "layers is no list of scopes"),
+        ({**TOLD, "layers": ["gone"]}, "gone: there is no such layer"),
+        ({**TOLD, "head_activation": {}}, "head_activation is {}"),
+        ({**TOLD, "return_sequences": 1}, "return_sequences is neither"),
+        ({**TOLD, "cudnn": []}, "cudnn is not"),
+        ([], "holds no JSON object"),
+    ],
+)
+def test_options_are_checked(options, problem, tmp_path):
+    """A field that is unknown or makes no sense is named."""
+    assert problem in problems(checkpoint(tmp_path, options=options, **CELL))[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"gru_cell__gates__kernel": (5, 8)}, "gru_cell/gates: is no LSTM cell"),
+        ({"rnn__mine__kernel": (5, 8)}, "rnn/mine: is no LSTM cell"),
+        ({"embedding": (5, 3)}, "embedding: is of no layer"),
+        ({"other__lstm_cell__kernel": (4, 8), "other__lstm_cell__bias": (8,)}, "name it in layers"),
+        ({"fw__lstm_cell__kernel": (4, 8), "fw__lstm_cell__bias": (8,)}, "one direction of two"),
+        ({"dense__kernel": (3, 2)}, "dense: takes 3 features, but the layer before it gives 2"),
+        ({"dense__kernel": (2, 2), "dense__bias": (3,)}, "its bias (3,) does not fit"),
+        ({"lstm_cell__w_i_diag": (2,)}, "its w_f_diag is missing"),
+        ({"lstm_cell__projection__kernel": (3, 1)}, "projection have shape (3, 1)"),
+        ({"lstm_cell__kernel": (1, 8)}, "does not fit its bias"),
+        ({"lstm_cell__bias": (7,)}, "does not fit its bias"),
+    ],
+)
+def test_variables_that_do_not_make_a_chain(more, problem, tmp_path):
+    """What is of no layer, or of one that does not fit, is named, and not left out in silence."""
+    found = problems(checkpoint(tmp_path, options=TOLD, **{**CELL, **more}))
+    assert any(problem in each for each in found)
+
+
+def test_one_place_is_not_read_for_every_layer(tmp_path):
+    """Tensors that share their bytes do not take more memory than the file allows."""
+    cells = {
+        f"rnn__multi_rnn_cell__cell_{index}__{name}": (4, 8) if "kernel" in name else (8,)
+        for index in range(8)
+        for name in CELL
+    }
+    assert "claims more bytes" in problems(checkpoint(tmp_path, options=TOLD, **cells))[0]
+
+
+def test_optimizers_are_left_out(tmp_path):
+    """Slots, powers and steps are no layers."""
+    slots = {f"{name}__Adam": shape for name, shape in CELL.items()}
+    slots |= {f"train__{name}__Adam_1": shape for name, shape in CELL.items()}
+    model = checkpoint(tmp_path, options=TOLD, beta1_power=(), **CELL, **slots)
+    assert [layer.name for layer in read_network(model).layers] == ["lstm_cell"]
+
+
+def test_a_buffer_of_cudnn_needs_its_sizes(tmp_path):
+    """One number, the buffer's length, does not tell layers and units apart."""
+    shape = (8 * (3 + 2) + 16,)
+    assert "give cudnn in" in problems(checkpoint(tmp_path, opaque_kernel=shape))[0]
+    sizes = {"input_size": 3, "num_layers": 1, "num_units": 2}
+    model = checkpoint(tmp_path, options={"cudnn": sizes}, opaque_kernel=shape)
+    assert read_network(model).state_size == 4
+    wrong = {"cudnn": {**sizes, "num_units": 1 << 40}}
+    model = checkpoint(tmp_path, options=wrong, opaque_kernel=shape)
+    assert "expected" in problems(model)[0]
+
+
+def test_a_checkpoint_is_known_by_its_prefix_or_its_index(tmp_path):
+    """Either names the same model; the directory, and another file of it, name none."""
+    model = copied("tf1", "basic", tmp_path)
+    assert format_at(model).name == "a TensorFlow 1 checkpoint"
+    index = read_network(tmp_path / "basic.index")
+    assert read_network(model).fingerprint == index.fingerprint
+    for other in (tmp_path, tmp_path / "basic.data-00000-of-00001", tmp_path / "basi"):
+        with pytest.raises(FormatError):
+            read_network(other)
+
+
+def test_saved_models_that_lack_something(tmp_path):
+    """What is missing or damaged is named, and where a configuration is looked for."""
+    model = copied("tf_keras", "export", tmp_path)
+    (model / "config.json").rename(tmp_path / "export.json")
+    assert read_network(model).output_size == 2
+    (tmp_path / "export.json").unlink()
+    (found,) = problems(model)
+    assert str(model / "config.json") in found
+    (model / "variables" / "variables.index").unlink()
+    assert problems(model) == ["No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        (b"\x0f", "is damaged"),
+        (b"", "have no configuration"),
+        (field(1, field(3, b"root") + field(5, b"{")), "is damaged"),
+        (field(1, field(3, b"root") + field(5, b"[" * 100_000)), "is damaged"),
+        (field(1, field(3, b"root") + field(5, b"[]")), "have no configuration"),
+        (field(1, field(3, b"root") + field(5, b'{"config": {}}')), "a class of its own"),
+    ],
+)
+def test_damaged_metadata(metadata, problem, tmp_path):
+    """Keras's metadata are checked like any configuration."""
+    model = copied("tf_keras", "saved_model", tmp_path)
+    (model / "keras_metadata.pb").write_bytes(metadata)
+    assert problem in problems(model)[0]
+
+
+def test_metadata_as_before_tensorflow_2_5(tmp_path):
+    """They were in the graph of objects of `saved_model.pb`; the references name the places."""
+    model = copied("tf_keras", "saved_model", tmp_path)
+    fingerprint = read_network(model).fingerprint
+    metadata = model / "keras_metadata.pb"
+    told = {
+        node.text(3).partition(".")[2]: node.text(5).encode()
+        for node in Message(memoryview(metadata.read_bytes())).messages(1)
+    }
+    references, nodes = b"", []
+    for number, (place, text) in enumerate(told.items()):
+        nodes.append(field(4, field(1, b"_tf_keras_layer") + field(3, text)))
+        if place and "." not in place:
+            references += field(1, field(1, number) + field(2, place.encode()))
+    nodes[0] += references
+    graph = b"".join(field(1, node) for node in nodes)
+    (model / "saved_model.pb").write_bytes(field(2, field(7, graph)))
+    metadata.unlink()
+    assert read_network(model).fingerprint == fingerprint
+
+
+def test_the_graph_of_objects_is_checked(tmp_path):
+    """It must be there, and name objects that are."""
+    model = copied("tf_keras", "saved_model", tmp_path)
+    prefix = model / "variables" / "variables"
+    data = Bundle(prefix).text("_CHECKPOINTABLE_OBJECT_GRAPH")
+    assert data
+    bundle(prefix, {"x": entry(b"\0\0\0\0", ())}, b"\0\0\0\0")
+    assert "tells of no objects" in problems(model)[0]
+    graph = field(1, field(1, field(1, 7) + field(2, b"layer-0")))
+    stored = bytes([len(graph)]) + b"\0\0\0\0" + graph
+    bundle(prefix, {"_CHECKPOINTABLE_OBJECT_GRAPH": entry(stored, (), dtype=7)}, stored)
+    assert "is damaged" in problems(model)[0]
+
+
+def test_exported_layers_of_one_name_are_refused(tmp_path):
+    """The variables' names are all that tells an export's layers apart."""
+    model = copied("tf_keras", "export", tmp_path)
+    config = json.loads((model / "config.json").read_text())
+    for each in config["config"]["layers"]:
+        if each["class_name"] == "LSTM":
+            each["config"]["name"] = "renamed"
+    (model / "config.json").write_text(json.dumps(config))
+    assert "renamed: its kernel is missing" in problems(model)[0]
