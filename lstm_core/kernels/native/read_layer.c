@@ -51,7 +51,7 @@ static bool
 is_limit(float value, const char *name)
 {
     if (!(value >= 0)) {
-        PyErr_Format(PyExc_ValueError, "%s must be positive", name);
+        PyErr_Format(PyExc_ValueError, "%s must not be negative, nor a NaN", name);
         return false;
     }
     return true;

@@ -56,11 +56,11 @@ typedef struct {
     const float **live_c;
     float **h_next;
     float **c_next;
-    float **hidden;       /* (batch,), of the rows that take a time step, before a projection */
+    float **hidden;       /* (batch,), where what is to be projected is; NULL without a projection */
     size_t *live;         /* (batch,), which rows they are */
     bool *mask;           /* (wide,), behind a layer that makes one */
     float *outputs[2];    /* (wide, widest), of the layers by turns */
-    float *unprojected;   /* (batch, widest_hidden) */
+    float *unprojected;   /* (batch, widest_hidden); NULL without a projection */
     float *panel;         /* (batch, the widest `lstm_native_panel_stride`) */
     float *sums;          /* (wide, widest_sums); NULL where that does not pay */
 } Scratch;

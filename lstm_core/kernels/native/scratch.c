@@ -68,12 +68,16 @@ lstm_native_cut(const Plan *plan, size_t batch, size_t time, void *scratch, Scra
     cuts->live_c = take(&cutter, batch, 1, sizeof *cuts->live_c);
     cuts->h_next = take(&cutter, batch, 1, sizeof *cuts->h_next);
     cuts->c_next = take(&cutter, batch, 1, sizeof *cuts->c_next);
-    cuts->hidden = take(&cutter, batch, 1, sizeof *cuts->hidden);
     cuts->live = take(&cutter, batch, 1, sizeof *cuts->live);
     cuts->mask = take(&cutter, wide, 1, sizeof *cuts->mask);
     cuts->outputs[0] = take(&cutter, wide, plan->widest, sizeof(float));
     cuts->outputs[1] = take(&cutter, wide, plan->widest, sizeof(float));
-    cuts->unprojected = take(&cutter, batch, plan->widest_hidden, sizeof(float));
+    cuts->hidden = NULL;
+    cuts->unprojected = NULL;
+    if (plan->widest_hidden > 0) {
+        cuts->hidden = take(&cutter, batch, 1, sizeof *cuts->hidden);
+        cuts->unprojected = take(&cutter, batch, plan->widest_hidden, sizeof(float));
+    }
     cuts->panel = take(&cutter, batch, widest_panel(plan), sizeof(float));
     cuts->sums = NULL;
     if (plan->set->input_sums && batch <= MAX_ROWS_OF_SUMS && steps > 1) {

@@ -66,6 +66,10 @@ run_share(void *argument)
 void
 lstm_native_run_shared(const Plan *plan, const Call *call, void *scratch, size_t num_shares)
 {
+    if (num_shares == 1) {
+        lstm_native_run(plan, call, scratch);
+        return;
+    }
     Share shares[MAX_SHARES];
     size_t most = rows_of_share(call->batch, num_shares);
     size_t num_bytes = lstm_native_cut(plan, most, call->time, NULL, &(Scratch){0});
