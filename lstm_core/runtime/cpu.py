@@ -104,6 +104,13 @@ class CpuRuntime:
         """
         return self._free.pop()
 
+    def allocate_many(self, num_slots: int) -> list[int]:
+        """Take free slots, `num_free` at most, as `allocate` does."""
+        first = len(self._free) - num_slots
+        slots = self._free[first:]
+        del self._free[first:]
+        return slots
+
     def free(self, slot: int) -> None:
         """Give a slot back; the zero slot stays where it is."""
         if slot != ZERO_SLOT:
