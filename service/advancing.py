@@ -93,7 +93,7 @@ class Advancer:
         now = self._clock()
         for index, run in enumerate(runs):
             try:
-                if len(run.inputs) == 1 and not run.is_replay and not run.followers:
+                if len(run.inputs) == 1 and not run.is_replay:
                     self._finish_step(run, to_slots[index], chunks, index, now)
                 else:
                     self._take_chunk(run, to_slots[index], chunks, index, lengths[index], now)
@@ -212,7 +212,7 @@ def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32
         parts = [run.inputs[-run.num_left] for run in runs]
         return np.concatenate(parts).reshape(len(runs), 1, features), None
     inputs = np.zeros((len(runs), time, features), np.float32)
-    mask = np.ones((len(runs), time), np.bool_) if runs[0].has_mask else None
+    mask = np.ones((len(runs), time), np.bool_) if runs[0].mask is not None else None
     for index, (run, length) in enumerate(zip(runs, lengths, strict=True)):
         span = slice(run.num_done, run.num_done + length)
         inputs[index, :length] = run.inputs[span]

@@ -218,12 +218,14 @@ class Engine:
         if self._is_draining:
             raise DrainingError
         taken_at = perf_counter()
+        room = max(0, self._limits.max_pending - self.num_pending)
         jobs = [
             Job(request, partial(complete, index), taken_at)
-            for index, request in enumerate(requests[: self._room])
+            for index, request in enumerate(requests[:room])
         ]
         self._num_taken += len(jobs)
-        self._turns.add_all(jobs)
+        for job in jobs:
+            self._turns.add(job)
         self._wake.set()
         if timeout_s is not None:
             for job in jobs:
@@ -387,14 +389,9 @@ class Engine:
     def _admit(self) -> None:
         if self._is_draining:
             raise DrainingError
-        if not self._room:
+        if self.num_pending >= self._limits.max_pending:
             self.stats.num_rejected += 1
             raise QueueFullError(self._limits.max_pending)
-
-    @property
-    def _room(self) -> int:
-        """How many more requests may wait, 0 at least."""
-        return max(0, self._limits.max_pending - self.num_pending)
 
     def _set_deadline(self, job: Job, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()

@@ -49,16 +49,10 @@ class Turns(Generic[JobT]):
 
     def add(self, job: JobT) -> None:
         """Queue a job behind the others of its session."""
-        self.add_all((job,))
-
-    def add_all(self, jobs: Iterable[JobT]) -> None:
-        """Queue jobs as `add` does."""
-        first = self._first
-        for job in jobs:
-            if first.setdefault(job.key, job) is job:
-                self._ready.append(job)
-            else:
-                self._behind.setdefault(job.key, deque()).append(job)
+        if self._first.setdefault(job.key, job) is job:
+            self._ready.append(job)
+        else:
+            self._behind.setdefault(job.key, deque()).append(job)
 
     def take(self, most: int) -> list[JobT]:
         """Take the first job of up to `most` sessions, the longest waiting first."""

@@ -73,7 +73,8 @@ def test_jobs_that_are_done_with_the_first_end_with_it():
     """The next turn is the first one's behind them that is not done."""
     turns = Turns[Waiting]()
     jobs = [Waiting(str(index), "a") for index in range(4)]
-    turns.add_all(jobs)
+    for job in jobs:
+        turns.add(job)
     assert jobs[:1] == turns.take(10)
 
     jobs[0].is_done = jobs[1].is_done = True
