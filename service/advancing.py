@@ -198,8 +198,11 @@ def _replies_apart(run: Run, outputs: Float32) -> list[tuple[AdvanceRequest, Adv
         assert isinstance(request, AdvanceRequest)
         # A copy: a view would keep the answers of all as long as this one is kept.
         output = outputs[index].copy()
-        outputs_ = output[None] if request.return_sequences else output
-        reply = AdvanceReply(outputs_, run.start.position + index + 1, run.start.epoch)
+        reply = AdvanceReply(
+            output[None] if request.return_sequences else output,
+            run.start.position + index + 1,
+            run.start.epoch,
+        )
         steps.append((request, reply))
     return steps
 

@@ -15,18 +15,16 @@ from service.errors import StateNotFiniteError
 
 
 class Chunks:
-    """The rows of an `Advanced`.
-
-    Attributes:
-        are_finite: Whether each came to a state and outputs that a session may have.
-    """
+    """The rows of an `Advanced`."""
 
     def __init__(self, advanced: Advanced) -> None:
         """Look at what all rows have in common, nearly always."""
         self._advanced = advanced
         self._rows = advanced.rows
         self._first_outputs = advanced.outputs[:, 0]
-        self.are_finite = _are_all(advanced.is_state_finite) and _are_all(advanced.is_output_finite)
+        self._are_finite = _are_all(advanced.is_state_finite) and _are_all(
+            advanced.is_output_finite
+        )
         flags = advanced.has_output
         self._all_have_output = _all_set(flags.shape[1]) if _are_all(flags) else None
 
@@ -36,7 +34,7 @@ class Chunks:
         Raises:
             StateNotFiniteError: It came to no state that a session may have.
         """
-        if self.are_finite:
+        if self._are_finite:
             return
         if not self._advanced.is_state_finite[index]:
             raise StateNotFiniteError("a state")

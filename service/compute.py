@@ -40,7 +40,7 @@ class Compute:
         Args:
             runtime: Nobody else computes with it.
             name: Of the model, for the threads' names.
-            inline_us: An `advance` that is expected to take longer leaves the event loop.
+            inline_us: An `advance` that is expected to compute for longer leaves the event loop.
         """
         self.kernel_s = 0.0
         self.call_s = Histogram(_CALL_BOUNDS_S)
