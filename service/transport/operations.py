@@ -194,6 +194,9 @@ class _ManySteps:
         self._end_one()
 
     def _complete(self, index: int, result: Reply | ServiceError) -> None:
+        if isinstance(result, ServiceError):
+            # It holds the frames that it passed, and those hold these results: a cycle.
+            result.__traceback__ = None
         self._results[self._slice[index]] = cast(AdvanceReply | ServiceError, result)
         self._end_one()
 
@@ -209,9 +212,4 @@ class _ManySteps:
         if self._num_begun < len(self._good):
             self.ask_slice()
             return
-        results = [result for result in self._results if result is not None]
-        for result in results:
-            if isinstance(result, ServiceError):
-                # It holds the frames that it passed, and those hold these results: a cycle.
-                result.__traceback__ = None
-        self._done(results)
+        self._done([result for result in self._results if result is not None])
