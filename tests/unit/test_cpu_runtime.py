@@ -370,3 +370,16 @@ def test_layers_that_do_not_fit_are_refused(layers, problem):
     """A chain that makes no sense says what is wrong with it."""
     with pytest.raises(SpecError, match=problem):
         Network("n", 3, layers)
+
+
+def test_slots_are_taken_one_by_one_or_many_at_a_time():
+    """None twice, none of nobody's, and none is left when all are taken."""
+    runtime = CpuRuntime(Network("n", 3, (lstm(),)), 6)
+
+    taken = [runtime.allocate(), *runtime.allocate_many(0), *runtime.allocate_many(3)]
+    assert 2 == runtime.num_free
+    runtime.free(taken.pop())
+    taken += runtime.allocate_many(3)
+
+    assert [1, 2, 3, 4, 5, 6] == sorted(taken)
+    assert 0 == runtime.num_free
