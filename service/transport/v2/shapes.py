@@ -61,12 +61,12 @@ def check_numbers(values: Float32, signature: Signature) -> None:
         is_finite = not np.vdot(values, _zeros(values.size))
     else:
         is_finite = bool(np.isfinite(values).all())
-    where = (signature.input_name,)
     if not is_finite:
-        bad = values.flat[int(np.argmin(np.isfinite(values)))]
-        raise wrong(where, f"expected finite numbers, got {describe(float(bad))}")
-    if not are_tokens(values, signature.vocabulary):
-        raise wrong(where, f"expected integers from 0 to {(signature.vocabulary or 0) - 1}")
+        bad = float(values.flat[int(np.argmin(np.isfinite(values)))])
+        raise wrong((signature.input_name,), f"expected finite numbers, got {describe(bad)}")
+    vocabulary = signature.vocabulary
+    if vocabulary is not None and not are_tokens(values, vocabulary):
+        raise wrong((signature.input_name,), f"expected integers from 0 to {vocabulary - 1}")
 
 
 @lru_cache(maxsize=64)
