@@ -28,12 +28,12 @@ COPY lstm_core lstm_core
 COPY service service
 RUN pip wheel --no-build-isolation --no-deps --wheel-dir /dist .
 
-# What it depends on, the shared store's driver too, in a virtual environment without pip: these layers
-# stay while only code changes.
+# What it depends on, the shared store's driver and gRPC too, in a virtual environment without pip: these
+# layers stay while only code changes.
 FROM base AS core-packages
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['redis'], sep='\n')" > core.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['redis'], *p['optional-dependencies']['grpc'], sep='\n')" > core.txt \
     && python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement core.txt
 

@@ -66,7 +66,7 @@ bench-training: $(TEST) ## training and inference beside keras.layers.LSTM (ARGS
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
 bench-gpu: $(TEST) ## single steps of many sessions on a GPU, beside PyTorch if it is installed
-	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py $(ARGS)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 protos: $(TEST) ## compile the messages of gRPC, after a change of inference.proto
 	mkdir -p build

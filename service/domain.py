@@ -475,16 +475,6 @@ class Signature:
     runtime_reason: str = ""
 
     @property
-    def input_name(self) -> str:
-        """The name of the first input."""
-        return self.inputs[0].name
-
-    @property
-    def output_name(self) -> str:
-        """The name of the first output."""
-        return self.outputs[0].name
-
-    @property
     def num_recurrent(self) -> int:
         """How many recurrent layers keep a state."""
         return sum(vector.role in FIRST_ROLES for vector in self.state_layout)

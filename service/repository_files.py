@@ -44,12 +44,16 @@ def _stamp(directory: Path) -> Stamp:
 
 
 def model_file(directory: Path) -> Path:
-    """Return the model file, or directory, of a version.
+    """Return the model file or directory of a version, or the prefix of its checkpoint's files.
 
     Raises:
         ModelFileError: There is none, or more than one.
     """
-    paths = [path for path in sorted(directory.glob("model*")) if path.name != FILE_NAME]
+    paths = [
+        path.with_suffix("") if path.suffix == ".index" else path
+        for path in sorted(directory.glob("model*"))
+        if path.name not in (FILE_NAME, "model.json") and not path.name.startswith("model.data-")
+    ]
     if len(paths) != 1:
         what = "no model file" if not paths else f"{len(paths)} model files"
         raise ModelFileError(

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _INSTALL = "pip install 'lstm-service[tensorflow]'"
 _MIN_GPU_WEIGHTS = 500_000
-"""Below so many recurrent weights a CPU core takes a step sooner than a GPU is called."""
+"""Below so many recurrent weights a CPU core should take a step sooner than a GPU is called: an
+estimate, which spares the start of TensorFlow for small models. Above, both are measured."""
 _TRIAL_ROWS = 64
 _TRIALS = 10
 

@@ -25,7 +25,7 @@ from service.transport.grpc import messages
 SEQUENCES: Mapping[str, tuple[int, ...]] = {
     UNARY: (1, 16, 64, 256),
     STREAMS: (1, 16, 64, 256),
-    ONE_STREAM: (16, 64, 256),
+    ONE_STREAM: (64,),
 }
 SERVICE, ECHO = "service", "echo"
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import IO, Any, TypeGuard, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,7 @@ _PARAMETERS = {
     "celu": {"alpha"},
     "gelu": {"approximate"},
 }
+_LARGEST = float(np.finfo(np.float32).max)
 _VECTOR = (1,)
 _RANKS = {"bias": _VECTOR, "gamma": _VECTOR, "beta": _VECTOR} | dict.fromkeys(
     ("alpha", "center", "scale", "offset"), (0, 1)
@@ -60,15 +61,20 @@ _RANKS = {"bias": _VECTOR, "gamma": _VECTOR, "beta": _VECTOR} | dict.fromkeys(
 
 
 def _is_number(value: Json) -> bool:
-    return type(value) in (int, float) and bool(np.isfinite(value))
+    # As a comparison, since an integer of JSON may be larger than any float.
+    return type(value) in (int, float) and bool(abs(value) <= _LARGEST)
+
+
+def _is_integer(value: Json) -> TypeGuard[int]:
+    return type(value) is int and abs(value) < 1 << 63
 
 
 _SCALARS: dict[str, Callable[[Json], bool]] = {
     "str": lambda value: isinstance(value, str),
     "bool": lambda value: isinstance(value, bool),
-    "int": lambda value: type(value) is int,
+    "int": _is_integer,
     "float": _is_number,
-    "int | None": lambda value: value is None or type(value) is int,
+    "int | None": lambda value: value is None or _is_integer(value),
     "float | None": lambda value: value is None or _is_number(value),
     "Mapping[str, Any]": lambda value: (
         isinstance(value, dict)
@@ -155,7 +161,7 @@ def _read(file: TensorFile) -> Network:
     input_name, output_name = document.get("input_name"), document.get("output_name")
     if not (isinstance(input_name, str) and isinstance(output_name, str)):
         raise SpecError("metadata", "the network has no name for its input or for its output")
-    if not isinstance(name, str) or type(input_size) is not int or input_size < 1:
+    if not isinstance(name, str) or not _is_integer(input_size) or input_size < 1:
         raise SpecError("metadata", "the network has no name or no input size")
     if not isinstance(layers, list) or not layers:
         raise SpecError("metadata", "the network has no layers")

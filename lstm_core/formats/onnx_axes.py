@@ -41,7 +41,7 @@ def kinds(axis: Axis) -> list[str]:
     return [atom.kind for atom in axis if not (atom.kind == "direction" and atom.size == 1)]
 
 
-def at(axes: Sequence[Axis], index: int) -> int:
+def at(axes: Sequence[object], index: int) -> int:
     """Return an axis's number, counted from the end where it is negative.
 
     Raises:

@@ -25,6 +25,9 @@ from lstm_core.formats.tensors import to_float32
 Array = npt.NDArray[Any]
 Scalar = TypeVar("Scalar", int, float, str)
 
+MAX_MODEL_BYTES = 2 << 30
+"""Of one message. Larger models keep their weights in other files."""
+
 _FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 _INTEGERS = {2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "u1"}
 FLOAT_TYPES = frozenset(_FLOATS)
@@ -180,6 +183,9 @@ def read_graph(path: Path) -> Graph:
         ValueError: It is damaged.
         OSError: It cannot be read.
     """
+    size = path.stat().st_size
+    if size > MAX_MODEL_BYTES:
+        raise ValueError(f"takes {size} bytes, where Protocol Buffers allow {MAX_MODEL_BYTES}")
     model = Message(memoryview(path.read_bytes()))
     graph = model.message(7)
     opsets = [opset.integer(2) for opset in model.messages(8) if opset.text(1) in {"", "ai.onnx"}]

@@ -57,13 +57,18 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
     """
     if node.operator == "LSTM":
         return read_lstm(node, inputs)
+    first = inputs[0] if inputs else None
+    if isinstance(first, State) and first.parts and node.operator in {"Gather", "Slice"}:
+        return [_chosen_states(node, first, inputs)]
+    if node.operator == "Concat" and (stack := _stacked(node, inputs)) is not None:
+        return [stack]
     given = [value for value in inputs if not isinstance(value, np.ndarray) and value is not None]
     are_states = all(
         isinstance(value, State) or (isinstance(value, Sequences) and value.is_state)
         for value in given
     )
     has_state = any(isinstance(value, State) for value in given)
-    if are_states and node.operator in _STATE_OPERATORS and (has_state or len(given) > 1):
+    if are_states and has_state and node.operator in _STATE_OPERATORS:
         return [State() for _ in node.outputs]
     if has_state:
         raise SpecError(node.name, f"is a {node.operator} of a state, which no LSTM gives on")
@@ -74,6 +79,44 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
         known = "LSTMs and operators that treat each time step on its own"
         raise SpecError(node.name, f"is a {node.operator}; served are {known}")
     return reader(node, inputs, opset)
+
+
+def _stacked(node: Node, inputs: Values) -> State | None:
+    """Return the h of several LSTMs one after another, or None where that is not what is joined."""
+    parts = tuple(value for value in inputs if isinstance(value, Sequences) and value.is_state)
+    if len(parts) != len(inputs) or any(part.direction is not None for part in parts):
+        return None
+    axis = at(parts[0].axes, node.attribute("axis", 0))
+    are_stacks = all(
+        len(part.axes) == len(parts[0].axes) and set(kinds(part.axes[axis])) <= {"direction"}
+        for part in parts
+    )
+    return State(parts, axis) if are_stacks else None
+
+
+def _chosen_states(node: Node, state: State, inputs: Values) -> Value:
+    """Return one h, or those of one LSTM, out of those of several."""
+    places = [
+        (part, index) for part in state.parts for index in range(sizes(part.axes)[state.axis])
+    ]
+    rank = len(state.parts[0].axes)
+    if node.operator == "Gather":
+        ranges = [(node.attribute("axis", 0), integers(_constants(node, inputs)[1]))]
+        keeps_axis = isinstance(inputs[1], np.ndarray) and inputs[1].ndim > 0
+    else:
+        ranges = [
+            (axis, list(range(len(places))[start:end:step]))
+            for axis, start, end, step in slices_of(node, _constants(node, inputs))
+        ]
+        keeps_axis = True
+    if len(ranges) != 1 or ranges[0][0] % rank != state.axis:
+        return State()
+    chosen = [places[at(places, index)] for index in ranges[0][1]]
+    if len(chosen) == 1:
+        part, index = chosen[0]
+        return take_step(part, state.axis, index, keeps_axis=keeps_axis)
+    whole = [place for place in places if chosen and place[0] is chosen[0][0]]
+    return chosen[0][0] if chosen and chosen == whole else State()
 
 
 def _only(node: Node, inputs: Values) -> Sequences:

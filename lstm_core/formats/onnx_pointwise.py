@@ -117,20 +117,29 @@ def _gemm(node: Node, inputs: Values, _opset: int) -> Value:
         raise SpecError(node.name, "multiplies by something else than a matrix of weights")
     if node.attribute("transB", 0):
         kernel = kernel.T
-    kernel = np.ascontiguousarray(kernel * np.float32(node.attribute("alpha", 1.0)))
+    kernel = _scaled(node, kernel, node.attribute("alpha", 1.0))
     added = _stored(node, inputs, 2)
     bias = None
     if added is not None:
         added = _vector(node, added, kernel.shape[1])
-        scale = np.float32(node.attribute("beta", 1.0))
-        bias = np.ascontiguousarray(np.broadcast_to(added * scale, kernel.shape[1:]))
+        bias = _scaled(node, np.broadcast_to(added, kernel.shape[1:]), node.attribute("beta", 1.0))
     return value.through(Dense(name=node.name, kernel=kernel, bias=bias))
+
+
+def _scaled(node: Node, array: Float32, factor: float) -> Float32:
+    with np.errstate(over="ignore"):
+        product = np.ascontiguousarray(array * np.float32(factor))
+    if not np.isfinite(product).all():
+        raise SpecError(node.name, "has numbers that are not finite in float32")
+    return product
 
 
 def _arithmetic(node: Node, inputs: Values, _opset: int) -> Value:
     """Read Add, Sub, Mul or Div of sequences and a number for each feature."""
     both = [value for value in inputs if isinstance(value, Sequences)]
     modes = {"Add": "sum", "Mul": "mul"}
+    if node.operator == "Mul" and (gated := _self_gated(node, both)) is not None:
+        return gated
     if len(both) == 2 and node.operator in modes:
         in_order = sorted(both, key=lambda value: value.direction or 0)
         return joined(in_order, -1, modes[node.operator])
@@ -154,6 +163,20 @@ def _arithmetic(node: Node, inputs: Values, _opset: int) -> Value:
     }[node.operator]
     parts = [np.asarray(part, np.float32) for part in (center, scale, offset)]
     return value.through(Affine(name=node.name, center=parts[0], scale=parts[1], offset=parts[2]))
+
+
+def _self_gated(node: Node, values: Sequence[Sequences]) -> Sequences | None:
+    """Return `x * sigmoid(x)` as one function, or None where that is not what is multiplied."""
+    if len(values) != 2:
+        return None
+    plain, gate = sorted(values, key=lambda value: len(value.layers))
+    last = gate.layers[-1] if gate.layers else None
+    if plain.layers != gate.layers[:-1] or not isinstance(last, Activation):
+        return None
+    function = {"sigmoid": "silu", "hard_sigmoid": "hard_silu"}.get(last.function)
+    if function is None or plain.direction is not None:
+        return None
+    return plain.through(Activation(name=node.name, function=function))
 
 
 def _with_bias(value: Sequences, vector: Float32) -> Sequences | None:

@@ -25,7 +25,15 @@ MAX_LAYERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An h or c: one that the graph is given, or one that it gives beside its outputs."""
+    """An h or c, or several: those that a graph is given, or gives beside its outputs.
+
+    Attributes:
+        parts: Each h, where it is made of those of one LSTM after another.
+        axis: Along which they lie.
+    """
+
+    parts: tuple[Sequences, ...] = ()
+    axis: int = 0
 
 
 @dataclass(frozen=True, slots=True)

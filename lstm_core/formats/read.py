@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
+from lstm_core.formats.keras_checkpoint import is_keras_checkpoint, read_keras_checkpoint
 from lstm_core.formats.keras_h5 import is_keras_h5, read_keras_h5
 from lstm_core.formats.keras_weights import is_keras_weights, read_keras_weights
 from lstm_core.formats.network_file import is_network_file, read_network_file
@@ -59,6 +60,7 @@ FORMATS = (
     Format(name="a .h5 file of Keras", is_at=is_keras_h5, read=read_keras_h5),
     Format(name="a .weights.h5 of Keras", is_at=is_keras_weights, read=read_keras_weights),
     Format(name="a SavedModel", is_at=is_saved_model, read=read_saved_model),
+    Format(name="a checkpoint of Keras 2", is_at=is_keras_checkpoint, read=read_keras_checkpoint),
     Format(name="a TensorFlow 1 checkpoint", is_at=is_tf1_checkpoint, read=read_tf1_checkpoint),
     Format(name="an ONNX file", is_at=is_onnx, read=read_onnx),
 )

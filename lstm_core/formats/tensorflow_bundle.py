@@ -29,6 +29,11 @@ DTYPES = {1: "float32", 2: "float64", 7: "string", 14: "bfloat16", 19: "float16"
 """The names of TensorFlow's types, by their numbers; those that hold no weights left out."""
 
 
+def checkpoint_prefix(path: Path) -> Path:
+    """Return what the names of a checkpoint's files begin with, of that or of its index."""
+    return path.with_suffix("") if path.suffix == ".index" else path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
     """One entry of the index.

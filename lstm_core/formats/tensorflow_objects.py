@@ -35,6 +35,11 @@ class Node:
     key: str
 
 
+def has_objects(bundle: Bundle) -> bool:
+    """Return whether a checkpoint tells of objects."""
+    return _GRAPH in bundle.tensors
+
+
 def read_objects(bundle: Bundle) -> list[Node]:
     """Return every object of a checkpoint; the first is the one that was saved.
 
@@ -85,7 +90,8 @@ class TrackedVariables(Variables):
     def child(self, part: str, index: int = 0) -> TrackedVariables:
         """Return the place of a part: the object of that name, or of that number among cells."""
         children = self._children
-        name = part if part in children else str(index)
+        is_numbered = part not in children and str(index) in children
+        name = str(index) if is_numbered else part
         return TrackedVariables(
             layer=self.layer,
             bundle=self.bundle,

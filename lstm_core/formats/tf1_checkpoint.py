@@ -29,7 +29,7 @@ import numpy as np
 
 from lstm_core.errors import FormatError, SpecError, WeightsError
 from lstm_core.formats.rnn_cell import PEEPHOLES, cell_of
-from lstm_core.formats.tensorflow_bundle import Bundle
+from lstm_core.formats.tensorflow_bundle import Bundle, checkpoint_prefix
 from lstm_core.formats.tensorflow_slices import SliceFile
 from lstm_core.formats.tensorflow_table import is_table
 from lstm_core.formats.tensors import Float32
@@ -50,8 +50,6 @@ from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 Checkpoint = Bundle | SliceFile
-
-_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def is_tf1_checkpoint(path: Path, start: bytes) -> bool:
@@ -82,15 +80,9 @@ def read_tf1_checkpoint(path: str | os.PathLike[str]) -> Network:
         FormatError: A file is missing or damaged, or it holds something that cannot be served; then
             `problems` names every such part and why.
     """
-    prefix = _prefix(Path(path))
+    prefix = checkpoint_prefix(Path(path))
     has_index = prefix.with_name(f"{prefix.name}.index").is_file()
     checkpoint: Checkpoint = Bundle(prefix) if has_index else SliceFile(prefix)
-    if isinstance(checkpoint, Bundle) and _OBJECTS in checkpoint.tensors:
-        problem = (
-            "is a checkpoint of objects of TensorFlow 2, which names no layers: save the model, or"
-            " its weights as .weights.h5"
-        )
-        raise FormatError(str(prefix), [problem])
     options = read_options(prefix.with_name(f"{prefix.name}.json"))
     layers, problems = _layers(checkpoint, options)
     if problems:
@@ -108,10 +100,6 @@ def _input_size(layer: Layer) -> int:
     if isinstance(layer, Recurrent):
         return layer.spec.input_size
     return layer.kernel.shape[0] if isinstance(layer, Dense) else 1
-
-
-def _prefix(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix == ".index" else path
 
 
 def _layers(checkpoint: Checkpoint, options: Options) -> tuple[list[Layer], list[str]]:
@@ -152,9 +140,9 @@ def _with_end(layers: list[Layer], *, return_sequences: bool) -> list[Layer]:
         if isinstance(layer, Recurrent):
             layers[index] = replace(layer, return_sequences=return_sequences)
         elif isinstance(layer, Bidirectional):
+            ends = {"return_sequences": return_sequences, "zero_output_for_mask": return_sequences}
             directions = {
-                name: replace(getattr(layer, name), return_sequences=return_sequences)
-                for name in ("forward", "backward")
+                name: replace(getattr(layer, name), **ends) for name in ("forward", "backward")
             }
             layers[index] = replace(layer, **directions)
         else:
@@ -173,7 +161,8 @@ def _joined(name: str, directions: Sequence[tuple[LSTMSpec, LSTMWeights]]) -> La
     recurrents = [Recurrent(name=name, spec=spec, weights=weights) for spec, weights in directions]
     if len(recurrents) == 1:
         return recurrents[0]
-    forward, backward = recurrents
+    # Behind a row's end both directions give zeros, as Keras's do behind a mask.
+    forward, backward = (replace(each, zero_output_for_mask=True) for each in recurrents)
     return Bidirectional(
         name=name,
         forward=replace(forward, name=f"{name}/forward"),

@@ -30,6 +30,7 @@ _PARAMETERS = {
 _GATES = {1: "an Elman RNN", 3: "a GRU"}
 """What another recurrent module is, by its number of gates."""
 _BIASES = ("bias_ih", "bias_hh")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def _lstm(state: StateDict, module: str, options: dict[str, Json]) -> list[Layer]:
@@ -162,7 +163,8 @@ def _activation(_state: StateDict, function: str, options: dict[str, Json]) -> l
 
 
 def _number(name: str, field: str, value: Json) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+    # As a comparison, since an integer of JSON may be larger than any float.
+    if type(value) not in (int, float) or not abs(value) <= _LARGEST:
         raise SpecError(name, f"{field} must be a finite number")
     return float(value)
 

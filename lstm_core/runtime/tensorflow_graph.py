@@ -57,11 +57,15 @@ class Arguments:
         return self.args[0] if self.args else next(iter(self.kwargs.values()))
 
     @property
+    def values(self) -> list[Any]:
+        """Every value inside them, containers flattened."""
+        return list(keras.tree.flatten([self.args, self.kwargs]))
+
+    @property
     def others(self) -> list[Any]:
-        """Every value but the first argument and the mask, containers flattened."""
-        kwargs = {name: value for name, value in self.kwargs.items() if name != "mask"}
-        values = [*self.args, *kwargs.values()]
-        return list(keras.tree.flatten(values[1:]))
+        """Every value but the first argument and the mask."""
+        mask = self.kwargs.get("mask")
+        return [value for value in self.values if value is not self.first and value is not mask]
 
     @property
     def mask(self) -> Tensor | None:
@@ -141,8 +145,7 @@ class Graph:
 
         def call(operation: Operation, arguments: Arguments | None, symbolic: Any) -> Any:
             assert arguments is not None
-            given = [describe(v) for v in keras.tree.flatten([arguments.args, arguments.kwargs])]
-            _digest_operation(digest, operation, given)
+            _digest_operation(digest, operation, [describe(value) for value in arguments.values])
             outputs = [_Token() for _ in symbolic]
             for token in outputs:
                 numbers[id(token)] = len(numbers)
@@ -221,7 +224,10 @@ def _inference_part(config: Any) -> Any:
         return {
             name: _inference_part(value)
             for name, value in config.items()
-            if name not in _NOT_INFERENCE and not name.endswith(_TRAINING_ONLY)
+            # None: what a later release of Keras adds is that where it is not used.
+            if value is not None
+            and name not in _NOT_INFERENCE
+            and not name.endswith(_TRAINING_ONLY)
         }
     if isinstance(config, list | tuple):
         return [_inference_part(value) for value in config]

@@ -46,7 +46,7 @@ def recurrence_of_lstm(
     def run(given: Given) -> Taken:
         x = tf.transpose(tf.cast(given.x, dtype), (1, 0, 2))
         live = None if given.live is None else tf.transpose(given.live)
-        result = _run_lstm(
+        outputs, h, c = _run_lstm(
             dispatch,
             weights,
             generic.Options(
@@ -59,12 +59,12 @@ def recurrence_of_lstm(
             live,
             [tf.cast(state, state_dtype) for state in given.states],
         )
-        outputs = tf.transpose(result.outputs, (1, 0, 2))
+        outputs = tf.transpose(outputs, (1, 0, 2))
         if given.live is not None and not zero_output:
             has_output = tf.cumsum(tf.cast(given.live, tf.int32), axis=1)[..., None] > 0
             last_output = tf.cast(given.last_output, outputs.dtype)[:, None]
             outputs = tf.where(has_output, outputs, last_output)
-        return Taken(tf.cast(outputs, dtype), (result.h, result.c))
+        return Taken(tf.cast(outputs, dtype), (h, c))
 
     return Recurrence(
         layer=layer,
@@ -86,21 +86,22 @@ def _run_lstm(
     x: Tensor,
     live: Tensor | None,
     states: Sequence[Tensor],
-) -> generic.Result:
-    def run(kernel: str) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs `(time, batch, units)`, h and c from the kernel that the data ask for."""
+
+    def run(kernel: str) -> tuple[Tensor, Tensor, Tensor]:
         result = _KERNELS[kernel](weights, options, x, h=states[0], c=states[1], mask=live)
-        return result.outputs, result.last_output, result.h, result.c
+        return result.outputs, result.h, result.c
 
     if options.unroll:
         # One step: a few operations, where a fused one would have to prepare its operands first.
-        fields = run("tensorflow")
-    elif dispatch.fallback is None:
-        fields = run(dispatch.kernel)
-    else:
-        fallback = dispatch.fallback
-        fields = tf.cond(cudnn.takes(x, live), lambda: run(dispatch.kernel), lambda: run(fallback))
-    outputs, last_output, h, c = fields
-    return generic.Result(outputs=outputs, last_output=last_output, h=h, c=c)
+        return run("tensorflow")
+    fallback = dispatch.fallback
+    if fallback is None:
+        return run(dispatch.kernel)
+    chosen = tf.cond(cudnn.takes(x, live), lambda: run(dispatch.kernel), lambda: run(fallback))
+    outputs, h, c = chosen
+    return outputs, h, c
 
 
 def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int) -> Dispatch:

@@ -265,10 +265,10 @@ def _run_steps_alone(layer: Operation, arguments: Arguments) -> Tensor:
     mask = arguments.mask
 
     def alone(value: Any) -> Any:
-        if value is not x:
-            return value
-        rows = tf.reshape(x, (-1, 1, *x.shape[2:]))
-        return with_mask(rows, None if mask is None else tf.reshape(mask, (-1, 1)))
+        if value is x:
+            rows = tf.reshape(x, (-1, 1, *x.shape[2:]))
+            return with_mask(rows, None if mask is None else alone(mask))
+        return tf.reshape(mask, (-1, 1)) if value is mask and mask is not None else value
 
     steps = arguments.map(alone).call(layer)
     return with_mask(tf.reshape(steps, (batch, time, *steps.shape[2:])), mask)
@@ -285,17 +285,15 @@ def _settle(graph: Graph, num_gpus: int) -> None:
     """Turn off what recurrent layers keep between calls, and what binds them to one length."""
 
     def call(operation: Operation, _: Arguments | None, symbolic: Any) -> Any:
-        if is_recurrent(operation):
-            for layer in (
-                operation,
-                *(getattr(operation, name, None) for name in ("forward_layer", "backward_layer")),
-            ):
-                if layer is not None:
-                    layer.stateful = False
-                    layer.unroll = False
-                    # Keras's call of cuDNN fails on masks that are not right-padded.
-                    if num_gpus and isinstance(layer, keras.layers.RNN):
-                        layer.use_cudnn = False
+        layers = [operation] if is_recurrent(operation) else []
+        if isinstance(operation, keras.layers.Bidirectional):
+            layers = [operation.forward_layer, operation.backward_layer]
+        for layer in layers:
+            layer.stateful = False
+            layer.unroll = False
+            # Keras's call of cuDNN fails on masks that are not right-padded.
+            if num_gpus and isinstance(layer, keras.layers.RNN):
+                layer.use_cudnn = False
         return symbolic
 
     graph.run(graph.inputs, call)

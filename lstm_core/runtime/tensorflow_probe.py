@@ -10,6 +10,7 @@ found.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -145,10 +146,12 @@ class _Trial:
     def _kind(self, tensor: Any) -> Kind | None:
         return self._kinds.get(id(tensor))
 
-    def _call(self, operation: Operation, arguments: Arguments | None, _symbolic: Any) -> Any:
+    def _call(
+        self, operation: Operation, arguments: Arguments | None, symbolic: Sequence[Tensor]
+    ) -> Any:
         assert arguments is not None
         if is_recurrent(operation):
-            return self._call_recurrent(operation, arguments)
+            return self._pass_recurrent(operation, arguments, symbolic)
         whole = _called(operation, arguments, self._graph.model.name)
         alone, fault = self._steps_alone(operation, arguments)
         outputs = []
@@ -156,7 +159,7 @@ class _Trial:
             if not tf.is_tensor(tensor):
                 outputs.append(tensor)
                 continue
-            step = alone[index] if alone is not None else None
+            step = alone[index] if alone is not None and index < len(alone) else None
             kind = None if step is None else self._compare(tensor, step)
             if kind is None and fault is None:
                 fault = _sentence(operation)
@@ -175,8 +178,7 @@ class _Trial:
         Returns:
             What it gives, or None and a sentence that says why it cannot be called so.
         """
-        states = [v for v in keras.tree.flatten(arguments.others) if self._kind(v) == "state"]
-        if states or self._kind(arguments.first) == "state":
+        if any(self._kind(value) == "state" for value in arguments.values):
             return None, "takes the states of a recurrent layer, which only a whole sequence ends"
         try:
             return _called(operation, arguments.map(self._alone), ""), None
@@ -213,25 +215,32 @@ class _Trial:
     def _guess(self, tensor: Tensor) -> Kind:
         return "timed" if self._is_timed(tensor) else "steady"
 
-    def _call_recurrent(self, layer: Operation, arguments: Arguments) -> Any:
+    def _pass_recurrent(
+        self, layer: Operation, arguments: Arguments, symbolic: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Look at a recurrent layer, and go on with random numbers in the place of its outputs."""
         x = arguments.first
         fault = recurrence_obstacle(layer, x.shape.rank)
         if fault is None and self._kind(x) != "timed":
             fault = "does not run over the time steps of an input"
         if fault is None and any(self._kind(value) is not None for value in arguments.others):
             fault = "takes its first state from the graph, which a session would take once only"
-        outputs = _called(layer, arguments, self._graph.model.name)
         recurrence = None
         if fault is None:
-            size = int(outputs[0].shape[-1])
+            size = int(symbolic[0].shape[-1])
             recurrence = recurrence_of(layer, self._name(layer), size, self._num_gpus)
         else:
             self._object(layer, fault)
         self._recurrences.append(recurrence)
-        has_time = layer.return_sequences
-        kept = self._keep(outputs[0], "timed" if has_time else "steady")
-        self._report(layer, kept, recurrence)
-        return [kept, *(self._keep(state, "state") for state in outputs[1:])]
+        outputs, *states = [self._draw_like(tensor) for tensor in symbolic]
+        self._keep(outputs, "timed" if layer.return_sequences else "steady")
+        self._report(layer, outputs, recurrence)
+        with_mask(outputs, arguments.mask if layer.return_sequences else None)
+        return [outputs, *(self._keep(state, "state") for state in states)]
+
+    def _draw_like(self, symbolic: Tensor) -> Tensor:
+        shape = [self._time if size is None else size for size in symbolic.shape[1:]]
+        return tf.constant(self._random.normal(size=(_BATCH, *shape)), symbolic.dtype)
 
     def _name(self, layer: Operation) -> str:
         """Return a name for a layer's state, another one for each place that it is called at."""

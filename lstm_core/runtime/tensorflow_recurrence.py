@@ -74,6 +74,8 @@ class Recurrence:
         output_size: Length of an output.
         num_flags: Flags beside its state: one a cell.
         dispatch: Which kernel runs it, and why.
+        output_at: Which of the vectors is the last live step's output.
+        run: The kernel.
     """
 
     layer: Layer

@@ -114,6 +114,7 @@ def _model_routes(
             errors=(
                 errors.ModelUnknownError,
                 errors.StateNotFiniteError,
+                errors.DeviceMemoryError,
                 errors.QueueFullError,
                 errors.DrainingError,
             ),

@@ -28,6 +28,7 @@ _ADVANCE_ERRORS = (
     errors.PositionConflictError,
     errors.FingerprintMismatchError,
     errors.StateNotFiniteError,
+    errors.DeviceMemoryError,
     errors.TooManySessionsError,
 )
 _PRECONDITIONS = tuple(
@@ -172,6 +173,7 @@ def _forecast_route(forecasts: ForecastHandler, prefix: str, suffix: str) -> Rou
             errors.PositionConflictError,
             errors.FingerprintMismatchError,
             errors.StateNotFiniteError,
+            errors.DeviceMemoryError,
         ),
     )
 

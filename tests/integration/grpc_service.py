@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
 from service.limits import EngineLimits
 from service.transport.grpc import messages
@@ -126,3 +127,10 @@ def outputs_of(response):
     (tensor,), (raw,) = response.outputs, response.raw_output_contents
     assert "FP32" == tensor.datatype
     return np.frombuffer(raw, "<f4").reshape(tensor.shape)
+
+
+async def failing(call):
+    """Return the error that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value

@@ -14,6 +14,7 @@ from tests.integration.grpc_service import (
     MAX_MESSAGE_BYTES,
     PATIENCE_S,
     SLOW,
+    failing,
     outputs_of,
     raw_request,
     serving_grpc,
@@ -37,13 +38,6 @@ def expected():
 def close(expected, response):
     """Compare the outputs of an answer."""
     np.testing.assert_allclose(outputs_of(response), expected, rtol=1e-5, atol=1e-6)
-
-
-async def failing(call):
-    """Return the error that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
 
 
 def metadata_of(error):
@@ -273,6 +267,16 @@ async def test_what_is_not_served_is_unimplemented(method):
     async with serving_grpc() as serving:
         call = serving.call(method, b"", response_class=messages.ServerLiveResponse)
         assert grpc.StatusCode.UNIMPLEMENTED == (await failing(call)).code()
+
+
+async def test_a_model_is_not_loaded_with_a_configuration():
+    """It is told, not left out."""
+    async with serving_grpc() as serving:
+        request = messages.RepositoryModelLoadRequest(model_name="net")
+        request.parameters["config"].string_param = "{}"
+        error = await failing(serving.call("RepositoryModelLoad", request))
+        assert grpc.StatusCode.INVALID_ARGUMENT == error.code()
+        assert "without parameters; got config" in error.details()
 
 
 async def test_a_fault_of_ours_tells_nothing_of_it(monkeypatch):

@@ -4,7 +4,6 @@ import signal
 import socket
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from service.stores.memory import MemoryStore
 from service.transport.grpc import messages
 from service.transport.grpc.server import Tls
 from tests.contract.redis_server import certificate
-from tests.integration.grpc_service import PATIENCE_S, raw_request, serving_grpc
+from tests.integration.grpc_service import PATIENCE_S, failing, raw_request, serving_grpc
 from tests.integration.live_server import free_port, live_server
 from tests.integration.small_service import make_engine, streaming
 
@@ -114,46 +113,44 @@ async def test_reflection_tells_services_and_their_messages():
             assert name in FileDescriptorProto.FromString(data).name
 
 
-@contextmanager
-def secure_channel(port, roots):
-    """Open a channel under TLS, which believes in these roots only."""
-    credentials = grpc.ssl_channel_credentials(Path(roots).read_bytes())
-    options = [("grpc.enable_http_proxy", 0)]
-    with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
-        yield channel
+@pytest.fixture
+def tls(tmp_path):
+    """A certificate and its key."""
+    return Tls(*map(Path, certificate(tmp_path)))
 
 
-def test_tls(tmp_path):
-    """With the certificate of the settings; who does not encrypt is not answered."""
-    cert, key = certificate(tmp_path)
-    port = free_port()
-    options = ["--grpc-port", str(port), "--grpc-tls-cert", cert, "--grpc-tls-key", key]
-    with live_server(*options), secure_channel(port, cert) as channel:
-        live: Any = channel.unary_unary(f"/{SERVICE}/ServerLive")
-        assert messages.ServerLiveResponse(live=True).SerializeToString() == live(b"", timeout=30)
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as plain:
-            plain_live: Any = plain.unary_unary(f"/{SERVICE}/ServerLive")
-            with pytest.raises(grpc.RpcError) as caught:
-                plain_live(b"", timeout=30)
-            assert grpc.StatusCode.UNAVAILABLE == caught.value.code()
+@pytest.fixture
+def credentials(tls):
+    """Those of a client that believes in the certificate only."""
+    return grpc.ssl_channel_credentials(tls.cert.read_bytes())
 
 
-async def test_tls_wants_a_certificate_and_its_key(tmp_path):
+async def test_tls(tls, credentials):
+    """With the certificate that is given; who does not encrypt is not answered."""
+    async with serving_grpc(tls=tls) as serving:
+        error = await failing(serving.call("ServerLive", b""))
+        assert grpc.StatusCode.UNAVAILABLE == error.code()
+        async with grpc.aio.secure_channel(f"127.0.0.1:{serving.port}", credentials) as channel:
+            call: Any = channel.unary_unary(f"/{SERVICE}/ServerLive")
+            assert messages.ServerLiveResponse.FromString(await call(b"", timeout=PATIENCE_S)).live
+
+
+async def test_tls_wants_a_certificate_and_its_key(tls, tmp_path):
     """Anything else is told by name, before there is a port."""
-    cert, key = certificate(tmp_path)
-    for wrong in (Tls(Path(key), Path(key)), Tls(Path(cert), tmp_path / "none.pem")):
+    for wrong in (Tls(tls.key, tls.key), Tls(tls.cert, tmp_path / "none.pem")):
         with pytest.raises(OSError, match="pem"):
             async with serving_grpc(tls=wrong):
                 pass
 
 
-def test_sigterm_ends_streams_behind_their_answers_and_then_the_process():
-    """What is in flight is answered; the exit status is 0."""
+def test_sigterm_ends_streams_behind_their_answers_and_then_the_process(tls, credentials):
+    """Under TLS, as the settings say: what is in flight is answered, and the exit status is 0."""
     port = free_port()
     options = ["--grpc-port", str(port), "--max-wait-us", "300000"]
+    options += ["--grpc-tls-cert", str(tls.cert), "--grpc-tls-key", str(tls.key)]
     with (
         live_server(*options) as server,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel,
     ):
         tell = channel.unary_unary(
             f"/{SERVICE}/ModelMetadata",

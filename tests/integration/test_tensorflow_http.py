@@ -24,14 +24,15 @@ TIME = 6
 
 @pytest.fixture(scope="module")
 def model():
-    """Two inputs, one of which goes past a GRU, and a layer that Keras does not have."""
+    """Two inputs, one of which goes past a GRU; a user's own layers, and one of ours."""
+    from lstm_core import LSTM
     from tests.integration.keras_layers import Gain, Hungry
 
     layers = keras.layers
     one, two = keras.Input((None, 3), name="one"), keras.Input((None, 2), name="two")
     x = layers.Concatenate()([Gain()(one), layers.Dense(2)(two)])
     x = layers.GRU(4, return_sequences=True)(Hungry()(x))
-    x = layers.LSTM(5, return_sequences=True)(x)
+    x = LSTM(5, return_sequences=True)(x)
     side = layers.Dense(3, activation="relu")(two)
     both = layers.Concatenate()([x, side])
     model = keras.Model([one, two], layers.Dense(2, name="out")(both), name="graph")
@@ -79,6 +80,32 @@ def test_a_graph_is_served_as_keras_predicts(model, http):
     http.post("/v1/models/graph/predict", json={"inputs": inputs[:1, :2].tolist()})
     http.post("/v1/models/graph/sessions/0/sequence", json={"inputs": inputs[0, :3].tolist()})
     assert traces == metric(http, "lstm_graph_traces_total")
+
+
+def test_named_inputs_by_the_open_inference_protocol(model, http):
+    """Each tensor by its name, in whatever order; together they are one time step."""
+    told = http.get("/v2/models/graph").json()
+    assert [("one", [-1, 3]), ("two", [-1, 2])] == [(t["name"], t["shape"]) for t in told["inputs"]]
+    x = np.random.default_rng(2).uniform(-1, 1, (1, TIME, 5)).astype(np.float32)
+
+    def ask(one, two, **parameters):
+        tensors = [
+            {"name": name, "shape": values.shape, "datatype": "FP32", "data": values.tolist()}
+            for name, values in (("two", two), ("one", one))
+        ]
+        body = {"inputs": tensors, "parameters": parameters}
+        return http.post("/v2/models/graph/infer", json=body).json()
+
+    steps = [
+        ask(x[:, t, :3], x[:, t, 3:], sequence_id=5, sequence_start=t == 0)["outputs"][0]["data"]
+        for t in range(TIME)
+    ]
+    whole = ask(x[..., :3], x[..., 3:])["outputs"][0]
+    expected = model.predict([x[..., :3], x[..., 3:]], verbose=0)
+    np.testing.assert_allclose(steps, expected[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(whole["data"], expected.ravel(), rtol=1e-6, atol=1e-6)
+    assert "got [1, 6, 1]" in ask(x[..., :3], x[..., 4:])["error"]
+    assert "got [1, 5, 2]" in ask(x[..., :3], x[:, :5, 3:])["error"]
 
 
 def metric(http, name):
@@ -140,3 +167,19 @@ def test_a_layer_that_nobody_registered_is_named(path, tmp_path):
     keras.saving.get_custom_objects().pop("gone>Gone")
     with pytest.raises(FormatError, match="nothing is registered as Gone"):
         open_runtime(tmp_path / "gone.keras", 4, RuntimeChoice(), read_keras)
+
+
+def test_what_the_cpu_runtime_takes_stays_there(tmp_path):
+    """TensorFlow is not even asked, and `cpu` refuses what only it could run."""
+    layers = keras.layers
+    for name, layer in (("chain", layers.LSTM(2)), ("other", layers.GRU(2))):
+        keras.Sequential([keras.Input((None, 3)), layer]).save(tmp_path / f"{name}.keras")
+    for choice, reason in (
+        (RuntimeChoice(), "it takes every layer, and"),
+        (RuntimeChoice(kind="cpu"), "it was asked for"),
+    ):
+        runtime, why = open_runtime(tmp_path / "chain.keras", 4, choice, read_keras)
+        assert "cpu" == runtime.kind
+        assert why.startswith(reason)
+    with pytest.raises(FormatError, match=r"gru.* is a GRU"):
+        open_runtime(tmp_path / "other.keras", 4, RuntimeChoice(kind="cpu"), read_keras)

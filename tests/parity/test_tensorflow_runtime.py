@@ -219,9 +219,9 @@ def test_steps_compiled_by_xla_are_the_same(both):
         layers.LSTM(5, return_sequences=True),
         layers.Dense(2),
     )
-    runtime = TensorFlowRuntime(model, 12, compiled_sizes=(4, 2))
-    assert (2, 4) == runtime.compiled_sizes
-    for batch in (1, 3, 5):
+    runtime = TensorFlowRuntime(model, 12, compiled_sizes=(2,))
+    assert (2,) == runtime.compiled_sizes
+    for batch in (1, 3):
         inputs = draw(batch, 2, FEATURES, seed=batch)
         steps = in_pieces(runtime, inputs, [1, 1])
         np.testing.assert_allclose(steps, expected(cpu.network, inputs), **TOLERANCE)

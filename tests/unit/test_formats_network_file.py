@@ -120,6 +120,8 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "missing": (lambda d: d["layers"][1].pop("spec"), "layers.1: lacks spec"),
     "type": (lambda d: d["layers"][1]["spec"].update(units="3"), "units is '3', not int"),
     "infinite": (lambda d: d["layers"][1]["spec"].update(cell_clip=float("inf")), "cell_clip is"),
+    "vast": (lambda d: d["layers"][1]["spec"].update(cell_clip=10**400), "cell_clip is 1000"),
+    "vast size": (lambda d: d["layers"][1]["spec"].update(units=10**4000), "units is 1000"),
     "shape": (lambda d: d["layers"][1]["spec"].update(units=4), "kernel has shape"),
     "function": (lambda d: d["layers"][8].update(activation="__import__"), "unknown activation"),
     "parameters": (lambda d: d["layers"][7].update(parameters={"where": 0}), "has no parameters"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from lstm_core.errors import FormatError
 from lstm_core.formats import protobuf
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.network import Bidirectional, Recurrent
-from lstm_core.pointwise import Affine, Dense
+from lstm_core.pointwise import Activation, Affine, Dense
 from lstm_core.weights import reorder_gates
 from tests.unit.onnx_files import (
     FEATURES,
@@ -86,6 +87,40 @@ CHAINS: dict[str, tuple[list[bytes], dict[str, Any], list[Any]]] = {
         BOTH | TWO,
         [(Bidirectional, True)],
     ),
+    "states of two layers": (
+        [
+            lstm(["Y", "h1"]),
+            node("Squeeze", ["Y", "one"], ["s"]),
+            lstm(["", "h2"], ("s", "V", "R", "B")),
+            node("Concat", ["h1", "h2"], ["hn"], axis=0),
+            node("Gather", ["hn", "last"], ["y"], axis=0),
+        ],
+        {"last": np.array(-1), "V": lstm_tensors()["R"]},
+        [(Recurrent, True), (Recurrent, False)],
+    ),
+    "states of both directions": (
+        [
+            lstm(["", "h1"], direction="bidirectional"),
+            node("Concat", ["h1", "h1"], ["hn"], axis=0),
+            node("Gather", ["hn", "two"], ["f"], axis=0),
+            node("Slice", ["hn", "three", "four", "zero"], ["b"]),
+            node("Squeeze", ["b", "zero"], ["c"]),
+            node("Squeeze", ["f", "zero"], ["g"]),
+            node("Concat", ["g", "c"], ["y"], axis=1),
+        ],
+        BOTH | TWO | {"three": np.array([3]), "four": np.array([4])},
+        [(Bidirectional, False)],
+    ),
+    "gated by itself": (
+        [
+            lstm(),
+            node("Squeeze", ["Y", "one"], ["s"]),
+            node("Sigmoid", ["s"], ["g"]),
+            node("Mul", ["s", "g"], ["y"]),
+        ],
+        {},
+        [(Recurrent, True), (Activation, None)],
+    ),
     "product and sum": (
         [
             node("MatMul", ["x", "K"], ["k"]),
@@ -154,6 +189,12 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "wide vector": ([*BRANCH, node("Add", ["s", "v"], ["y"])], {"v": np.ones((1, 3))},
                     "add: has numbers of the shape (1, 3) for 2 features"),
     "divide by zero": ([*BRANCH, node("Div", ["s", "v"], ["y"])], {"v": np.zeros(2)}, "by zero"),
+    "overflow": ([*BRANCH, node("Gemm", ["s", "v"], ["y"], alpha=1e38)],
+                 {"v": np.full((2, 1), 9.9)}, "not finite in float32"),
+    "first layer": ([lstm(["Y", "h1"]), node("Squeeze", ["Y", "one"], ["s"]),
+                     lstm(["", "h2"], ("s", "V", "R", "B")),
+                     node("Concat", ["h1", "h2"], ["hn"], axis=0),
+                     node("Tanh", ["hn"], ["y"])], {"V": lstm_tensors()["R"]}, "Tanh of a state"),
     "infinite": ([*BRANCH, node("Mul", ["s", "v"], ["y"])], {"v": np.full(2, np.inf)}, "finite"),
     "lengths": ([lstm(inputs=LENGTHS), SQUEEZE], {"lengths": np.array([3])}, "has sequence_lens"),
     "states": ([lstm(inputs=STATES), SQUEEZE], {"ones": np.ones((1, 1, 2))}, "neither zeros nor"),
@@ -325,6 +366,13 @@ def test_weights_that_are_taken_again_and_again(tmp_path):
         inputs=[value("x", ["t", "b"], 7)],
     )
     assert "takes numbers that too many nodes have taken already" in problem(path)
+
+
+def test_a_file_larger_than_any_message(tmp_path):
+    """What is no ONNX file, and only begins like one, is not read into memory."""
+    path = save(tmp_path / "model.onnx", [lstm(), SQUEEZE])
+    os.truncate(path, 1 << 40)
+    assert "where Protocol Buffers allow" in problem(path)
 
 
 def test_too_many_fields(tmp_path, monkeypatch):

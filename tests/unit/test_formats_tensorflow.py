@@ -18,6 +18,8 @@ from lstm_core.formats.protobuf import Message
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.formats.tensorflow_bundle import Bundle
 from lstm_core.formats.tf1_checkpoint import read_tf1_checkpoint
+from lstm_core.kernels.cudnn_layout import Stack, checkpoint_names
+from lstm_core.network import Bidirectional, Recurrent
 from tests.unit.tensorflow_files import bundle, copied, entry, field, table
 
 UNITS = 2
@@ -119,31 +121,34 @@ def test_indices_that_tensorflow_never_writes(index, problem, tmp_path):
     assert problem in problems(tmp_path / "model")[0]
 
 
-def checkpoint(directory: Path, *, options: Any = None, **shapes: tuple[int, ...]) -> Path:
-    """Write a checkpoint of ones; `__` in a name stands for a slash."""
-    data = np.ones(max(int(np.prod(shape)) for shape in shapes.values()), np.float32).tobytes()
+Shapes = dict[str, tuple[int, ...]]
+
+
+def checkpoint(directory: Path, shapes: Shapes, *, options: Any = None, spare: int = 0) -> Path:
+    """Write a checkpoint of ones that share their bytes, and of so many more."""
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    data = np.ones(max(sizes) + spare, np.float32).tobytes()
     entries = {
-        name.replace("__", "/"): entry(data[: 4 * int(np.prod(shape))], shape)
-        for name, shape in shapes.items()
+        name: entry(data[: 4 * int(np.prod(shape))], shape) for name, shape in shapes.items()
     }
     if options is not None:
         (directory / "model.json").write_text(json.dumps(options))
     return bundle(directory / "model", entries, data)
 
 
-CELL = {"lstm_cell__kernel": (5, 8), "lstm_cell__bias": (8,)}
+CELL: Shapes = {"lstm_cell/kernel": (5, 8), "lstm_cell/bias": (8,)}
 TOLD = {"forget_bias": 1}
 
 
 def test_forget_bias_must_be_told(tmp_path):
     """No default is taken for what changes every output; cuDNN's cell has none."""
-    (found,) = problems(checkpoint(tmp_path, **CELL))
+    (found,) = problems(checkpoint(tmp_path, CELL))
     assert "say what it was in" in found
     assert str(tmp_path / "model.json") in found
-    assert read_network(checkpoint(tmp_path, options=TOLD, **CELL)).recurrent[0].spec.units == 2
+    assert read_network(checkpoint(tmp_path, CELL, options=TOLD)).recurrent[0].spec.units == 2
     (tmp_path / "model.json").unlink()
     cudnn = {name.replace("lstm", "cudnn_compatible_lstm"): shape for name, shape in CELL.items()}
-    assert read_network(checkpoint(tmp_path, **cudnn)).recurrent[0].spec.forget_bias == 0
+    assert read_network(checkpoint(tmp_path, cudnn)).recurrent[0].spec.forget_bias == 0
 
 
 @pytest.mark.parametrize(
@@ -166,58 +171,58 @@ def test_forget_bias_must_be_told(tmp_path):
 )
 def test_options_are_checked(options, problem, tmp_path):
     """A field that is unknown or makes no sense is named."""
-    assert problem in problems(checkpoint(tmp_path, options=options, **CELL))[0]
+    assert problem in problems(checkpoint(tmp_path, CELL, options=options))[0]
 
 
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ({"gru_cell__gates__kernel": (5, 8)}, "gru_cell/gates: is no LSTM cell"),
-        ({"rnn__mine__kernel": (5, 8)}, "rnn/mine: is no LSTM cell"),
+        ({"gru_cell/gates/kernel": (5, 8)}, "gru_cell/gates: is no LSTM cell"),
+        ({"rnn/mine/kernel": (5, 8)}, "rnn/mine: is no LSTM cell"),
         ({"embedding": (5, 3)}, "embedding: is of no layer"),
-        ({"other__lstm_cell__kernel": (4, 8), "other__lstm_cell__bias": (8,)}, "name it in layers"),
-        ({"fw__lstm_cell__kernel": (4, 8), "fw__lstm_cell__bias": (8,)}, "one direction of two"),
-        ({"dense__kernel": (3, 2)}, "dense: takes 3 features, but the layer before it gives 2"),
-        ({"dense__kernel": (2, 2), "dense__bias": (3,)}, "its bias (3,) does not fit"),
-        ({"lstm_cell__w_i_diag": (2,)}, "its w_f_diag is missing"),
-        ({"lstm_cell__projection__kernel": (3, 1)}, "projection have shape (3, 1)"),
-        ({"lstm_cell__kernel": (1, 8)}, "does not fit its bias"),
-        ({"lstm_cell__bias": (7,)}, "does not fit its bias"),
+        ({"other/lstm_cell/kernel": (4, 8), "other/lstm_cell/bias": (8,)}, "name it in layers"),
+        ({"fw/lstm_cell/kernel": (4, 8), "fw/lstm_cell/bias": (8,)}, "one direction of two"),
+        ({"dense/kernel": (3, 2)}, "dense: takes 3 features, but the layer before it gives 2"),
+        ({"dense/kernel": (2, 2), "dense/bias": (3,)}, "its bias (3,) does not fit"),
+        ({"lstm_cell/w_i_diag": (2,)}, "its w_f_diag is missing"),
+        ({"lstm_cell/projection/kernel": (3, 1)}, "projection have shape (3, 1)"),
+        ({"lstm_cell/kernel": (1, 8)}, "does not fit its bias"),
+        ({"lstm_cell/bias": (7,)}, "does not fit its bias"),
     ],
 )
 def test_variables_that_do_not_make_a_chain(more, problem, tmp_path):
     """What is of no layer, or of one that does not fit, is named, and not left out in silence."""
-    found = problems(checkpoint(tmp_path, options=TOLD, **{**CELL, **more}))
+    found = problems(checkpoint(tmp_path, {**CELL, **more}, options=TOLD))
     assert any(problem in each for each in found)
 
 
 def test_one_place_is_not_read_for_every_layer(tmp_path):
     """Tensors that share their bytes do not take more memory than the file allows."""
-    cells = {
-        f"rnn__multi_rnn_cell__cell_{index}__{name}": (4, 8) if "kernel" in name else (8,)
+    cells: Shapes = {
+        f"rnn/multi_rnn_cell/cell_{index}/{name}": (4, 8) if "kernel" in name else (8,)
         for index in range(8)
         for name in CELL
     }
-    assert "claims more bytes" in problems(checkpoint(tmp_path, options=TOLD, **cells))[0]
+    assert "claims more bytes" in problems(checkpoint(tmp_path, cells, options=TOLD))[0]
 
 
 def test_optimizers_are_left_out(tmp_path):
     """Slots, powers and steps are no layers."""
-    slots = {f"{name}__Adam": shape for name, shape in CELL.items()}
-    slots |= {f"train__{name}__Adam_1": shape for name, shape in CELL.items()}
-    model = checkpoint(tmp_path, options=TOLD, beta1_power=(), **CELL, **slots)
+    slots = {f"{name}/Adam": shape for name, shape in CELL.items()}
+    slots |= {f"train/{name}/Adam_1": shape for name, shape in CELL.items()}
+    model = checkpoint(tmp_path, {"beta1_power": (), **CELL, **slots}, options=TOLD)
     assert [layer.name for layer in read_network(model).layers] == ["lstm_cell"]
 
 
 def test_a_buffer_of_cudnn_needs_its_sizes(tmp_path):
     """One number, the buffer's length, does not tell layers and units apart."""
     shape = (8 * (3 + 2) + 16,)
-    assert "give cudnn in" in problems(checkpoint(tmp_path, opaque_kernel=shape))[0]
+    assert "give cudnn in" in problems(checkpoint(tmp_path, {"opaque_kernel": shape}))[0]
     sizes = {"input_size": 3, "num_layers": 1, "num_units": 2}
-    model = checkpoint(tmp_path, options={"cudnn": sizes}, opaque_kernel=shape)
+    model = checkpoint(tmp_path, {"opaque_kernel": shape}, options={"cudnn": sizes})
     assert read_network(model).state_size == 4
     wrong = {"cudnn": {**sizes, "num_units": 1 << 40}}
-    model = checkpoint(tmp_path, options=wrong, opaque_kernel=shape)
+    model = checkpoint(tmp_path, {"opaque_kernel": shape}, options=wrong)
     assert "expected" in problems(model)[0]
 
 
@@ -230,6 +235,49 @@ def test_a_checkpoint_is_known_by_its_prefix_or_its_index(tmp_path):
     for other in (tmp_path, tmp_path / "basic.data-00000-of-00001", tmp_path / "basi"):
         with pytest.raises(FormatError):
             read_network(other)
+
+
+def test_a_checkpoint_of_keras_needs_its_configuration(tmp_path):
+    """Objects have numbers there, and no names: the configuration's order tells which is which."""
+    model = copied("tf_keras", "chain_objects", tmp_path)
+    assert format_at(model).name == "a checkpoint of Keras 2"
+    (found,) = problems(model)
+    assert str(tmp_path / "chain_objects.json") in found
+    copied("tf_keras", "config.json", tmp_path)
+    fingerprint = read_network(tmp_path / "chain_objects.index").fingerprint
+    config = json.loads((tmp_path / "config.json").read_text())
+    layers = config["config"]["layers"]
+    (tmp_path / "chain_objects.json").write_text(json.dumps(config))
+    assert read_network(model).fingerprint == fingerprint
+    dropped = [each for each in layers if each["class_name"] != "Masking"]
+    config["config"]["layers"] = dropped
+    (tmp_path / "chain_objects.json").write_text(json.dumps(config))
+    assert "its kernel is missing: no layer-0.cell.kernel" in problems(model)[0]
+
+
+@pytest.mark.parametrize("direction", ["unidirectional", "bidirectional"])
+def test_canonical_names_of_contrib(direction, tmp_path):
+    """Its saver names every cell of a stack, in one direction or both."""
+    num_directions = 1 if direction == "unidirectional" else 2
+    stack = Stack(input_size=3, units=2, num_layers=2, num_directions=num_directions)
+    shapes: Shapes = {}
+    for name, block in zip(checkpoint_names(stack), stack.blocks(), strict=True):
+        scope = f"cudnn_lstm/{name}"
+        shapes[f"{scope}/kernel"] = (block.input_size + 2, 8)
+        shapes[f"{scope}/bias"] = (8,)
+    network = read_network(checkpoint(tmp_path, shapes, spare=100))
+    kind = Recurrent if num_directions == 1 else Bidirectional
+    assert [type(layer) for layer in network.layers] == [kind, kind]
+    assert network.output_size == 2 * num_directions
+
+
+def test_names_before_tensorflow_1_2(tmp_path):
+    """Kernels were weights, and biases had a name of their own."""
+    old = {"rnn/lstm_cell/weights": (5, 8), "rnn/lstm_cell/biases": (8,)}
+    old |= {"rnn/lstm_cell/projection/weights": (2, 2), "fc/weights": (2, 1)}
+    network = read_network(checkpoint(tmp_path, old, options=TOLD))
+    assert [layer.name for layer in network.layers] == ["rnn/lstm_cell", "fc"]
+    assert network.recurrent[0].spec.projection_size == 2
 
 
 def test_saved_models_that_lack_something(tmp_path):

@@ -120,6 +120,7 @@ DOCUMENTS = {
     "option": ('{"layers": [{"lstm": "lstm", "units": 2}]}', "lstm: has unknown options"),
     "flag": ('{"layers": [{"lstm": "lstm", "return_sequences": 0}]}', "must be true or false"),
     "function": ('{"layers": [{"lstm": "lstm"}, {"activation": "eval"}]}', "'eval' is none of"),
+    "vast": (f'{{"layers": [{{"layer_norm": "a", "epsilon": 1{"0" * 400}}}]}}', "a finite number"),
     "twice": ('{"layers": [{"lstm": "lstm"}, {"lstm": "lstm"}]}', "lstm: is named twice"),
     "sizes": ('{"layers": [{"linear": "a"}, {"lstm": "lstm"}]}', "takes 3 features"),
     "no size": ('{"layers": [{"activation": "relu"}, {"lstm": "lstm"}]}', "does not tell a size"),

@@ -18,6 +18,7 @@ from service.served import ServedModels
 from service.stores.memory import MemoryStore
 from tests.unit.model_directory import VOWELS, write
 
+FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
 X = np.random.default_rng(0).standard_normal((6, 12)).astype(np.float32)
 
 
@@ -269,6 +270,30 @@ def test_a_configuration_that_does_not_fit_says_what(tmp_path, config, said):
         House(tmp_path)
 
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"keras3/chain.weights.h5": "model.weights.h5", "keras3/chain.json": "model.json"},
+        {"keras3/export": "model", "keras3/export/config.json": "model/config.json"},
+        {
+            "tf1/stack.index": "model.index",
+            "tf1/stack.data-00000-of-00001": "model.data-00000-of-00001",
+            "tf1/stack.json": "model.json",
+        },
+    ],
+    ids=["weights", "directory", "checkpoint"],
+)
+def test_models_of_several_files(tmp_path, files):
+    """Weights beside their configuration, a directory, a checkpoint's parts."""
+    place = tmp_path / "m" / "1"
+    place.mkdir(parents=True)
+    for source, target in files.items():
+        copy = shutil.copytree if (FORMATS / source).is_dir() else shutil.copy
+        copy(FORMATS / source, place / target)
+
+    assert ["m"] == list(House(tmp_path).served)
 
 
 def test_a_repository_without_models_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
 from service.errors import DeadlineExceededError, ModelUnknownError, ServiceError
-from service.transport.explain import wrong
+from service.transport.explain import MAX_PROBLEMS, shorten, wrong
 from service.transport.grpc import messages
 from service.transport.grpc.conversion import write_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
@@ -104,17 +104,21 @@ class InferenceService:
         async def handle(data: bytes, context: Context) -> bytes:
             began_at = perf_counter()
             code = "CANCELLED"  # unless it comes to something else
+            message, failure = b"", None
             try:
                 if name not in _ABOUT_THE_PROCESS:
                     self._let_in(context)
                 message = await answer(data, context)
                 code = "OK"
             except Exception as error:  # noqa: BLE001 - the guard: the caller gets a status
-                told = as_service_error(error, name)
-                code = code_of(told).name
-                await abort(context, told)
+                failure = as_service_error(error, name)
+                code = code_of(failure).name
             finally:
                 self._observe(name, code, perf_counter() - began_at)
+            if failure is not None:
+                # What grpc raises for it holds this frame until the rare collector runs.
+                del data
+                await abort(context, failure)
             return message
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -213,6 +217,10 @@ class InferenceService:
         return _filled(messages.RepositoryIndexResponse(), {"models": index})
 
     async def _load_model(self, request: messages.RepositoryModelLoadRequest) -> Message:
+        if request.parameters:
+            names = ", ".join(shorten(name) for name in sorted(request.parameters)[:MAX_PROBLEMS])
+            text = f"a model is loaded as the repository has it, without parameters; got {names}"
+            raise wrong(("parameters",), text)
         await self._catalog.load(request.model_name)
         return messages.RepositoryModelLoadResponse()
 

@@ -174,7 +174,8 @@ class InferStream:
     def _complete(self, asked: _Asked, result: InferReply | ServiceError) -> None:
         asked.work = None  # which holds this in what completes it: a cycle
         asked.result = result
-        if asked is self._in_flight[0]:
+        # None is in flight any more where the call was cancelled.
+        if self._in_flight and asked is self._in_flight[0]:
             self._tell()
 
     def _tell(self) -> None:

@@ -15,9 +15,9 @@ from service.transport.v2.messages import (
     Complete,
     InferReply,
     InferRequest,
-    OutputTensor,
     Parameters,
 )
+from service.transport.v2.named_tensors import split_outputs
 from service.transport.v2.sequences import SequenceUse
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,12 @@ class Answering:
     def succeed(self, outputs: Float32, parameters: Parameters) -> None:
         """Tell what the model gave."""
         request, model = self.request, self.model
-        tensor = OutputTensor(name=model.engine.signature.output_name, values=outputs)
         self.complete(
             InferReply(
                 model_name=request.model_name,
                 model_version=model.version,
                 id=request.id,
-                outputs=(tensor,),
+                outputs=split_outputs(outputs, request.outputs, model.engine.signature),
                 parameters=parameters,
             )
         )

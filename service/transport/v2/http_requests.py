@@ -167,7 +167,11 @@ def read_raw(version: str, signature: Signature, body: bytes) -> Asked:
     Raises:
         InvalidRequestError: It is no whole number of time steps.
     """
-    name, datatype, size = signature.input_name, input_datatype(signature), signature.input_size
+    part, *others = signature.inputs
+    if others:
+        text = f"a body of one input only, but model {signature.model!r} has {1 + len(others)}"
+        raise wrong(("inference-header-content-length",), text)
+    name, datatype, size = part.name, input_datatype(part), part.size
     step_bytes = BinaryTensor(name, datatype, [size]).num_bytes
     num_steps, rest = divmod(len(body), step_bytes)
     if rest or not num_steps:

@@ -6,12 +6,10 @@ Knows no bytes: the transports turn them into an `InferRequest`, and an `InferRe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from time import perf_counter
 
-from service.domain import DEFAULT_TENANT, AdvanceRequest, Float32, SessionKey, Signature
+from service.domain import DEFAULT_TENANT, AdvanceRequest, SessionKey
 from service.errors import ServiceError
-from service.transport.explain import MAX_PROBLEMS, shorten, wrong
 from service.transport.v2.answering import Prediction, Steps
 from service.transport.v2.catalog import Catalog, ServedModel
 from service.transport.v2.messages import (
@@ -23,6 +21,7 @@ from service.transport.v2.messages import (
     Parameters,
     Scalar,
 )
+from service.transport.v2.named_tensors import check_outputs, join_inputs
 from service.transport.v2.sequences import read_meaning
 from service.transport.v2.shapes import check_batch, check_numbers, take_steps
 from service.transport.work import Work
@@ -90,8 +89,8 @@ class Inference:
         sequence, own_timeout_s = request.meaning or read_meaning(request.parameters)
         if own_timeout_s is not None:
             timeout_s = own_timeout_s if timeout_s is None else min(own_timeout_s, timeout_s)
-        _check_outputs(request.outputs, signature)
-        values = _find_input(request.inputs, signature)
+        check_outputs(request.outputs, signature)
+        values = join_inputs(request.inputs, signature)
         if sequence is None:
             check_batch(values, signature, self._max_sequence_steps)
             check_numbers(values, signature)
@@ -113,22 +112,3 @@ class Inference:
         steps = Steps(model, request, complete, began, sequence, values.ndim)
         steps.begin(advance, timeout_s)
         return steps
-
-
-def _find_input(inputs: Sequence[InputTensor], signature: Signature) -> Float32:
-    """Return the values of the model's one input."""
-    if len(inputs) != 1 or inputs[0].name != signature.input_name:
-        names = ", ".join(shorten(each.name) for each in inputs[:MAX_PROBLEMS])
-        more = " and more" if len(inputs) > MAX_PROBLEMS else ""
-        text = f"expected {signature.input_name} once and no other, got {names or 'none'}{more}"
-        raise wrong(("inputs",), text)
-    return inputs[0].values
-
-
-def _check_outputs(names: Sequence[str], signature: Signature) -> None:
-    for name in names:
-        if name != signature.output_name:
-            text = f"model {signature.model!r} has no output {shorten(name)!r}"
-            raise wrong(("outputs",), f"{text}; it has {signature.output_name}")
-    if len(names) > 1:
-        raise wrong(("outputs",), f"{signature.output_name} is named {len(names)} times")

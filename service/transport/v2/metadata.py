@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service import __version__
-from service.domain import Signature
+from service.domain import Signature, TensorSummary
 from service.histograms import Tally
 from service.transport.v2.catalog import Catalog, ServedModel
 
@@ -49,24 +49,26 @@ def model_metadata(model: ServedModel) -> Document:
         "platform": PLATFORM,
         "inputs": [
             {
-                "name": signature.input_name,
-                "datatype": input_datatype(signature),
-                "shape": [-1, *_input_dimensions(signature)],
+                "name": part.name,
+                "datatype": input_datatype(part),
+                "shape": [-1, *_input_dimensions(part, signature)],
             }
+            for part in signature.inputs
         ],
         "outputs": [
             {
-                "name": signature.output_name,
+                "name": part.name,
                 "datatype": "FP32",
-                "shape": [-1, *_output_dimensions(signature)],
+                "shape": [-1, *_output_dimensions(part, signature)],
             }
+            for part in signature.outputs
         ],
     }
 
 
-def input_datatype(signature: Signature) -> str:
-    """Return the datatype that a model's input is said to have; others are converted."""
-    return "FP32" if signature.vocabulary is None else "INT32"
+def input_datatype(part: TensorSummary) -> str:
+    """Return the datatype that an input is said to have; others are converted."""
+    return "FP32" if part.vocabulary is None else "INT32"
 
 
 def model_config(model: ServedModel) -> Document:
@@ -81,23 +83,25 @@ def model_config(model: ServedModel) -> Document:
         "max_batch_size": MAX_BATCH_ROWS if signature.streaming_obstacles else 1,
         "input": [
             {
-                "name": signature.input_name,
-                "data_type": f"TYPE_{input_datatype(signature)}",
+                "name": part.name,
+                "data_type": f"TYPE_{input_datatype(part)}",
                 "format": "FORMAT_NONE",
-                "dims": _input_dimensions(signature),
+                "dims": _input_dimensions(part, signature),
                 "is_shape_tensor": False,
                 "allow_ragged_batch": False,
                 "optional": False,
             }
+            for part in signature.inputs
         ],
         "output": [
             {
-                "name": signature.output_name,
+                "name": part.name,
                 "data_type": "TYPE_FP32",
-                "dims": _output_dimensions(signature),
+                "dims": _output_dimensions(part, signature),
                 "label_filename": "",
                 "is_shape_tensor": False,
             }
+            for part in signature.outputs
         ],
         "model_transaction_policy": {"decoupled": False},
     }
@@ -125,17 +129,14 @@ def repository_index(catalog: Catalog, *, is_ready_only: bool) -> list[Document]
     return [entry._asdict() for entry in catalog.index(is_ready_only=is_ready_only)]
 
 
-def _input_dimensions(signature: Signature) -> list[int]:
-    """Return the input's shape without the batch: a time step's, or a whole sequence's."""
-    if signature.streaming_obstacles:
-        return [-1, signature.input_size]
-    return [signature.input_size]
+def _input_dimensions(part: TensorSummary, signature: Signature) -> list[int]:
+    """Return an input's shape without the batch: a time step's, or a whole sequence's."""
+    return [-1, part.size] if signature.streaming_obstacles else [part.size]
 
 
-def _output_dimensions(signature: Signature) -> list[int]:
-    if signature.streaming_obstacles and signature.returns_sequences:
-        return [-1, signature.output_size]
-    return [signature.output_size]
+def _output_dimensions(part: TensorSummary, signature: Signature) -> list[int]:
+    has_time = signature.streaming_obstacles and signature.returns_sequences
+    return [-1, part.size] if has_time else [part.size]
 
 
 def _statistics(model: ServedModel) -> Document:

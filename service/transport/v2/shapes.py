@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from service.domain import Float32, Signature
-from service.transport.explain import describe, wrong
+from service.transport.explain import Location, describe, wrong
 from service.transport.parse import check_num_outputs
 from service.transport.parse_steps import are_tokens
 
@@ -22,14 +22,14 @@ def take_steps(values: Float32, signature: Signature, max_steps: int) -> Float32
     if (len(shape) > 1 and shape[0] != 1) or shape[-1:] != (size,) or len(shape) > 3:
         expected = f"expected the shape [1, {size}] for a time step of a sequence"
         text = f"{expected}, or [1, time, {size}] for several, got {list(shape)}"
-        raise wrong((signature.input_name,), text)
+        raise wrong(_where(signature), text)
     inputs = values.reshape(-1, size)
     num_steps = len(inputs)
     if not 0 < num_steps <= max_steps:
         text = f"expected 1 to {max_steps} time steps, got {num_steps}"
-        raise wrong((signature.input_name,), text)
+        raise wrong(_where(signature), text)
     if num_steps > 1:
-        where = (signature.input_name,)
+        where = _where(signature)
         check_num_outputs(f"{num_steps} time steps", num_steps, signature, where)
     return inputs
 
@@ -37,7 +37,7 @@ def take_steps(values: Float32, signature: Signature, max_steps: int) -> Float32
 def check_batch(values: Float32, signature: Signature, max_steps: int) -> None:
     """Look at the shape of a batch without a sequence, `(batch, time, input_size)`."""
     size = signature.input_size
-    where = (signature.input_name,)
+    where = _where(signature)
     if values.ndim != 3 or values.shape[2] != size:
         text = f"expected the shape [batch, time, {size}] where no sequence_id is given"
         if not signature.streaming_obstacles:
@@ -61,12 +61,17 @@ def check_numbers(values: Float32, signature: Signature) -> None:
         is_finite = not np.vdot(values, _zeros(values.size))
     else:
         is_finite = bool(np.isfinite(values).all())
+    where = _where(signature)
     if not is_finite:
-        bad = float(values.flat[int(np.argmin(np.isfinite(values)))])
-        raise wrong((signature.input_name,), f"expected finite numbers, got {describe(bad)}")
-    vocabulary = signature.vocabulary
-    if vocabulary is not None and not are_tokens(values, vocabulary):
-        raise wrong((signature.input_name,), f"expected integers from 0 to {vocabulary - 1}")
+        bad = values.flat[int(np.argmin(np.isfinite(values)))]
+        raise wrong(where, f"expected finite numbers, got {describe(float(bad))}")
+    if not are_tokens(values, signature.vocabulary):
+        raise wrong(where, f"expected integers from 0 to {(signature.vocabulary or 0) - 1}")
+
+
+def _where(signature: Signature) -> Location:
+    """Return the name of the one input, or that of them all, which lie side by side."""
+    return (signature.inputs[0].name,) if len(signature.inputs) == 1 else ("inputs",)
 
 
 @lru_cache(maxsize=64)
