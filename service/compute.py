@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from time import perf_counter, thread_time
+from time import perf_counter
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Compute:
         Args:
             runtime: Nobody else computes with it.
             name: Of the model, for the threads' names.
-            inline_us: An `advance` that is expected to compute for longer leaves the event loop.
+            inline_us: An `advance` that is expected to take longer leaves the event loop.
         """
         self.kernel_s = 0.0
         self.call_s = Histogram(_CALL_BOUNDS_S)
@@ -80,18 +80,18 @@ class Compute:
         size = len(lengths).bit_length()
         num_times = inputs.shape[1]
         known_us = self._us_per_step.get(size)
+        began = perf_counter()
         with _translated():
             if known_us is not None and known_us * num_times <= self._inline_us:
-                advanced, took_s, busy_s = _timed(call)
+                advanced = call()
             else:
                 loop = asyncio.get_running_loop()
-                advanced, took_s, busy_s = await loop.run_in_executor(
-                    self._advance_thread, _timed, call
-                )
+                advanced = await loop.run_in_executor(self._advance_thread, call)
+        took_s = perf_counter() - began
         self.kernel_s += took_s
         self.call_s.observe(took_s)
         self.calls_s[len(lengths)].add(took_s)
-        us = busy_s * 1e6 / num_times
+        us = took_s * 1e6 / num_times
         self._us_per_step[size] = us if known_us is None else 0.9 * known_us + 0.1 * us
         return advanced
 
@@ -203,16 +203,6 @@ def _translated() -> Iterator[None]:
         core_errors.SequenceLengthError,
     ) as error:
         raise InvalidRequestError([Problem(("inputs",), str(error))]) from error
-
-
-def _timed(call: Callable[[], Advanced]) -> tuple[Advanced, float, float]:
-    """Call; return what it gave, the seconds that it took, and those that its thread computed."""
-    # What is estimated is the second one: on a busy machine the first one is mostly waiting, the
-    # more so on a thread, and would keep small calls there for ever.
-    began, began_busy = perf_counter(), thread_time()
-    advanced = call()
-    busy_s = thread_time() - began_busy
-    return advanced, perf_counter() - began, busy_s
 
 
 def _take_steps(
