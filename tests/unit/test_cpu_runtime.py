@@ -132,7 +132,9 @@ def test_predict_equals_the_equations(
 
     outputs = runtime_on(kernel)(network, 0).predict(inputs, mask)
 
-    np.testing.assert_allclose(outputs, expected(network, inputs, mask), **TOLERANCE)
+    # Gates without a bound multiply what was rounded, at each step.
+    tolerance = TOLERANCE | ({"rtol": 1e-5} if recurrent_activation == "linear" else {})
+    np.testing.assert_allclose(outputs, expected(network, inputs, mask), **tolerance)
 
 
 @each_kernel
