@@ -29,6 +29,7 @@ from service.domain import (
     LookRequest,
     Reply,
     Request,
+    SessionKey,
     SessionReply,
     SessionSummary,
     Signature,
@@ -196,15 +197,27 @@ class Engine:
             NotStreamableError: The model has no sessions.
         """
         if self._successor is not None:
-            return self._successor.submit(request, complete, timeout_s)
+            return self._heir(self._successor).submit(request, complete, timeout_s)
         if self.signature.streaming_obstacles:
             raise NotStreamableError(self.signature.model, list(self.signature.streaming_obstacles))
         job = Job(request, complete, perf_counter())
-        self.take(job)
+        taker = self._taker(job.key) if self._earlier else self
+        taker.take(job)
         if timeout_s is not None:
             loop = asyncio.get_running_loop()
-            job.deadline = loop.call_later(timeout_s, self._expire, job)
+            job.deadline = loop.call_later(timeout_s, taker._expire, job)  # noqa: SLF001 - as below
         return job
+
+    def _taker(self, key: SessionKey) -> Engine:
+        """Return the engine that has jobs of a session still which it took before this one came.
+
+        What comes now goes behind them. Without any, this one takes it.
+        """
+        if not self._turns.is_out(key):
+            for engine in self._earlier:  # who was before this one comes first
+                if engine.is_ready and engine._turns.is_out(key):  # noqa: SLF001 - as this one
+                    return engine
+        return self
 
     def take(self, job: Job) -> None:
         """Take a job into its session's turn; see `submit`."""
@@ -259,7 +272,7 @@ class Engine:
             StateNotFiniteError: An output is not finite.
         """
         if self._successor is not None:
-            return await self._successor.predict(inputs, mask, timeout_s)
+            return await self._heir(self._successor).predict(inputs, mask, timeout_s)
         self._admit()
         self._num_predictions += 1
         self._idle.clear()
@@ -285,7 +298,7 @@ class Engine:
             StateNotFiniteError: A state or an output is not finite.
         """
         if self._successor is not None:
-            return await self._successor.forecast(request)
+            return await self._heir(self._successor).forecast(request)
         look = LookRequest(key=request.key, position=request.position, epoch=request.epoch)
         session = cast(SessionReply, await self.ask(look))
         # In the place of the look, which was admitted.
@@ -360,9 +373,21 @@ class Engine:
         for engine in (predecessor, *predecessor.earlier):
             if engine is not self:
                 self.add_earlier(engine)
+                # Of all, not of the last one only: else each would keep those that came between.
+                engine.send_on(self)
         predecessor._opener.is_alone = False
         predecessor._earlier = ()
-        predecessor._successor = self
+
+    def send_on(self, successor: Engine) -> None:
+        """Ask another engine, which runs the model now, what is asked of this one from now on."""
+        self._successor = successor
+
+    def _heir(self, successor: Engine) -> Engine:
+        """Return what runs the model by now: a successor, or who came after it."""
+        while successor._successor is not None:
+            successor = successor._successor
+        self._successor = successor
+        return successor
 
     def add_earlier(self, engine: Engine) -> None:
         """Let an engine, which has started and is not alone, run the sessions of its version."""
@@ -372,9 +397,11 @@ class Engine:
 
     async def drop_earlier(self, fingerprint: str) -> None:
         """End an earlier version; its sessions are refused from now on, unless they are reset."""
-        engine = self._versions.pop(fingerprint)
-        self._earlier = tuple(other for other in self._earlier if other is not engine)
-        await engine.drain()
+        dropped = self._versions[fingerprint]
+        self._earlier = tuple(engine for engine in self._earlier if engine is not dropped)
+        for engine in (self, *self._earlier):  # which were in front of it once
+            engine._versions.pop(fingerprint, None)  # noqa: SLF001 - as this one
+        await dropped.end()
 
     def refuse(self, reason: ServiceError | None = None) -> None:
         """Take no new requests from now on; those taken are answered.
@@ -395,6 +422,15 @@ class Engine:
             if task is not None:
                 task.cancel()
         self._compute.close()
+
+    async def end(self) -> None:
+        """Drain, and give back the memory of weights and rows, whoever still holds this."""
+        await self.drain()
+        for engine in self._earlier:
+            await engine.end()
+        # Here and now: the garbage collector leaves alone what the start has built.
+        del self._ticker, self._opener, self._answers, self._arena, self._compute
+        self._versions.clear()
 
     def _admit(self) -> None:
         if self._refusal is not None:

@@ -272,7 +272,7 @@ class ModelRepository:
         if name in self._served:
             engine = self._served.drop(name)
             engine.refuse(ModelUnknownError(name, list(self._served)))
-            self._run(engine.drain())
+            self._run(engine.end())
             log.info("model %s is served no more", name)
         for version in self._versions[name].values():
             if version.state == "READY":

@@ -5,8 +5,10 @@ Changes while it serves, as versions come and models go; whoever holds it sees t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
+from weakref import WeakSet
 
 from service.engine import Engine
 
@@ -44,6 +46,7 @@ class ServedModels(Mapping[str, Engine]):
         if not engines:
             raise ValueError("there must be at least one model to serve")
         self._engines = dict(engines)
+        self._dropped: defaultdict[str, WeakSet[Engine]] = defaultdict(WeakSet)
         self.default = next(iter(engines))
 
     def __getitem__(self, name: str) -> Engine:
@@ -63,8 +66,12 @@ class ServedModels(Mapping[str, Engine]):
         predecessor = self._engines.get(name)
         if predecessor is not None:
             engine.succeed(predecessor)
+        for dropped in self._dropped.pop(name, ()):
+            dropped.send_on(engine)  # connections and streams may hold it still
         self._engines[name] = engine
 
     def drop(self, name: str) -> Engine:
         """Serve a model no more, and return its engine, which goes on until it is drained."""
-        return self._engines.pop(name)
+        engine = self._engines.pop(name)
+        self._dropped[name].add(engine)
+        return engine

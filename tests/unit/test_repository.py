@@ -1,8 +1,11 @@
 """A directory of models: what is served of it, whose sessions stay where, what breaks nothing."""
 
 import asyncio
+import gc
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +118,87 @@ async def test_steps_in_flight_while_versions_change_are_applied_once(tmp_path):
         assert ["1", "2"] == sorted(e.signature.version for e in house.served["vowels"].earlier)
 
 
+@pytest.mark.parametrize("is_placed", [True, False], ids=["with positions", "without"])
+async def test_steps_sent_ahead_keep_their_order_while_versions_change(tmp_path, is_placed):
+    """Those that were taken before a version came run before those that come after it."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        is_over = False
+
+        async def run(client):
+            waiting: list[asyncio.Future[Any]] = []
+            num_sent = num_answered = 0
+            while not is_over or waiting:
+                while len(waiting) < 8 and not is_over:
+                    position = num_sent if is_placed else None
+                    request = AdvanceRequest(
+                        key=SessionKey("default", "vowels", client),
+                        inputs=X[num_sent % 6][None],
+                        position=position,
+                    )
+                    waiting.append(asyncio.get_running_loop().create_future())
+                    house.served["vowels"].submit(request, waiting[-1].set_result)
+                    num_sent += 1
+                num_answered += 1
+                reply = await waiting.pop(0)
+                assert num_answered == reply.position, reply
+            return num_answered
+
+        clients = [asyncio.create_task(run(f"c{i}")) for i in range(3)]
+        for version in (2, 3):
+            write(tmp_path, version, shift=float(version))
+            await house.repository.follow()
+            await asyncio.sleep(0.01)
+        shutil.rmtree(tmp_path / "vowels" / "3")
+        await house.repository.follow()
+        is_over = True
+        async with asyncio.timeout(10):
+            assert min(await asyncio.gather(*clients)) > 10
+
+
+async def test_a_version_that_is_gone_is_gone_from_all(tmp_path):
+    """Also where the one that was in front of it comes to the front again."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        await step(house.served["vowels"], "alice", 0)
+        for version in (2, 3):
+            write(tmp_path, version, shift=float(version))
+            await house.repository.follow()
+        for gone in ("1", "3"):
+            shutil.rmtree(tmp_path / "vowels" / gone)
+            await house.repository.follow()
+            await asyncio.sleep(0)
+
+        assert "2" == house.served["vowels"].signature.version
+        with pytest.raises(FingerprintMismatchError):
+            await step(house.served["vowels"], "alice", 1)
+
+
+async def test_the_memory_of_what_is_gone_is_given_back_at_once(tmp_path):
+    """Whoever holds its engine still, as connections do, and without the garbage collector."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        held = house.served["vowels"]
+        arena = weakref.ref(held.arena)
+        gc.disable()
+        try:
+            write(tmp_path, 2, shift=1.0)
+            await house.repository.follow()
+            between = weakref.ref(house.served["vowels"].arena)
+            write(tmp_path, 3, shift=2.0)
+            await house.repository.follow()
+            for version in ("1", "2"):
+                shutil.rmtree(tmp_path / "vowels" / version)
+                await house.repository.follow()
+            await house.repository.close()
+
+            assert (None, None) == (arena(), between())
+        finally:
+            gc.enable()
+        assert 1 == (await step(held, "alice", 0)).position
+        assert "3" == await version_of(house, "alice")
+
+
 @pytest.mark.parametrize(
     "breakage",
     ["truncated", "empty", "no file", "two files", "other sizes", "config", "the same"],
@@ -206,6 +290,7 @@ async def test_a_model_is_unloaded_and_loaded_again(tmp_path):
         await house.repository.load("vowels")
         assert {"READY"} == set(house.states().values())
         assert 2 == (await step(house.served["vowels"], "alice", 1)).position
+        assert 3 == (await step(engine, "alice", 2)).position, "as a connection holds it"
 
 
 async def test_a_loaded_version_that_changes_is_served_as_it_was(tmp_path, caplog):
