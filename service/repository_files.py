@@ -8,7 +8,8 @@ from pathlib import Path
 from service.model_config import FILE_NAME
 from service.model_files import ModelFileError
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+MAX_NAME_LENGTH = 64
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME_LENGTH}}}\Z")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")
 
 Stamp = tuple[tuple[str, int, int], ...]
