@@ -6,14 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import (
     DeleteRequest,
     ImportRequest,
     ResetRequest,
+    TensorSummary,
 )
 from service.errors import (
     PositionConflictError,
 )
+from service.model_files import ModelFileError
+from service.models import check_version, describe
 from tests.unit.engines import (
     TOLERANCE,
     SharedStore,
@@ -127,6 +131,36 @@ async def test_an_earlier_version_may_be_done_before_the_tick_is(is_moved):
     assert 0 == current.num_pending
     for engine in (before, current):
         await engine.drain()
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("streaming_obstacles", ("it looks ahead",)),
+        ("output_size", 3),
+        ("vocabulary", 5),
+        ("outputs", (TensorSummary("b", 0, 1, None), TensorSummary("a", 1, 1, None))),
+        ("outputs", (TensorSummary("ab", 0, 2, None),)),
+    ],
+)
+def test_versions_that_callers_would_notice_are_refused(what, value):
+    """Their sessions are asked by callers who do not know which version they live on."""
+    first = replace(
+        describe("m", CpuRuntime(network(), 3)),
+        outputs=(TensorSummary("a", 0, 1, None), TensorSummary("b", 1, 1, None)),
+    )
+    second = replace(first, fingerprint="another", runtime_reason="whatever")
+    check_version(second, [first])
+
+    with pytest.raises(ModelFileError, match="differ in"):
+        check_version(replace(second, **{what: value}), [first])
+
+
+def test_the_name_of_an_only_input_may_change():
+    """Keras numbers them through a process: trained anew, a model has another one."""
+    first = describe("m", CpuRuntime(network(), 3))
+    renamed = (TensorSummary("input_7", 0, 3, None),)
+    check_version(replace(first, fingerprint="another", inputs=renamed), [first])
 
 
 class GatedStore(SharedStore):
