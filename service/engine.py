@@ -395,13 +395,17 @@ class Engine:
         self._earlier = (*self._earlier, engine)
         self._versions[engine.signature.fingerprint] = engine
 
-    async def drop_earlier(self, fingerprint: str) -> None:
-        """End an earlier version; its sessions are refused from now on, unless they are reset."""
+    def drop_earlier(self, fingerprint: str) -> Engine:
+        """Refuse the sessions of an earlier version from now on, unless they are reset.
+
+        Returns:
+            What has run them, which is to be ended.
+        """
         dropped = self._versions[fingerprint]
         self._earlier = tuple(engine for engine in self._earlier if engine is not dropped)
         for engine in (self, *self._earlier):  # which were in front of it once
             engine._versions.pop(fingerprint, None)  # noqa: SLF001 - as this one
-        await dropped.end()
+        return dropped
 
     def refuse(self, reason: ServiceError | None = None) -> None:
         """Take no new requests from now on; those taken are answered.

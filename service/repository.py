@@ -311,7 +311,7 @@ class ModelRepository:
             highest = max(current.earlier, key=lambda engine: int(engine.signature.version))
             self._served.serve(name, highest)
             current = highest
-        self._run(current.drop_earlier(version.fingerprint))
+        self._run(current.drop_earlier(version.fingerprint).end())
 
     def _drop_model(self, name: str) -> None:
         assert self._served is not None, "attached before it is asked"
