@@ -37,8 +37,12 @@ class ServedModels(Mapping[str, Engine]):
             while it is not served: nobody's sessions go to another model unasked.
     """
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
-        """Take the engines of the start; the first is the default model's.
+    def __init__(self, engines: Mapping[str, Engine], default: str | None = None) -> None:
+        """Take the engines of the start.
+
+        Args:
+            engines: By model name.
+            default: The default model, which may not be served now; None: the first of them.
 
         Raises:
             ValueError: There is none.
@@ -47,7 +51,7 @@ class ServedModels(Mapping[str, Engine]):
             raise ValueError("there must be at least one model to serve")
         self._engines = dict(engines)
         self._dropped: defaultdict[str, WeakSet[Engine]] = defaultdict(WeakSet)
-        self.default = next(iter(engines))
+        self.default = default or next(iter(engines))
 
     def __getitem__(self, name: str) -> Engine:
         """Return the engine of a model; KeyError if it is not served."""
