@@ -22,6 +22,8 @@ from service.opening import Lifetimes
 from service.runtimes import RuntimeChoice, open_runtime
 from service.stores.base import SessionStore
 
+_ONLY_CPU = "normalisation is the CPU runtime's only"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
@@ -70,9 +72,10 @@ class ModelLoader:
         """
         config = config or ModelConfig()
         choice = self.choice
-        if config.normalisation != Normalisation():
+        is_normalised = config.normalisation != Normalisation()
+        if is_normalised:
             if choice.kind == "tensorflow":
-                raise ModelFileError(f"{path}: normalisation is the CPU runtime's only")
+                raise ModelFileError(f"{path}: {_ONLY_CPU}")
             choice = replace(choice, kind="cpu")
         try:
             limits = replace(self.limits, **config.limits.model_dump(exclude_none=True))
@@ -87,6 +90,8 @@ class ModelLoader:
             raise ModelFileError(str(error)) from error
         except (SpecError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
+        if is_normalised and self.choice.kind == "auto":
+            reason = _ONLY_CPU
         run_warm_up(runtime, config.warm_up)
         signature = replace(
             describe(name, runtime, reason),

@@ -131,6 +131,8 @@ async def test_an_answer_is_compressed_as_is_asked(client):
     ):
         answer = await client.post(INFER, json=body, headers={"accept-encoding": accepted})
         assert encoding == answer.headers.get("content-encoding")
+    answer = await client.post(INFER, content=b"", headers={"content-encoding": "br"})
+    assert (415, True) == (answer.status_code, "gzip or deflate" in answer.json()["error"])
 
 
 async def test_an_output_says_for_itself_if_it_is_binary(client):

@@ -399,6 +399,8 @@ warm_up: {{rows: [3], steps: 1}}
         np.testing.assert_allclose(outputs, plain * 2 + 10, rtol=1e-5, atol=1e-5)
         assert tuple("abcdefghi") == house.served["vowels"].signature.labels
         assert house.served["plain"].signature.labels is None
+        assert "normalisation" in house.served["vowels"].signature.runtime_reason
+        assert "normalisation" not in house.served["plain"].signature.runtime_reason
 
 
 @pytest.mark.parametrize(
