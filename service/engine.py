@@ -96,7 +96,7 @@ class Engine:
         self._earlier = tuple(earlier)
         self._versions = {engine.signature.fingerprint: engine for engine in earlier}
         self._arena = Arena(runtime, self._turns.is_out)
-        self._answers = Answers(self._arena)
+        self._answers = Answers(self._arena, signature.state_layout)
         self.stats: EngineStats = self._answers.stats
         self._opener = Opener(
             signature,
@@ -329,6 +329,11 @@ class Engine:
         if engine is None:
             raise self._unserved(session.fingerprint)
         return engine._compute  # noqa: SLF001 - an engine as this one
+
+    def signature_of(self, fingerprint: str) -> Signature:
+        """Return that of the version which a state belongs to; of this one if it is not here."""
+        engine = self._versions.get(fingerprint)
+        return self.signature if engine is None else engine.signature
 
     def _unserved(self, fingerprint: str) -> FingerprintMismatchError:
         remedy = "reset it, or serve that version too"
