@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from service.domain import Signature
 from service.engine import Engine
@@ -20,34 +19,10 @@ from service.errors import ModelNotLoadedError, ModelUnknownError
 from service.model_config import FILE_NAME, ModelConfigError, read_model_config
 from service.model_files import ModelFileError
 from service.models import ModelLoader, Prepared, check_version
-from service.repository_files import MAX_NAME_LENGTH, Stamp, model_file, scan
+from service.repository_files import MAX_NAME_LENGTH, Stamp, Version, model_file, scan
 from service.served import IndexEntry, ServedModels
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Version:
-    """A version's directory.
-
-    Attributes:
-        directory: `NAME/VERSION`.
-        stamp: Of its files when it was last looked at for loading.
-        state: Whether it is served.
-        reason: Why it is not; else empty.
-        fingerprint: Of what is loaded; None where nothing is.
-    """
-
-    directory: Path
-    stamp: Stamp
-    state: Literal["READY", "LOADING", "UNAVAILABLE"] = "LOADING"
-    reason: str = ""
-    fingerprint: str | None = None
-
-    @property
-    def number(self) -> str:
-        """Its number, a decimal one."""
-        return self.directory.name
 
 
 class ModelRepository:
