@@ -94,6 +94,7 @@ class Engine:
         self._lifetimes = lifetimes or Lifetimes()
         self._clock = clock
         self._earlier = tuple(earlier)
+        self._dropped: tuple[Engine, ...] = ()
         self._versions = {engine.signature.fingerprint: engine for engine in earlier}
         self._arena = Arena(runtime, self._turns.is_out)
         self._answers = Answers(self._arena, signature.state_layout)
@@ -139,6 +140,11 @@ class Engine:
     def earlier(self) -> tuple[Engine, ...]:
         """The engines of earlier versions of the model."""
         return self._earlier
+
+    @property
+    def all_versions(self) -> tuple[Engine, ...]:
+        """This one, those of earlier versions, and for what they have counted those dropped."""
+        return (self, *self._earlier, *self._dropped)
 
     @property
     def is_ready(self) -> bool:
@@ -382,6 +388,7 @@ class Engine:
                 engine.send_on(self)
         predecessor._opener.is_alone = False
         predecessor._earlier = ()
+        self._dropped, predecessor._dropped = predecessor._dropped, ()
 
     def send_on(self, successor: Engine) -> None:
         """Ask another engine, which runs the model now, what is asked of this one from now on."""
@@ -410,6 +417,7 @@ class Engine:
         self._earlier = tuple(engine for engine in self._earlier if engine is not dropped)
         for engine in (self, *self._earlier):  # which were in front of it once
             engine._versions.pop(fingerprint, None)  # noqa: SLF001 - as this one
+        self._dropped = (*self._dropped, dropped)
         return dropped
 
     def refuse(self, reason: ServiceError | None = None) -> None:
@@ -433,12 +441,16 @@ class Engine:
         self._compute.close()
 
     async def end(self) -> None:
-        """Drain, and give back the memory of weights and rows, whoever still holds this."""
+        """Drain, and give back the memory of weights and rows, whoever still holds this.
+
+        What it has counted stays.
+        """
         await self.drain()
         for engine in self._earlier:
             await engine.end()
         # Here and now: the garbage collector leaves alone what the start has built.
-        del self._ticker, self._opener, self._answers, self._arena, self._compute
+        del self._ticker, self._opener, self._answers, self._arena
+        self._compute.release()
         self._versions.clear()
 
     def _admit(self) -> None:

@@ -19,6 +19,11 @@ from service.opening import Lifetimes
 from service.repository import ModelRepository
 from service.served import ServedModels
 from service.stores.memory import MemoryStore
+from service.stores.watched import WatchedStore
+from service.telemetry import Telemetry
+from service.transport.v2.catalog import ServedModel
+from service.transport.v2.metadata import model_statistics
+from service.transport.v2.statistics import Statistics
 from tests.unit.model_directory import VOWELS, write
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
@@ -117,6 +122,38 @@ async def test_steps_in_flight_while_versions_change_are_applied_once(tmp_path):
 
         assert {"1"} == {await version_of(house, f"c{i}") for i in range(8)}
         assert ["1", "2"] == sorted(e.signature.version for e in house.served["vowels"].earlier)
+
+
+async def test_what_was_counted_of_a_version_stays_when_it_goes(tmp_path):
+    """Counters that fall look like a restart, and like steps that nobody took."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        telemetry = Telemetry(house.served, WatchedStore(MemoryStore(1)))
+
+        def told(name):
+            [line] = [
+                line
+                for line in telemetry.render()[0].decode().splitlines()
+                if line.startswith(f'{name}{{model="vowels"}}')
+            ]
+            return float(line.split()[-1])
+
+        def num_executions():
+            model = ServedModel(house.served["vowels"], Statistics())
+            return model_statistics([model])["model_stats"][0]["execution_count"]
+
+        for version in (2, 3, 4):
+            await step(house.served["vowels"], f"c{version}", 0)
+            write(tmp_path, version, shift=float(version))
+            await house.repository.follow()
+        assert 3 == told("lstm_live_sessions")
+        for gone in ("1", "4", "2"):
+            shutil.rmtree(tmp_path / "vowels" / gone)
+            await house.repository.follow()
+            await house.repository.close()
+            assert (3, 3) == (told("lstm_steps_total"), num_executions())
+            assert 3 == told("lstm_batch_size_count")
+        assert 1 == told("lstm_live_sessions")
 
 
 @pytest.mark.parametrize("is_placed", [True, False], ids=["with positions", "without"])
