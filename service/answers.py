@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.arena import Arena
-from service.domain import Reply
+from service.domain import AdvanceReply, Reply, StateVector
 from service.errors import (
     DeadlineExceededError,
     InternalError,
@@ -54,9 +54,10 @@ class Answers:
         stats: What the engine has done.
     """
 
-    def __init__(self, arena: Arena) -> None:
-        """Answer jobs whose runs have slots in an arena."""
+    def __init__(self, arena: Arena, layout: tuple[StateVector, ...]) -> None:
+        """Answer jobs whose runs have slots in an arena, whose rows have a layout."""
         self.stats = EngineStats()
+        self._layout = layout
         self._arena = arena
 
     def answer(self, job: Job, result: Reply | ServiceError) -> None:
@@ -70,6 +71,9 @@ class Answers:
             job.deadline.cancel()
         if job.is_cancelled and not job.is_deputy:
             return
+        if isinstance(result, AdvanceReply) and result.row is not None and not result.layout:
+            # Who asked may hold another version of the model than the one that ran.
+            result = replace(result, layout=self._layout)
         try:
             job.complete(result)
         except Exception:

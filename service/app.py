@@ -169,7 +169,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for engine in served.values():
+        for engine in dict(served).values():
             await engine.start()
         watching = None
         if repository is not None and repository_poll_s:
@@ -179,7 +179,7 @@ def create_app(
         await app.streams.close()
         if watching is not None:
             watching.cancel()
-        for engine in served.values():
+        for engine in dict(served).values():
             await engine.drain()
         if repository is not None:
             await repository.close()

@@ -55,6 +55,7 @@ class Compute:
         self.call_s = Histogram(_CALL_BOUNDS_S)
         self.calls_s: defaultdict[int, Tally] = defaultdict(Tally)
         self._runtime = runtime
+        self._last_num_traces: int | None = None
         self._inline_us = inline_us
         self._us_per_step: dict[int, float] = {}
         self._advance_thread = ThreadPoolExecutor(1, f"advance-{name}")
@@ -98,7 +99,8 @@ class Compute:
     @property
     def num_traces(self) -> int:
         """How many graphs the runtime has made."""
-        return self._runtime.num_traces
+        last = self._last_num_traces
+        return self._runtime.num_traces if last is None else last
 
     def steps_within(self, us: float, num_rows: int) -> int:
         """Return how many time steps of so many rows are expected to take so long, 0: not known."""
@@ -176,6 +178,11 @@ class Compute:
         self._advance_thread.shutdown(wait=False)
         self._forecast_thread.shutdown(wait=False)
         self._predict_thread.shutdown(wait=False)
+
+    def release(self) -> None:
+        """Let go of the runtime once nothing computes any more; what was counted stays."""
+        self._last_num_traces = self._runtime.num_traces
+        del self._runtime
 
     def _predict(self, inputs: Float32, mask: Bool | None, is_wanted: threading.Event) -> Float32:
         widest = self._runtime.network.widest

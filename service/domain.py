@@ -207,6 +207,8 @@ class AdvanceReply:
         epoch: The life that it is in.
         replayed: Whether this is the answer of an earlier request that came again.
         row: `(state_size,)` float32, the state after them, where it was asked for.
+        layout: The vectors of that row, of the version of the model that ran; told with the answer,
+            and not kept for a retry.
     """
 
     outputs: Float32
@@ -214,6 +216,7 @@ class AdvanceReply:
     epoch: int
     replayed: bool = False
     row: Float32 | None = None
+    layout: tuple[StateVector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

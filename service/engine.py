@@ -31,6 +31,7 @@ from service.domain import (
     LookRequest,
     Reply,
     Request,
+    SessionKey,
     SessionReply,
     SessionSummary,
     Signature,
@@ -96,9 +97,10 @@ class Engine:
         self._lifetimes = lifetimes or Lifetimes()
         self._clock = clock
         self._earlier = tuple(earlier)
+        self._dropped: tuple[Engine, ...] = ()
         self._versions = {engine.signature.fingerprint: engine for engine in earlier}
         self._arena = Arena(runtime, self._turns.is_out)
-        self._answers = Answers(self._arena)
+        self._answers = Answers(self._arena, signature.state_layout)
         self.stats: EngineStats = self._answers.stats
         self._opener = Opener(
             signature,
@@ -140,6 +142,11 @@ class Engine:
     def earlier(self) -> tuple[Engine, ...]:
         """The engines of earlier versions of the model."""
         return self._earlier
+
+    @property
+    def all_versions(self) -> tuple[Engine, ...]:
+        """This one, those of earlier versions, and for what they have counted those dropped."""
+        return (self, *self._earlier, *self._dropped)
 
     @property
     def is_ready(self) -> bool:
@@ -198,13 +205,14 @@ class Engine:
             NotStreamableError: The model has no sessions.
         """
         if self._successor is not None:
-            return self._successor.submit(request, complete, timeout_s)
+            return self._heir(self._successor).submit(request, complete, timeout_s)
         if self._obstacles:
             raise NotStreamableError(self.signature.model, self._obstacles)
         job = Job(request, complete, perf_counter())
-        self.take(job)
+        taker = self._taker(job.key) if self._earlier else self
+        taker.take(job)
         if timeout_s is not None:
-            self._set_deadline(job, timeout_s)
+            taker._set_deadline(job, timeout_s)  # noqa: SLF001 - as this one
         return job
 
     def submit_many(
@@ -222,18 +230,20 @@ class Engine:
             timeout_s: As for `submit`.
 
         Returns:
-            The jobs of those that were taken, which are the first ones.
+            The jobs of those that were taken.
 
         Raises:
             DrainingError: The engine is about to end: none was taken.
             NotStreamableError: The model has no sessions.
         """
         if self._successor is not None:
-            return self._successor.submit_many(requests, complete, timeout_s)
+            return self._heir(self._successor).submit_many(requests, complete, timeout_s)
         if self._obstacles:
             raise NotStreamableError(self.signature.model, self._obstacles)
         if self._refusal is not None:
             raise self._refusal.again()
+        if self._earlier:
+            return self._submit_each(requests, complete, timeout_s)
         taken_at = perf_counter()
         room = max(0, self._limits.max_pending - self.num_pending)
         jobs = [
@@ -251,6 +261,32 @@ class Engine:
             self.stats.num_rejected += 1
             complete(index, QueueFullError(self._limits.max_pending))
         return jobs
+
+    def _submit_each(
+        self,
+        requests: Sequence[AdvanceRequest],
+        complete: Callable[[int, Reply | ServiceError], None],
+        timeout_s: float | None,
+    ) -> list[Job]:
+        """Do as `submit_many` where the requests may belong to different engines."""
+        jobs = []
+        for index, request in enumerate(requests):
+            try:
+                jobs.append(self.submit(request, partial(complete, index), timeout_s))
+            except ServiceError as error:
+                complete(index, error)
+        return jobs
+
+    def _taker(self, key: SessionKey) -> Engine:
+        """Return the engine that has jobs of a session still which it took before this one came.
+
+        What comes now goes behind them. Without any, this one takes it.
+        """
+        if not self._turns.is_out(key):
+            for engine in self._earlier:  # who was before this one comes first
+                if engine.is_ready and engine._turns.is_out(key):  # noqa: SLF001 - as this one
+                    return engine
+        return self
 
     def take(self, job: Job) -> None:
         """Take a job into its session's turn; see `submit`."""
@@ -304,7 +340,7 @@ class Engine:
             StateNotFiniteError: An output is not finite.
         """
         if self._successor is not None:
-            return await self._successor.predict(inputs, mask, timeout_s)
+            return await self._heir(self._successor).predict(inputs, mask, timeout_s)
         self._admit()
         self._num_predictions += 1
         try:
@@ -329,7 +365,7 @@ class Engine:
             StateNotFiniteError: A state or an output is not finite.
         """
         if self._successor is not None:
-            return await self._successor.forecast(request)
+            return await self._heir(self._successor).forecast(request)
         look = LookRequest(key=request.key, position=request.position, epoch=request.epoch)
         session = cast(SessionReply, await self.ask(look))
         # In the place of the look, which was admitted.
@@ -359,6 +395,11 @@ class Engine:
         if engine is None:
             raise self._unserved(session.fingerprint)
         return engine._compute  # noqa: SLF001 - an engine as this one
+
+    def signature_of(self, fingerprint: str) -> Signature:
+        """Return that of the version which a state belongs to; of this one if it is not here."""
+        engine = self._versions.get(fingerprint)
+        return self.signature if engine is None else engine.signature
 
     def _unserved(self, fingerprint: str) -> FingerprintMismatchError:
         remedy = "reset it, or serve that version too"
@@ -403,9 +444,22 @@ class Engine:
         for engine in (predecessor, *predecessor.earlier):
             if engine is not self:
                 self.add_earlier(engine)
+                # Of all, not of the last one only: else each would keep those that came between.
+                engine.send_on(self)
         predecessor._opener.is_alone = False
         predecessor._earlier = ()
-        predecessor._successor = self
+        self._dropped, predecessor._dropped = predecessor._dropped, ()
+
+    def send_on(self, successor: Engine) -> None:
+        """Ask another engine, which runs the model now, what is asked of this one from now on."""
+        self._successor = successor
+
+    def _heir(self, successor: Engine) -> Engine:
+        """Return what runs the model by now: a successor, or who came after it."""
+        while successor._successor is not None:
+            successor = successor._successor
+        self._successor = successor
+        return successor
 
     def add_earlier(self, engine: Engine) -> None:
         """Let an engine, which has started and is not alone, run the sessions of its version."""
@@ -413,11 +467,18 @@ class Engine:
         self._earlier = (*self._earlier, engine)
         self._versions[engine.signature.fingerprint] = engine
 
-    async def drop_earlier(self, fingerprint: str) -> None:
-        """End an earlier version; its sessions are refused from now on, unless they are reset."""
-        engine = self._versions.pop(fingerprint)
-        self._earlier = tuple(other for other in self._earlier if other is not engine)
-        await engine.drain()
+    def drop_earlier(self, fingerprint: str) -> Engine:
+        """Refuse the sessions of an earlier version from now on, unless they are reset.
+
+        Returns:
+            What has run them, which is to be ended.
+        """
+        dropped = self._versions[fingerprint]
+        self._earlier = tuple(engine for engine in self._earlier if engine is not dropped)
+        for engine in (self, *self._earlier):  # which were in front of it once
+            engine._versions.pop(fingerprint, None)  # noqa: SLF001 - as this one
+        self._dropped = (*self._dropped, dropped)
+        return dropped
 
     def refuse(self, reason: ServiceError | None = None) -> None:
         """Take no new requests from now on; those taken are answered.
@@ -439,6 +500,19 @@ class Engine:
             if task is not None:
                 task.cancel()
         self._compute.close()
+
+    async def end(self) -> None:
+        """Drain, and give back the memory of weights and rows, whoever still holds this.
+
+        What it has counted stays.
+        """
+        await self.drain()
+        for engine in self._earlier:
+            await engine.end()
+        # Here and now: the garbage collector leaves alone what the start has built.
+        del self._ticker, self._opener, self._answers, self._arena
+        self._compute.release()
+        self._versions.clear()
 
     def _admit(self) -> None:
         if self._refusal is not None:

@@ -207,12 +207,12 @@ class BodyTooLargeError(ServiceError):
 
 
 class UnsupportedMediaTypeError(ServiceError):
-    """A body that is not JSON."""
+    """A body that is not what it should be, or compressed in a way that is not known."""
 
     code = "unsupported_media_type"
 
-    def __init__(self, content_type: str) -> None:
-        super().__init__(f"the body must be application/json, not {content_type}")
+    def __init__(self, given: str, expected: str = "application/json") -> None:
+        super().__init__(f"the body must be {expected}, not {given}")
 
 
 class DeadlineExceededError(ServiceError):

@@ -113,7 +113,11 @@ def read_model_config(path: Path) -> ModelConfig:
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise ModelConfigError(f"{path} has {size} bytes; at most {_MAX_BYTES} are read")
-        document = yaml.safe_load(path.read_bytes())
+        text = path.read_bytes()
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            # A few lines of those stand for more than memory holds.
+            raise ModelConfigError(f"{path} has aliases (*name), which are not read")
+        document = yaml.safe_load(text)
         if document is None:
             return ModelConfig()
         # As JSON, where a list is what a tuple is written as, and a text is no number.
@@ -127,3 +131,5 @@ def read_model_config(path: Path) -> ModelConfig:
             f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()
         )
         raise ModelConfigError(f"{path}: {problems}") from error
+    except (TypeError, ValueError) as error:  # such as keys that JSON does not have
+        raise ModelConfigError(f"{path} cannot be read: {error}") from error

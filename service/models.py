@@ -22,6 +22,8 @@ from service.opening import Lifetimes
 from service.runtimes import RuntimeChoice, open_runtime
 from service.stores.base import SessionStore
 
+_ONLY_CPU = "normalisation is the CPU runtime's only"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
@@ -70,9 +72,10 @@ class ModelLoader:
         """
         config = config or ModelConfig()
         choice = self.choice
-        if config.normalisation != Normalisation():
+        is_normalised = config.normalisation != Normalisation()
+        if is_normalised:
             if choice.kind == "tensorflow":
-                raise ModelFileError(f"{path}: normalisation is the CPU runtime's only")
+                raise ModelFileError(f"{path}: {_ONLY_CPU}")
             choice = replace(choice, kind="cpu")
         try:
             limits = replace(self.limits, **config.limits.model_dump(exclude_none=True))
@@ -87,6 +90,8 @@ class ModelLoader:
             raise ModelFileError(str(error)) from error
         except (SpecError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
+        if is_normalised and self.choice.kind == "auto":
+            reason = _ONLY_CPU
         run_warm_up(runtime, config.warm_up)
         signature = replace(
             describe(name, runtime, reason),
@@ -144,13 +149,30 @@ def check_version(new: Signature, others: Sequence[Signature]) -> None:
                 f"two files of model {new.model!r} hold the same model: versions {other.version}"
                 f" and {new.version}"
             )
-        for what in ("input_size", "output_size", "vocabulary"):
-            now, then = getattr(new, what), getattr(other, what)
-            if now != then:
+        now, then = _surface(new), _surface(other)
+        for what in now:
+            if now[what] != then[what]:
                 raise ModelFileError(
-                    f"the versions of model {new.model!r} differ in {what}: {now} and {then}; serve"
-                    " the earlier one under a name of its own"
+                    f"the versions of model {new.model!r} differ in {what}: {now[what]} and"
+                    f" {then[what]}; serve the earlier one under a name of its own"
                 )
+
+
+def _surface(signature: Signature) -> dict[str, object]:
+    """Return what callers of a session see of the version that it belongs to."""
+    surface: dict[str, object] = {
+        "input_size": signature.input_size,
+        "output_size": signature.output_size,
+        "vocabulary": signature.vocabulary,
+        "whether they have sessions": not signature.streaming_obstacles,
+    }
+    # The name of an only one says nothing: Keras gives each layer of a process another number.
+    for what, parts in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        if len(parts) > 1:
+            surface[what] = [f"{part.name} ({part.size})" for part in parts]
+        else:
+            surface[what] = len(parts)
+    return surface
 
 
 def read_signature(name: str, path: Path, choice: RuntimeChoice) -> Signature:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from service.domain import Signature
 from service.engine import Engine
@@ -20,34 +19,10 @@ from service.errors import ModelNotLoadedError, ModelUnknownError
 from service.model_config import FILE_NAME, ModelConfigError, read_model_config
 from service.model_files import ModelFileError
 from service.models import ModelLoader, Prepared, check_version
-from service.repository_files import Stamp, model_file, scan
+from service.repository_files import MAX_NAME_LENGTH, Stamp, Version, model_file, scan
 from service.served import IndexEntry, ServedModels
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Version:
-    """A version's directory.
-
-    Attributes:
-        directory: `NAME/VERSION`.
-        stamp: Of its files when it was last looked at for loading.
-        state: Whether it is served.
-        reason: Why it is not; else empty.
-        fingerprint: Of what is loaded; None where nothing is.
-    """
-
-    directory: Path
-    stamp: Stamp
-    state: Literal["READY", "LOADING", "UNAVAILABLE"] = "LOADING"
-    reason: str = ""
-    fingerprint: str | None = None
-
-    @property
-    def number(self) -> str:
-        """Its number, a decimal one."""
-        return self.directory.name
 
 
 class ModelRepository:
@@ -64,6 +39,9 @@ class ModelRepository:
         self._loader = loader
         self._versions: dict[str, dict[str, Version]] = {}
         self._unloaded: set[str] = set()
+        # Names that are served from elsewhere: nothing here may touch those models.
+        self._foreign: set[str] = set()
+        self._warned_of: set[str] = set()
         self._served: ServedModels | None = None
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,6 +78,11 @@ class ModelRepository:
     def attach(self, served: ServedModels) -> None:
         """Say where the models are served; what is loaded and unloaded from now on changes it."""
         self._served = served
+        ours = {line.name for line in self.index() if line.state == "READY"}
+        self._foreign = set(served) - ours
+        for name in self._foreign & self._versions.keys():
+            self._warn_of_foreign(name)
+            del self._versions[name]
 
     def index(self) -> list[IndexEntry]:
         """Return every version that was found, by name and number."""
@@ -109,10 +92,6 @@ class ModelRepository:
             for number, version in versions.items()
         ]
 
-    def has(self, name: str) -> bool:
-        """Tell whether a model was found in the directory."""
-        return name in self._versions
-
     async def load(self, name: str) -> None:
         """Serve what a model has in the directory; what is served of it already goes on.
 
@@ -121,9 +100,13 @@ class ModelRepository:
             ModelNotLoadedError: A version cannot be served, or all of them.
         """
         async with self._lock:
-            found = await asyncio.to_thread(scan, self._directory)
+            try:
+                found = await self._scan()
+            except OSError as error:
+                reason = f"the repository cannot be read: {error.strerror}"
+                raise ModelNotLoadedError(name[:MAX_NAME_LENGTH], [reason]) from error
             if name not in found:
-                raise ModelUnknownError(name, list(found))
+                raise ModelUnknownError(name[:MAX_NAME_LENGTH], list(found))
             self._unloaded.discard(name)
             await self._follow(name, found[name], is_asked=True)
             reasons = [
@@ -142,7 +125,7 @@ class ModelRepository:
         """
         async with self._lock:
             if name not in self._versions:
-                raise ModelUnknownError(name, list(self._versions))
+                raise ModelUnknownError(name[:MAX_NAME_LENGTH], list(self._versions))
             self._unloaded.add(name)
             self._drop_model(name)
 
@@ -153,7 +136,7 @@ class ModelRepository:
             OSError: It cannot be read.
         """
         async with self._lock:
-            found = await asyncio.to_thread(scan, self._directory)
+            found = await self._scan()
             for name in [name for name in self._versions if name not in found]:
                 self._drop_model(name)
                 del self._versions[name]
@@ -178,19 +161,38 @@ class ModelRepository:
         """Wait for the models that were dropped and still answer."""
         await asyncio.gather(*self._tasks)
 
+    async def _scan(self) -> dict[str, dict[str, Stamp]]:
+        """Return what lies in the directory, but for names that are served from elsewhere.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        found = await asyncio.to_thread(scan, self._directory)
+        for name in self._foreign & found.keys():
+            self._warn_of_foreign(name)
+            del found[name]
+        return found
+
+    def _warn_of_foreign(self, name: str) -> None:
+        if name not in self._warned_of:
+            self._warned_of.add(name)
+            log.warning(
+                "model %s of the repository is not served: --model gave one of this name", name
+            )
+
     async def _follow(self, name: str, stamps: dict[str, Stamp], *, is_asked: bool = False) -> None:
-        """Serve the versions that lie there.
+        """Serve the versions that lie there; drop those that do not, once what is new is served.
 
         Args:
             name: Of the model.
             stamps: Of its versions, by number.
             is_asked: Whether to try again what could not be read and has not changed.
         """
-        versions = self._versions.setdefault(name, {})
-        for number in [number for number in versions if number not in stamps]:
-            self._drop_version(name, versions.pop(number))
+        broken: list[Version] = []
         for version in self._note(name, stamps):
-            stamp = stamps[version.number]
+            stamp = stamps.get(version.number)
+            if stamp is None:
+                continue
             is_new = version.state == "LOADING" or version.stamp != stamp
             if version.state == "READY":
                 if is_new:
@@ -202,6 +204,14 @@ class ModelRepository:
                     )  # fmt: skip
             elif is_new or is_asked:
                 version.stamp = stamp
+                if not await self._bring_up(name, version):
+                    broken.append(version)
+        versions = self._versions[name]
+        gone = [number for number in versions if number not in stamps]
+        for number in gone:
+            self._drop_version(name, versions.pop(number))
+        if gone:
+            for version in broken:  # perhaps only beside one that is gone, as its copy
                 await self._bring_up(name, version)
 
     def _note(self, name: str, stamps: dict[str, Stamp]) -> list[Version]:
@@ -222,23 +232,33 @@ class ModelRepository:
             check_version(prepared.signature, others)
         except (ModelFileError, ModelConfigError, OSError, MemoryError) as error:
             version.state = "UNAVAILABLE"
-            version.reason = str(error) or type(error).__name__
+            # It is told to callers, whom the way to the repository does not concern.
+            reason = str(error).replace(f"{self._directory}/", "")
+            version.reason = reason or type(error).__name__
             log.warning(
                 "model %s: version %s cannot be served: %s", name, version.number, version.reason
             )
             return None
+        except Exception:  # the guard: no file takes another model down, nor who follows them
+            version.state, version.reason = "UNAVAILABLE", "a fault of ours, which the log tells"
+            log.exception("model %s: version %s cannot be served", name, version.number)
+            return None
         version.state, version.fingerprint = "READY", prepared.signature.fingerprint
         return prepared
 
-    async def _bring_up(self, name: str, version: Version) -> None:
-        """Read a version and serve it: in front if it is the highest, else for its sessions."""
+    async def _bring_up(self, name: str, version: Version) -> bool:
+        """Read a version and serve it: in front if it is the highest, else for its sessions.
+
+        Returns:
+            Whether it can be.
+        """
         assert self._served is not None, "attached before it is asked"
         current = self._served.get(name)
         running = [] if current is None else [current, *current.earlier]
         others = [engine.signature for engine in running]
         prepared = await asyncio.to_thread(self._read, name, version, others)
         if prepared is None:
-            return
+            return False
         engine = self._engine(prepared)
         await engine.start()
         if current is None or int(version.number) > int(current.signature.version):
@@ -246,6 +266,7 @@ class ModelRepository:
         else:
             current.add_earlier(engine)
         log.info("model %s: version %s is served", name, version.number)
+        return True
 
     def _engine(self, prepared: Prepared) -> Engine:
         # Not alone: another version may come at any time, and then writes to the same sessions.
@@ -265,14 +286,14 @@ class ModelRepository:
             highest = max(current.earlier, key=lambda engine: int(engine.signature.version))
             self._served.serve(name, highest)
             current = highest
-        self._run(current.drop_earlier(version.fingerprint))
+        self._run(current.drop_earlier(version.fingerprint).end())
 
     def _drop_model(self, name: str) -> None:
         assert self._served is not None, "attached before it is asked"
         if name in self._served:
             engine = self._served.drop(name)
             engine.refuse(ModelUnknownError(name, list(self._served)))
-            self._run(engine.drain())
+            self._run(engine.end())
             log.info("model %s is served no more", name)
         for version in self._versions[name].values():
             if version.state == "READY":

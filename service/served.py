@@ -5,8 +5,10 @@ Changes while it serves, as versions come and models go; whoever holds it sees t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
+from weakref import WeakSet
 
 from service.engine import Engine
 
@@ -35,8 +37,12 @@ class ServedModels(Mapping[str, Engine]):
             while it is not served: nobody's sessions go to another model unasked.
     """
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
-        """Take the engines of the start; the first is the default model's.
+    def __init__(self, engines: Mapping[str, Engine], default: str | None = None) -> None:
+        """Take the engines of the start.
+
+        Args:
+            engines: By model name.
+            default: The default model, which may not be served now; None: the first of them.
 
         Raises:
             ValueError: There is none.
@@ -44,7 +50,8 @@ class ServedModels(Mapping[str, Engine]):
         if not engines:
             raise ValueError("there must be at least one model to serve")
         self._engines = dict(engines)
-        self.default = next(iter(engines))
+        self._dropped: defaultdict[str, WeakSet[Engine]] = defaultdict(WeakSet)
+        self.default = default or next(iter(engines))
 
     def __getitem__(self, name: str) -> Engine:
         """Return the engine of a model; KeyError if it is not served."""
@@ -63,8 +70,12 @@ class ServedModels(Mapping[str, Engine]):
         predecessor = self._engines.get(name)
         if predecessor is not None:
             engine.succeed(predecessor)
+        for dropped in self._dropped.pop(name, ()):
+            dropped.send_on(engine)  # connections and streams may hold it still
         self._engines[name] = engine
 
     def drop(self, name: str) -> Engine:
         """Serve a model no more, and return its engine, which goes on until it is drained."""
-        return self._engines.pop(name)
+        engine = self._engines.pop(name)
+        self._dropped[name].add(engine)
+        return engine

@@ -253,6 +253,7 @@ def _load_models(
     elif not models:
         models = {name: (path,) for name, path in bundled_models().items()}
     engines = loader.engines(models)
+    default = next(iter(engines), None)
     if repository is not None:
         for name, engine in repository.read_all().items():
             if name in engines:
@@ -260,6 +261,8 @@ def _load_models(
                     f"model {name!r} is given twice, by --model and in a repository"
                 )
             engines[name] = engine
+        # Also where it cannot be served now: its sessions would else go to another model.
+        default = default or repository.index()[0].name
     for name, engine in engines.items():
         signature = engine.signature
         log.info("model %s runs on %s: %s", name, signature.runtime, signature.runtime_reason)
@@ -269,4 +272,4 @@ def _load_models(
                     "model %s: %s runs on kernel %s, %s: %s",
                     name, layer.name, layer.kernel, layer.device, layer.reason,
                 )  # fmt: skip
-    return ServedModels(engines), repository
+    return ServedModels(engines, default), repository

@@ -207,6 +207,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_repository(self) -> Settings:
+        if self.repository_poll_s and self.model_repository is None:
+            raise ValueError("repository_poll_s is for a model_repository, and there is none")
+        return self
+
+    @model_validator(mode="after")
     def _check_tls(self) -> Settings:
         if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
             raise ValueError("grpc_tls_cert and grpc_tls_key must be given together")

@@ -66,7 +66,8 @@ _HISTOGRAMS: dict[str, tuple[str, Callable[[Engine], Histogram]]] = {
         lambda e: e.stats.waits_s,
     ),
 }
-"""All are summed over the versions of a model."""
+"""All are summed over the versions of a model; counters and histograms over those too that were
+dropped, so that they never fall."""
 
 
 class Telemetry:
@@ -181,14 +182,21 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for name, (documentation, read) in _COUNTERS.items():
-            yield self._family(CounterMetricFamily(name, documentation, labels=["model"]), read)
+            counters = CounterMetricFamily(name, documentation, labels=["model"])
+            for model, engine in self._engines.items():
+                counters.add_metric([model], sum(float(read(e)) for e in engine.all_versions))
+            yield counters
         for name, (documentation, read) in _GAUGES.items():
-            yield self._family(GaugeMetricFamily(name, documentation, labels=["model"]), read)
+            gauges = GaugeMetricFamily(name, documentation, labels=["model"])
+            for model, engine in self._engines.items():
+                now = (engine, *engine.earlier)
+                gauges.add_metric([model], sum(float(read(e)) for e in now))
+            yield gauges
         for name, (documentation, find) in _HISTOGRAMS.items():
             family = HistogramMetricFamily(name, documentation, labels=["model"])
             for model, engine in self._engines.items():
-                both = merged([find(e) for e in (engine, *engine.earlier)])
-                family.add_metric([model], both.cumulative(), sum_value=both.total)
+                every = merged([find(e) for e in engine.all_versions])
+                family.add_metric([model], every.cumulative(), sum_value=every.total)
             yield family
         runtimes = GaugeMetricFamily(
             "lstm_runtime_info",
@@ -203,13 +211,6 @@ class _EngineCollector(Collector):
         for model, engine in self._engines.items():
             ready.add_metric([model], float(engine.is_ready))
         yield ready
-
-    def _family(
-        self, family: CounterMetricFamily | GaugeMetricFamily, read: Callable[[Engine], float]
-    ) -> Metric:
-        for model, engine in self._engines.items():
-            family.add_metric([model], sum(float(read(e)) for e in (engine, *engine.earlier)))
-        return family
 
 
 class _StoreCollector(Collector):

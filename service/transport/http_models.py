@@ -34,10 +34,11 @@ class ModelHandlers:
 
     async def readyz(self, _: Call) -> Answer:
         """Say whether every engine takes requests, and the store commits."""
-        missing = [name for name, engine in self._engines.items() if not engine.is_ready]
+        engines = dict(self._engines)  # as they are now: they come and go while a store is asked
+        missing = [name for name, engine in engines.items() if not engine.is_ready]
         if missing:
             raise NotReadyError(missing)
-        for engine in self._engines.values():
+        for engine in engines.values():
             await engine.check_store()
         return Answer(200, b'{"status":"ready"}')
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
-from service.domain import LookRequest, SessionReply, Signature
-from service.errors import FingerprintMismatchError
+from service.domain import ImportRequest, LookRequest, SessionReply, Signature
+from service.engine import Engine
+from service.errors import FingerprintMismatchError, InvalidRequestError
 from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
@@ -35,13 +38,14 @@ class StateHandlers:
         """Export a session."""
         engine, key = find_session(self._engines, call.parameters)
         reply = cast(SessionReply, await call.ask(engine, LookRequest(key=key)))
-        _check_fits(reply, engine.signature)
+        signature = engine.signature_of(reply.fingerprint)
+        _check_fits(reply, signature)
         vary = ((b"vary", b"accept"),)
         media_type = accepted_type(call.headers)
         if media_type is None:
-            body = render.render_state(reply, engine.signature)
+            body = render.render_state(reply, signature)
             return Answer(200, body, headers=vary)
-        body = render_tensors(reply, engine.signature)
+        body = render_tensors(reply, signature)
         return Answer(200, body, media_type.encode(), vary)
 
     async def put_state(self, call: Call) -> Answer:
@@ -49,10 +53,11 @@ class StateHandlers:
         engine, key = find_session(self._engines, call.parameters)
         position, epoch = parse_preconditions(call.query)
         if is_tensors(call.headers):
-            parse, body = parse_tensors, await call.read_body(check_plain)
+            read, body = parse_tensors, await call.read_body(check_plain)
         else:
-            parse, body = parse_import, await call.read_body()
-        request = parse(body, engine.signature, key, position=position, epoch=epoch)
+            read, body = parse_import, await call.read_body()
+        parse = partial(read, body, key=key, position=position, epoch=epoch)
+        request = _parse_for_earlier(engine, parse) or parse(engine.signature)
         reply = cast(SessionReply, await call.ask(engine, request))
         return Answer(200, render.render_session(reply, key.client_id))
 
@@ -64,6 +69,23 @@ class StateHandlers:
         # Relative to this request's path, whatever a proxy has put before it.
         location = ((b"location", f"../{request.target}".encode()),)
         return Answer(201, render.render_session(reply, request.target), headers=location)
+
+
+def _parse_for_earlier(
+    engine: Engine, parse: Callable[[Signature], ImportRequest]
+) -> ImportRequest | None:
+    """Return an import of a state that says it is of an earlier version, which has its own sizes.
+
+    None where it is not, or where anything is wrong with it.
+    """
+    for earlier in engine.earlier:
+        try:
+            request = parse(earlier.signature)
+        except InvalidRequestError:
+            continue
+        if request.fingerprint == earlier.signature.fingerprint:
+            return request
+    return None
 
 
 def _check_fits(reply: SessionReply, signature: Signature) -> None:

@@ -16,6 +16,7 @@ from service.domain import (
     SessionReply,
     SessionSummary,
     Signature,
+    StateVector,
 )
 from service.errors import PositionConflictError, ServiceError
 
@@ -29,7 +30,7 @@ def render_advance(reply: AdvanceReply, signature: Signature) -> bytes:
         "replayed": reply.replayed,
     }
     if reply.row is not None:
-        document["states"] = states_of(reply.row, signature)
+        document["states"] = states_of(reply.row, reply.layout or signature.state_layout)
     return dump(document)
 
 
@@ -105,7 +106,7 @@ def render_state(reply: SessionReply, signature: Signature) -> bytes:
             "position": reply.position,
             "epoch": reply.epoch,
             "fingerprint": reply.fingerprint,
-            "states": states_of(reply.row, signature),
+            "states": states_of(reply.row, signature.state_layout),
             "has_output": reply.has_output,
         }
     )
@@ -166,11 +167,11 @@ def _as_list(array: npt.NDArray[np.generic]) -> object:
     return array.tolist()
 
 
-def states_of(row: Float32, signature: Signature) -> list[Float32]:
+def states_of(row: Float32, layout: Sequence[StateVector]) -> list[Float32]:
     """Return the vectors of a row: h and c of every layer, in Keras's order."""
     vectors = []
     start = 0
-    for part in signature.state_layout:
+    for part in layout:
         vectors.append(row[start : start + part.size])
         start += part.size
     return vectors

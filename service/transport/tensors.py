@@ -78,7 +78,7 @@ def render_tensors(reply: SessionReply, signature: Signature) -> bytes:
     """Write a state whose row fits the signature."""
     from safetensors.numpy import save
 
-    vectors = zip(_names(signature), states_of(reply.row, signature), strict=True)
+    vectors = zip(_names(signature), states_of(reply.row, signature.state_layout), strict=True)
     metadata = {
         "position": str(reply.position),
         "epoch": str(reply.epoch),

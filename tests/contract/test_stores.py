@@ -155,6 +155,15 @@ async def test_an_ended_session_is_gone_and_may_begin_again(store):
     assert Outcome.COMMITTED == await commit(store, None, record())
 
 
+async def test_a_session_that_begins_and_ends_in_one_commit_leaves_nothing(store):
+    """Nor does it end one that another writer has begun."""
+    assert Outcome.COMMITTED == await commit(store, None, None)
+    assert [None] == await store.load_many([key("alice")])
+    await commit(store, None, record(3))
+    assert Outcome.CONFLICT == await commit(store, None, None)
+    assert [None] != await store.load_many([key("alice")])
+
+
 async def test_commits_fail_one_by_one(store):
     """A conflict does not hold up the commits beside it."""
     await commit(store, None, record(3))

@@ -68,8 +68,9 @@ async def test_health_is_whether_requests_would_be_taken():
             assert is_there == (await serving.call("ModelReady", request)).ready
             assert (await serving.call("ServerLive", b"")).live
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await check("other")
+            await check("other" * 10_000)
         assert grpc.StatusCode.NOT_FOUND == caught.value.code()
+        assert 100 > len(caught.value.details() or "")
 
 
 @pytest.mark.usefixtures("fast_watches")

@@ -5,6 +5,7 @@ import json
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from lstm_core.network import Network
 from service.domain import SessionKey
 from service.errors import (
     LostUpdateError,
@@ -19,6 +20,7 @@ from service.transport import replies
 from tests.integration.small_service import (
     StoreWithDamage,
     X,
+    lstm,
     make_app,
     make_engine,
     make_engines,
@@ -215,6 +217,32 @@ async def test_lost_steps_are_a_conflict(clock, serving):
     async with serving(app_with(clock, FailingStore(LostUpdateError("alice")))) as client:
         answer = await client.post(f"{ALICE}/step", json=STEP)
     assert (409, "lost_update") == problem(answer)
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/x-safetensors"])
+async def test_a_state_of_an_earlier_version_has_that_versions_sizes(serving, form):
+    """With an answer, in an export, and back again, whoever took the step."""
+    store = MemoryStore(50)
+    earlier = make_engine("net", streaming(), store=store, is_alone=False)
+    network = Network("net", 3, (lstm(seed=3, units=2),))
+    current = make_engine("net", network, store=store, version="2", is_alone=False)
+    served = ServedModels({"net": earlier})
+    async with serving(make_app(served)) as client:
+        await client.post(f"{ALICE}/step", json=STEP)
+        await current.start()
+        served.serve("net", current)
+
+        answer = await client.post(f"{ALICE}/step", json=STEP | {"return_state": True})
+        exported = await client.get(f"{ALICE}/state", headers={"accept": form})
+        assert 200 == exported.status_code, exported.text
+        await client.post(f"{ALICE}/reset_states")
+        headers = {"content-type": form}
+        back = await client.put(f"{ALICE}/state", content=exported.content, headers=headers)
+        state = (await client.get(f"{ALICE}/state")).json()
+
+    assert [5, 5] == [len(vector) for vector in answer.json()["states"]]
+    assert (200, earlier.signature.fingerprint) == (back.status_code, back.json()["fingerprint"])
+    assert answer.json()["states"] == state["states"]
 
 
 async def test_the_short_form_of_a_model_that_is_unloaded_is_no_other_models(serving):

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.integration.live_server import live_server
+from tests.unit.model_directory import write
 
 NUM_CLIENTS, NUM_STEPS = 64, 12
 
@@ -28,6 +29,17 @@ def server():
     """A server of the bundled models."""
     with live_server() as server:
         yield server
+
+
+def test_a_broken_default_model_leaves_its_sessions_to_no_other(tmp_path):
+    """The first of a repository is the default model, also where it cannot be served."""
+    write(tmp_path, 1, name="a", config="labels: [one]")
+    write(tmp_path, 1, name="b")
+    with live_server("--model-repository", str(tmp_path)) as server:
+        for model, status in (("", 404), ("models/a/", 404), ("models/b/", 200)):
+            body = {"inputs": [0.0] * 12}
+            answer = httpx.post(f"{server.url}/v1/{model}sessions/x/step", json=body)
+            assert status == answer.status_code
 
 
 def test_a_live_process_holds_no_tensorflow_and_stays_small(server):

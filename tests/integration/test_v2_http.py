@@ -16,6 +16,7 @@ from service.limits import EngineLimits
 from service.models import ModelLoader
 from service.opening import Lifetimes
 from service.repository import ModelRepository
+from service.served import ServedModels
 from service.stores.memory import MemoryStore
 from tests.integration.small_service import (
     LIMITS,
@@ -130,6 +131,8 @@ async def test_an_answer_is_compressed_as_is_asked(client):
     ):
         answer = await client.post(INFER, json=body, headers={"accept-encoding": accepted})
         assert encoding == answer.headers.get("content-encoding")
+    answer = await client.post(INFER, content=b"", headers={"content-encoding": "br"})
+    assert (415, True) == (answer.status_code, "gzip or deflate" in answer.json()["error"])
 
 
 async def test_an_output_says_for_itself_if_it_is_binary(client):
@@ -438,6 +441,21 @@ async def test_models_of_a_repository_come_and_go(tmp_path, serving):
         assert 200 == (await client.get("/v2/models/net/ready")).status_code
 
 
+async def test_a_model_that_goes_while_a_store_is_asked_is_no_fault(serving):
+    """Ready is what is served then."""
+
+    class SlowStore(MemoryStore):
+        async def check(self):
+            if "net" in served:
+                await served.drop("net").drain()
+
+    store = SlowStore(50)
+    served = ServedModels({n: make_engine(n, streaming(), store=store) for n in ("first", "net")})
+    async with serving(make_app(served)) as client:
+        for path in ("/readyz", "/v2/health/ready"):
+            assert 200 == (await client.get(path)).status_code
+
+
 async def test_the_repository(client):
     """Lists what is served; what was given at the start stays."""
     index = (await client.post("/v2/repository/index")).json()
@@ -448,6 +466,11 @@ async def test_the_repository(client):
         answer = await client.post(f"/v2/repository/models/net/{verb}", json={"parameters": {}})
         assert 400 == answer.status_code
         assert "none of a model repository" in answer.json()["error"]
+    for parameters, said in (({"config": "{}"}, "without parameters; got config"), (1, "object")):
+        body = {"parameters": parameters}
+        answer = await client.post("/v2/repository/models/net/load", json=body)
+        assert 400 == answer.status_code
+        assert said in answer.json()["error"]
     assert 200 == (await client.get("/v2/models/net/ready")).status_code
 
 

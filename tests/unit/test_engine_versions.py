@@ -6,14 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import (
     DeleteRequest,
     ImportRequest,
     ResetRequest,
+    TensorSummary,
 )
 from service.errors import (
     PositionConflictError,
+    SessionUnknownError,
 )
+from service.model_files import ModelFileError
+from service.models import check_version, describe
 from tests.unit.engines import (
     TOLERANCE,
     SharedStore,
@@ -129,6 +134,36 @@ async def test_an_earlier_version_may_be_done_before_the_tick_is(is_moved):
         await engine.drain()
 
 
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("streaming_obstacles", ("it looks ahead",)),
+        ("output_size", 3),
+        ("vocabulary", 5),
+        ("outputs", (TensorSummary("b", 0, 1, None), TensorSummary("a", 1, 1, None))),
+        ("outputs", (TensorSummary("ab", 0, 2, None),)),
+    ],
+)
+def test_versions_that_callers_would_notice_are_refused(what, value):
+    """Their sessions are asked by callers who do not know which version they live on."""
+    first = replace(
+        describe("m", CpuRuntime(network(), 3)),
+        outputs=(TensorSummary("a", 0, 1, None), TensorSummary("b", 1, 1, None)),
+    )
+    second = replace(first, fingerprint="another", runtime_reason="whatever")
+    check_version(second, [first])
+
+    with pytest.raises(ModelFileError, match="differ in"):
+        check_version(replace(second, **{what: value}), [first])
+
+
+def test_the_name_of_an_only_input_may_change():
+    """Keras numbers them through a process: trained anew, a model has another one."""
+    first = describe("m", CpuRuntime(network(), 3))
+    renamed = (TensorSummary("input_7", 0, 3, None),)
+    check_version(replace(first, fingerprint="another", inputs=renamed), [first])
+
+
 class GatedStore(SharedStore):
     """A store in which one session's commits wait, and another's may meet another writer."""
 
@@ -198,3 +233,24 @@ async def test_a_step_cancelled_on_its_way_to_the_store_ends_its_turn():
     assert (0, None) == (current.num_pending, job.deputy)
     for engine in (before, current):
         await engine.drain()
+
+
+async def test_many_requests_find_each_its_version(versions):
+    """Those of one go may belong to different versions, or be refused on their own."""
+    before, current = versions
+    values = inputs(2)
+    await before.ask(step(values[0], "alice"))
+    answers = {}
+    requests = [step(values[1], "alice", position=1), step(values[0], "bob")]
+    requests.append(step(values[0], "carol", position=3))
+
+    jobs = current.submit_many(requests, answers.__setitem__)
+    async with asyncio.timeout(5):
+        while len(answers) < len(requests):
+            await asyncio.sleep(0)
+
+    assert len(requests) == len(jobs)
+    assert [2, 1] == [answers[index].position for index in (0, 1)]
+    assert isinstance(answers[2], SessionUnknownError)
+    assert before.signature.fingerprint == (await look(current, "alice")).fingerprint
+    assert current.signature.fingerprint == (await look(current, "bob")).fingerprint

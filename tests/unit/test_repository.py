@@ -1,8 +1,11 @@
 """A directory of models: what is served of it, whose sessions stay where, what breaks nothing."""
 
 import asyncio
+import gc
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,11 @@ from service.opening import Lifetimes
 from service.repository import ModelRepository
 from service.served import ServedModels
 from service.stores.memory import MemoryStore
+from service.stores.watched import WatchedStore
+from service.telemetry import Telemetry
+from service.transport.v2.catalog import ServedModel
+from service.transport.v2.metadata import model_statistics
+from service.transport.v2.statistics import Statistics
 from tests.unit.model_directory import VOWELS, write
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
@@ -25,11 +33,12 @@ X = np.random.default_rng(0).standard_normal((6, 12)).astype(np.float32)
 class House:
     """A repository, and what is served of it."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, **others):
         limits = EngineLimits(arena_rows=90, max_pending=30)
         loader = ModelLoader(store=MemoryStore(100), limits=limits, lifetimes=Lifetimes())
         self.repository = ModelRepository(directory, loader)
-        self.served = ServedModels(self.repository.read_all())
+        given = loader.engines({name: [path] for name, path in others.items()})
+        self.served = ServedModels(given | self.repository.read_all())
         self.repository.attach(self.served)
 
     async def __aenter__(self):
@@ -115,6 +124,122 @@ async def test_steps_in_flight_while_versions_change_are_applied_once(tmp_path):
         assert ["1", "2"] == sorted(e.signature.version for e in house.served["vowels"].earlier)
 
 
+async def test_what_was_counted_of_a_version_stays_when_it_goes(tmp_path):
+    """Counters that fall look like a restart, and like steps that nobody took."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        telemetry = Telemetry(house.served, WatchedStore(MemoryStore(1)))
+
+        def told(name):
+            [line] = [
+                line
+                for line in telemetry.render()[0].decode().splitlines()
+                if line.startswith(f'{name}{{model="vowels"}}')
+            ]
+            return float(line.split()[-1])
+
+        def num_executions():
+            model = ServedModel(house.served["vowels"], Statistics())
+            return model_statistics([model])["model_stats"][0]["execution_count"]
+
+        for version in (2, 3, 4):
+            await step(house.served["vowels"], f"c{version}", 0)
+            write(tmp_path, version, shift=float(version))
+            await house.repository.follow()
+        assert 3 == told("lstm_live_sessions")
+        for gone in ("1", "4", "2"):
+            shutil.rmtree(tmp_path / "vowels" / gone)
+            await house.repository.follow()
+            await house.repository.close()
+            assert (3, 3) == (told("lstm_steps_total"), num_executions())
+            assert 3 == told("lstm_batch_size_count")
+        assert 1 == told("lstm_live_sessions")
+
+
+@pytest.mark.parametrize("is_placed", [True, False], ids=["with positions", "without"])
+async def test_steps_sent_ahead_keep_their_order_while_versions_change(tmp_path, is_placed):
+    """Those that were taken before a version came run before those that come after it."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        is_over = False
+
+        async def run(client):
+            waiting: list[asyncio.Future[Any]] = []
+            num_sent = num_answered = 0
+            while not is_over or waiting:
+                while len(waiting) < 8 and not is_over:
+                    position = num_sent if is_placed else None
+                    request = AdvanceRequest(
+                        key=SessionKey("default", "vowels", client),
+                        inputs=X[num_sent % 6][None],
+                        position=position,
+                    )
+                    waiting.append(asyncio.get_running_loop().create_future())
+                    house.served["vowels"].submit(request, waiting[-1].set_result)
+                    num_sent += 1
+                num_answered += 1
+                reply = await waiting.pop(0)
+                assert num_answered == reply.position, reply
+            return num_answered
+
+        clients = [asyncio.create_task(run(f"c{i}")) for i in range(3)]
+        for version in (2, 3):
+            write(tmp_path, version, shift=float(version))
+            await house.repository.follow()
+            await asyncio.sleep(0.01)
+        shutil.rmtree(tmp_path / "vowels" / "3")
+        await house.repository.follow()
+        is_over = True
+        async with asyncio.timeout(10):
+            assert min(await asyncio.gather(*clients)) > 10
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_version_that_is_gone_is_gone_from_all(tmp_path, at_once):
+    """Also where the one that was in front of it comes to the front again."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        await step(house.served["vowels"], "alice", 0)
+        for version in (2, 3):
+            write(tmp_path, version, shift=float(version))
+            await house.repository.follow()
+        for gone in ("1", "3"):
+            shutil.rmtree(tmp_path / "vowels" / gone)
+            if not at_once:
+                await house.repository.follow()
+                await asyncio.sleep(0)
+        await house.repository.follow()
+
+        assert "2" == house.served["vowels"].signature.version
+        with pytest.raises(FingerprintMismatchError):
+            await step(house.served["vowels"], "alice", 1)
+
+
+async def test_the_memory_of_what_is_gone_is_given_back_at_once(tmp_path):
+    """Whoever holds its engine still, as connections do, and without the garbage collector."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        held = house.served["vowels"]
+        arena = weakref.ref(held.arena)
+        gc.disable()
+        try:
+            write(tmp_path, 2, shift=1.0)
+            await house.repository.follow()
+            between = weakref.ref(house.served["vowels"].arena)
+            write(tmp_path, 3, shift=2.0)
+            await house.repository.follow()
+            for version in ("1", "2"):
+                shutil.rmtree(tmp_path / "vowels" / version)
+                await house.repository.follow()
+            await house.repository.close()
+
+            assert (None, None) == (arena(), between())
+        finally:
+            gc.enable()
+        assert 1 == (await step(held, "alice", 0)).position
+        assert "3" == await version_of(house, "alice")
+
+
 @pytest.mark.parametrize(
     "breakage",
     ["truncated", "empty", "no file", "two files", "other sizes", "config", "the same"],
@@ -146,6 +271,7 @@ async def test_a_broken_version_takes_no_working_one_down(tmp_path, breakage):
         [_, line] = house.repository.index()
         assert ("UNAVAILABLE", "1") == (line.state, house.served["vowels"].signature.version)
         assert line.reason
+        assert str(tmp_path) not in line.reason
         assert 1 == (await step(house.served["vowels"], "alice", 0)).position
         with pytest.raises(ModelNotLoadedError, match="version 2"):
             await house.repository.load("vowels")
@@ -198,14 +324,80 @@ async def test_a_model_is_unloaded_and_loaded_again(tmp_path):
         assert {("vowels", "1"): "UNAVAILABLE", ("other", "1"): "READY"} == house.states()
         with pytest.raises(ModelUnknownError):
             await step(engine, "alice", 1)
-        with pytest.raises(ModelUnknownError):
-            await house.repository.load("nothing")
+        with pytest.raises(ModelUnknownError) as raised:
+            await house.repository.load("nothing" * 10_000)
+        assert 200 > len(str(raised.value))
         with pytest.raises(ModelUnknownError):
             await house.repository.unload("nothing")
 
         await house.repository.load("vowels")
         assert {"READY"} == set(house.states().values())
         assert 2 == (await step(house.served["vowels"], "alice", 1)).position
+        assert 3 == (await step(engine, "alice", 2)).position, "as a connection holds it"
+
+
+async def test_a_fault_of_ours_in_a_version_ends_nothing_else(tmp_path, monkeypatch):
+    """Nobody knows what files make libraries do; who follows the directory goes on."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        watching = asyncio.create_task(house.repository.watch(0.01))
+        with monkeypatch.context() as patched:
+            patched.setattr("service.models.read_network", lambda _: 1 / 0)
+            write(tmp_path, 2, shift=1.0)
+            async with asyncio.timeout(5):
+                while "UNAVAILABLE" not in house.states().values():
+                    await asyncio.sleep(0.01)
+        [_, line] = house.repository.index()
+        assert "the log" in line.reason
+        write(tmp_path, 3, shift=2.0)
+        async with asyncio.timeout(5):
+            while house.served["vowels"].signature.version != "3":
+                await asyncio.sleep(0.01)
+        watching.cancel()
+
+
+@pytest.mark.parametrize("is_same", [False, True], ids=["another model", "the same"])
+async def test_a_version_in_the_place_of_another(tmp_path, is_same, monkeypatch):
+    """What is gone is served while what is new is read; one that was only renamed is, too."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        before = house.served["vowels"]
+        is_served = []
+        prepare = ModelLoader.prepare
+
+        def note_and_prepare(*given):
+            is_served.append("vowels" in house.served)
+            return prepare(*given)
+
+        monkeypatch.setattr(ModelLoader, "prepare", note_and_prepare)
+        shutil.rmtree(tmp_path / "vowels" / "1")
+        write(tmp_path, 2, shift=0.0 if is_same else 1.0)
+        await house.repository.follow()
+
+        assert is_served[0]
+        assert {("vowels", "2"): "READY"} == house.states()
+        assert "2" == house.served["vowels"].signature.version
+        assert 1 == (await step(before, "alice", 0)).position
+
+
+async def test_a_model_of_the_command_line_is_nobody_elses(tmp_path, caplog):
+    """A directory of its name, which comes and goes, does not touch it."""
+    write(tmp_path, 1, name="other")
+    async with House(tmp_path, vowels=VOWELS) as house:
+        engine = house.served["vowels"]
+        write(tmp_path, 7, shift=1.0)
+        for _ in range(2):
+            await house.repository.follow()
+        for change in (house.repository.load, house.repository.unload):
+            with pytest.raises(ModelUnknownError):
+                await change("vowels")
+        shutil.rmtree(tmp_path / "vowels")
+        await house.repository.follow()
+
+        assert house.served["vowels"] is engine
+        assert () == engine.earlier
+        assert ["other"] == [line.name for line in house.repository.index()]
+        assert 1 == sum("--model" in record.message for record in caplog.records)
 
 
 async def test_a_loaded_version_that_changes_is_served_as_it_was(tmp_path, caplog):
@@ -244,6 +436,8 @@ warm_up: {{rows: [3], steps: 1}}
         np.testing.assert_allclose(outputs, plain * 2 + 10, rtol=1e-5, atol=1e-5)
         assert tuple("abcdefghi") == house.served["vowels"].signature.labels
         assert house.served["plain"].signature.labels is None
+        assert "normalisation" in house.served["vowels"].signature.runtime_reason
+        assert "normalisation" not in house.served["plain"].signature.runtime_reason
 
 
 @pytest.mark.parametrize(
@@ -260,6 +454,10 @@ warm_up: {{rows: [3], steps: 1}}
         ("limits: {max_pendig: 10}", "max_pendig"),
         ("- a", "the file"),
         ("a: [", "cannot be read"),
+        ("labels: &a [*a]", "aliases"),
+        ("a: &a [1]\nb: [*a, *a]", "aliases"),
+        ("2020-01-01: 1", "cannot be read"),
+        ("a: !!int x", "cannot be read"),
     ],
 )
 def test_a_configuration_that_does_not_fit_says_what(tmp_path, config, said):

@@ -66,3 +66,10 @@ def test_nonsense_is_refused_with_the_reason(arguments, problem):
     """A setting that makes no sense stops the start, and says what was expected."""
     with pytest.raises(ValidationError, match=problem):
         settings(*arguments)
+
+
+def test_how_often_to_look_needs_something_to_look_at():
+    """A setting that would do nothing is refused."""
+    with pytest.raises(ValidationError, match="model_repository"):
+        settings("--repository-poll-s", "2")
+    assert 2 == settings("--repository-poll-s", "2", "--model-repository", "m").repository_poll_s

@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.errors import ServiceError
+from service.transport.explain import shorten
 from service.transport.grpc.failures import Context
 from service.transport.v2.catalog import Catalog, ServedModel
 
@@ -55,7 +56,7 @@ class Health(health_pb2_grpc.HealthServicer):
     ) -> health_pb2.HealthCheckResponse:
         """Tell the health now; NOT_FOUND for a service that is not here."""
         if request.service not in self._known:
-            text = f"no service is called {request.service!r}"
+            text = f"no service is called {shorten(request.service)!r}"
             await context.abort(grpc.StatusCode.NOT_FOUND, text)
         return health_pb2.HealthCheckResponse(status=await self._status(request.service))
 

@@ -16,7 +16,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
 from service.errors import DeadlineExceededError, ModelUnknownError, ServiceError
-from service.transport.explain import MAX_PROBLEMS, shorten, wrong
+from service.transport.explain import wrong
 from service.transport.grpc import messages
 from service.transport.grpc.conversion import write_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
@@ -217,11 +217,7 @@ class InferenceService:
         return _filled(messages.RepositoryIndexResponse(), {"models": index})
 
     async def _load_model(self, request: messages.RepositoryModelLoadRequest) -> Message:
-        if request.parameters:
-            names = ", ".join(shorten(name) for name in sorted(request.parameters)[:MAX_PROBLEMS])
-            text = f"a model is loaded as the repository has it, without parameters; got {names}"
-            raise wrong(("parameters",), text)
-        await self._catalog.load(request.model_name)
+        await self._catalog.load(request.model_name, request.parameters)
         return messages.RepositoryModelLoadResponse()
 
     async def _unload_model(self, request: messages.RepositoryModelUnloadRequest) -> Message:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from service.engine import Engine
 from service.errors import ModelUnknownError, NoRepositoryError
 from service.served import IndexEntry, ServedModels
-from service.transport.explain import shorten
+from service.transport.explain import MAX_PROBLEMS, shorten, wrong
 from service.transport.v2.statistics import Statistics
 
 
@@ -91,12 +91,20 @@ class Catalog:
                     lines.append(_entry(name, version))
         return [line for line in lines if line.state == "READY" or not is_ready_only]
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, parameters: Collection[str] = ()) -> None:
         """Serve a model with all that the repository has of it.
+
+        Args:
+            name: The model's.
+            parameters: Names of what a request says beside it. Nothing can be said.
 
         Raises:
             ServiceError: It cannot be, and what was served before still is.
         """
+        if parameters:
+            names = ", ".join(shorten(name) for name in sorted(parameters)[:MAX_PROBLEMS])
+            text = f"a model is loaded as the repository has it, without parameters; got {names}"
+            raise wrong(("parameters",), text)
         await self._repository_of(name).load(name)
 
     async def unload(self, name: str) -> None:

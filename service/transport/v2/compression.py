@@ -30,7 +30,8 @@ def encoding_of(headers: Headers) -> str | None:
     if encoding in ("", "identity"):
         return None
     if encoding not in _WINDOW_BITS:
-        raise UnsupportedMediaTypeError(f"{encoding[:100]}-encoded")
+        expected = "compressed with gzip or deflate, or not at all"
+        raise UnsupportedMediaTypeError(f"with {encoding[:100]}", expected)
     return encoding
 
 

@@ -77,8 +77,11 @@ class V2Handlers:
 
     async def load(self, call: Call) -> Answer:
         """Serve a model, anew if it is served already."""
-        await _read_optional(call)
-        await self._catalog.load(call.parameters["model"])
+        document = await _read_optional(call)
+        parameters = document.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise wrong(("parameters",), f"expected an object, got {describe(parameters)}")
+        await self._catalog.load(call.parameters["model"], parameters)
         return Answer(200, b"")
 
     async def unload(self, call: Call) -> Answer:

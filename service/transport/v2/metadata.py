@@ -145,7 +145,7 @@ def _statistics(model: ServedModel) -> Document:
     count = statistics.num_succeeded
     batches: defaultdict[int, Tally] = defaultdict(Tally)
     for calls_s in (
-        *(engine.kernel_calls_s for engine in (model.engine, *model.engine.earlier)),
+        *(engine.kernel_calls_s for engine in model.engine.all_versions),
         statistics.predictions_s,
     ):
         for num_rows, tally in calls_s.items():
