@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,7 +241,7 @@ async def test_many_requests_find_each_its_version(versions):
     before, current = versions
     values = inputs(2)
     await before.ask(step(values[0], "alice"))
-    answers = {}
+    answers: dict[int, Any] = {}
     requests = [step(values[1], "alice", position=1), step(values[0], "bob")]
     requests.append(step(values[0], "carol", position=3))
 
