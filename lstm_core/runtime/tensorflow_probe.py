@@ -3,8 +3,8 @@
 A layer without a state runs on each time step alone in a session. So each one is asked here, on
 random numbers, whether it gives the same for a time step alone as within a sequence, and whatever
 else shares its batch. Nothing has to be known of a layer for that, and Keras's and a user's are
-judged alike. What a layer does to other numbers only (a branch that is never taken here) is not
-found.
+judged alike. What a layer does to other numbers only (a branch that is never taken here), or only
+with time steps further apart than the trial is long, is not found.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ Kind: TypeAlias = Literal["timed", "steady", "state"]
 """A tensor with a time axis behind the batch; one without, or the states of a recurrent layer."""
 
 _BATCH = 2
-_TIME = 3
-"""Of the trial, where the model leaves the number of time steps open."""
+_TIME = 19
+"""Of the trial, where the model leaves that open and no layer says that it looks further. Prime, so
+that what turns time in a circle shows."""
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 _FAULTS = (
     ArithmeticError,
@@ -107,7 +108,7 @@ class _Trial:
         self._layers: list[LayerReport] = []
         self._recurrences: list[Recurrence | None] = []
         self._inputs, self._length = input_ports(graph)
-        self._time = self._length or _TIME
+        self._time = self._length or max(_TIME, 1 + _greatest_dilation(graph))
 
     def run(self) -> Findings:
         tensors = [self._draw_input(port) for port in self._inputs]
@@ -260,6 +261,18 @@ class _Trial:
                 dispatch=None if recurrence is None else recurrence.dispatch,
             )
         )
+
+
+def _greatest_dilation(graph: Graph) -> int:
+    """Return the most time steps that lie between two which a convolution looks at together."""
+    dilations = [0]
+
+    def call(operation: Operation, _: Arguments | None, symbolic: Any) -> Any:
+        dilations.extend(keras.tree.flatten(getattr(operation, "dilation_rate", ())))
+        return symbolic
+
+    graph.run(graph.inputs, call)
+    return int(max(dilations))
 
 
 def _called(operation: Operation, arguments: Arguments, model: str) -> list[Any]:

@@ -59,3 +59,22 @@ class Leaky(keras.layers.Layer):
     def get_config(self):
         """Return the arguments."""
         return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Lag(keras.layers.Layer):
+    """Adds an earlier time step to each."""
+
+    def __init__(self, steps, **kwargs):
+        """Look back so many of them."""
+        super().__init__(**kwargs)
+        self.steps = steps
+
+    def call(self, x):
+        """Return `(batch, time, features)`."""
+        before = keras.ops.pad(x, ((0, 0), (self.steps, 0), (0, 0)))
+        return x + before[:, : keras.ops.shape(x)[1]]
+
+    def get_config(self):
+        """Return the arguments."""
+        return {**super().get_config(), "steps": self.steps}
