@@ -81,9 +81,7 @@ def open_runtime(
         return _without_cpu(path, capacity, choice, error)
     if choice.kind == "tensorflow":
         return Chosen(_tensorflow_runtime(path, capacity, choice, network), "it was asked for")
-    cpu = CpuRuntime(
-        network, capacity, num_threads=choice.kernel_threads, precision=choice.precision
-    )
+    cpu = _cpu_runtime(path, capacity, choice, network)
     if choice.kind == "cpu":
         return Chosen(cpu, "it was asked for")
     if not _has_gpu():
@@ -91,10 +89,25 @@ def open_runtime(
     return _with_gpu(path, capacity, choice, cpu)
 
 
+def _cpu_runtime(path: Path, capacity: int, choice: RuntimeChoice, network: Network) -> CpuRuntime:
+    """Return the CPU's runtime; FormatError where it has not got the precision."""
+    try:
+        return CpuRuntime(
+            network, capacity, num_threads=choice.kernel_threads, precision=choice.precision
+        )
+    except SpecError as error:
+        raise FormatError(str(path), [str(error)], network.written_by) from error
+
+
 def _without_cpu(path: Path, capacity: int, choice: RuntimeChoice, error: FormatError) -> Chosen:
     """Return the runtime of a file that the CPU's cannot take."""
-    if choice.kind == "cpu" or not _is_for_keras(path):
+    if choice.kind == "cpu":
         raise error
+    if not _is_for_keras(path):
+        if choice.kind == "auto":
+            raise error
+        problem = "the TensorFlow runtime reads .keras files only"
+        raise FormatError(error.path, [problem, *error.problems], error.written_by) from error
     if not _has_tensorflow():
         problem = f"the TensorFlow runtime may take it, but it is not installed: {_INSTALL}"
         raise FormatError(error.path, [*error.problems, problem], error.written_by) from error

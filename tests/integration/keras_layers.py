@@ -42,10 +42,11 @@ class Hungry(keras.layers.Layer):
 class Leaky(keras.layers.Layer):
     """A cell whose output is not its state."""
 
-    def __init__(self, units, **kwargs):
-        """Keep `units` numbers."""
+    def __init__(self, units, rate=0.25, **kwargs):
+        """Keep `units` numbers, of which a share leaks out."""
         super().__init__(**kwargs)
         self.units = self.state_size = units
+        self.rate = rate
 
     def build(self, shape):
         """Create the weights."""
@@ -54,11 +55,11 @@ class Leaky(keras.layers.Layer):
     def call(self, x, states):
         """Return what leaks out, and what is left."""
         level = states[0] + keras.ops.matmul(x, self.kernel)
-        return 0.25 * level, [0.75 * level]
+        return self.rate * level, [(1 - self.rate) * level]
 
     def get_config(self):
         """Return the arguments."""
-        return {**super().get_config(), "units": self.units}
+        return {**super().get_config(), "units": self.units, "rate": self.rate}
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -438,4 +438,6 @@ def test_fingerprints_tell_weights_and_configurations_apart_but_not_names(both):
     assert same != fingerprint(layers.GRU(2), seed=1)
     assert same != fingerprint(layers.GRU(2, activation="relu"))
     assert same != fingerprint(layers.GRU(2), layers.ReLU())
+    # What a user's cell calls its rate is no dropout's.
+    assert fingerprint(layers.RNN(Leaky(2))) != fingerprint(layers.RNN(Leaky(2, rate=0.5)))
     assert both[0].network.fingerprint == both[1].network.fingerprint
