@@ -79,3 +79,21 @@ class Lag(keras.layers.Layer):
     def get_config(self):
         """Return the arguments."""
         return {**super().get_config(), "steps": self.steps}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Doubled(keras.layers.LSTM):
+    """Does more than its cell."""
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        """Return twice what an LSTM gives."""
+        return 2 * super().call(sequences, initial_state, mask, training)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Primed(keras.layers.GRUCell):
+    """Begins with ones."""
+
+    def get_initial_state(self, batch_size=None):
+        """Return the first state."""
+        return [keras.ops.ones((batch_size, self.units))]

@@ -29,7 +29,7 @@ layers = keras.layers
 
 from lstm_core.runtime.tensorflow import TensorFlowRuntime  # noqa: E402
 from lstm_core.runtime.tensorflow_model import StatefulModel  # noqa: E402
-from tests.integration.keras_layers import Gain, Hungry, Lag, Leaky  # noqa: E402
+from tests.integration.keras_layers import Doubled, Gain, Hungry, Lag, Leaky, Primed  # noqa: E402
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 FEATURES = 3
@@ -336,6 +336,8 @@ WHOLE_ONLY = {
         ],
     ),
     "(Lag) gives something else": (None, lambda: [Lag(18), layers.LSTM(3)]),
+    "(Doubled) gives something else than its cell": (None, lambda: [Doubled(3)]),
+    "(RNN) gives something else than its cell": (None, lambda: [layers.RNN(Primed(3))]),
     "pools over": (
         None,
         lambda: [
