@@ -196,7 +196,7 @@ class CpuRuntime:
             return outputs[0, 0]
 
         if first_input is None:
-            first_input = first_of(self.network, row, has_output, feedback)
+            first_input = first_of(self.network, self._stack.behind, row, has_output, feedback)
         return run_on(self.network, step, first_input, feedback, num_steps)
 
     def predict(self, inputs: Float32, mask: Bool | None = None) -> Float32:

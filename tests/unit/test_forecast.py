@@ -16,6 +16,7 @@ from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.runtime.forecast import HELD
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
+from tests.unit.native_networks import assert_same_bits, each_set, plain, runtime
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -165,6 +166,22 @@ def test_an_activation_behind_the_head_is_part_of_the_last_output():
     np.testing.assert_allclose(fed, given, **TOLERANCE)
     assert (last >= 0).all()
     assert (last == 0).any()
+
+
+@each_set
+def test_a_forecast_has_the_bits_of_steps(instruction_set):
+    """On the native kernel, from the output on that the state had last."""
+    net = plain((5, 40), head="tanh")
+    run = runtime(net, 4, instruction_set)
+    past = np.random.default_rng(0).uniform(-1, 1, (1, 3, 5)).astype(np.float32)
+    outputs = run.advance([ZERO_SLOT], [1], past, None).outputs[:, -1:]
+    row, has_output = run.read(1)
+
+    forecast = run.forecast(row, has_output, None, np.arange(5), 3)
+
+    for t, actual in enumerate(forecast):
+        outputs = run.advance([1 + t], [2 + t], outputs, None).outputs
+        assert_same_bits(outputs[0, 0], actual)
 
 
 def test_a_fed_back_step_may_be_masked():
