@@ -96,9 +96,36 @@ class Advancer:
         now = self._clock()
         for index, run in enumerate(runs):
             try:
-                self._take_chunk(run, to_slots[index], chunks, index, lengths[index], now)
+                if len(run.inputs) == 1 and not run.is_replay:
+                    self._finish_step(run, to_slots[index], chunks, index, now)
+                else:
+                    self._take_chunk(run, to_slots[index], chunks, index, lengths[index], now)
             except Exception as error:  # noqa: BLE001 - the guard of one job
                 self._fail_run(run, error)
+
+    def _finish_step(self, run: Run, slot: int, chunks: Chunks, index: int, now: float) -> None:
+        """Do as `_take_chunk` for a request of one time step, as nearly all are, in one go.
+
+        Raises:
+            StateNotFiniteError: It came to no state that a session may have.
+        """
+        run.slot = slot
+        run.num_left = 0
+        chunks.check_finite(index)
+        request, start, job, live = run.request, run.start, run.job, run.live
+        output, row = chunks.first_output(index), chunks.row(index)
+        reply = AdvanceReply(
+            output[None] if request.return_sequences else output,
+            start.position + 1,
+            start.epoch,
+            False,  # noqa: FBT003 - not replayed
+            row if request.return_state else None,
+        )
+        has_output = chunks.has_output(index)
+        after: Record | None = sessions.advanced(start, request, reply, row, has_output, now)
+        if request.ends and after is not None:
+            after = sessions.ended(after, request, self._tombstone_s)
+        self.changes.append(Change(job.key, live.stored, after, job, (reply,), live, run))
 
     def _take_chunk(
         self, run: Run, slot: int, chunks: Chunks, index: int, length: int, now: float
@@ -132,20 +159,18 @@ class Advancer:
         """Finish a run of one request, which gave `(time, output_size)` outputs."""
         request, start, row = run.request, run.start, chunks.row(index)
         reply = AdvanceReply(
-            outputs=outputs if request.return_sequences else outputs[-1],
-            position=start.position + len(run.inputs),
-            epoch=start.epoch,
-            replayed=run.is_replay,
-            row=row if request.return_state else None,
+            outputs if request.return_sequences else outputs[-1],
+            start.position + len(run.inputs),
+            start.epoch,
+            run.is_replay,
+            row if request.return_state else None,
         )
         job, live = run.job, run.live
         if run.is_replay:
             self._answers.answer(job, reply)
             return
         has_output = chunks.has_output(index)
-        after: Record | None = sessions.advanced(
-            start, request, reply, row=row, has_output=has_output, now=now
-        )
+        after: Record | None = sessions.advanced(start, request, reply, row, has_output, now)
         if request.ends and after is not None:
             after = sessions.ended(after, request, self._tombstone_s)
         self.changes.append(Change(job.key, live.stored, after, job, (reply,), live, run))
@@ -181,9 +206,9 @@ def _replies_apart(run: Run, outputs: Float32) -> list[tuple[AdvanceRequest, Adv
         # A copy: a view would keep the answers of all as long as this one is kept.
         output = outputs[index].copy()
         reply = AdvanceReply(
-            outputs=output[None] if request.return_sequences else output,
-            position=run.start.position + index + 1,
-            epoch=run.start.epoch,
+            output[None] if request.return_sequences else output,
+            run.start.position + index + 1,
+            run.start.epoch,
         )
         steps.append((request, reply))
     return steps
@@ -197,7 +222,7 @@ def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32
         parts = [run.inputs[-run.num_left] for run in runs]
         return np.concatenate(parts).reshape(len(runs), 1, features), None
     inputs = np.zeros((len(runs), time, features), np.float32)
-    mask = np.ones((len(runs), time), np.bool_) if runs[0].has_mask else None
+    mask = np.ones((len(runs), time), np.bool_) if runs[0].mask is not None else None
     for index, (run, length) in enumerate(zip(runs, lengths, strict=True)):
         span = slice(run.num_done, run.num_done + length)
         inputs[index, :length] = run.inputs[span]

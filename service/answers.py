@@ -63,7 +63,11 @@ class Answers:
         """Answer a job."""
         if job.run is not None:
             self.drop_run(job)
-        self._end(job)
+        # As `_end`, spelled out: it is done for each step.
+        job.is_done = True
+        self.stats.num_ended += 1
+        if job.deadline is not None:
+            job.deadline.cancel()
         if job.is_cancelled and not job.is_deputy:
             return
         try:

@@ -116,6 +116,8 @@ class Arena:
         Raises:
             IndexError: As there.
         """
+        if num_slots <= self._runtime.num_free:
+            return self._runtime.allocate_many(num_slots)
         slots: list[int] = []
         try:
             for _ in range(num_slots):

@@ -16,8 +16,8 @@ class HasSteps(Protocol):
         ...
 
     @property
-    def has_mask(self) -> bool:
-        """Whether some of its steps may be masked."""
+    def mask(self) -> object | None:
+        """Which of its steps are live; None means all."""
         ...
 
 
@@ -48,13 +48,13 @@ def plan(jobs: Sequence[JobT], chunk_steps: int) -> list[Batch[JobT]]:
         jobs: What is ready.
         chunk_steps: Most time steps of one job in one tick, at least 1.
     """
-    if all(job.num_left == 1 and not job.has_mask for job in jobs):
+    if all(job.num_left == 1 and job.mask is None for job in jobs):
         # Nearly always: nothing but single steps.
         return [Batch(list(jobs), [1] * len(jobs))] if jobs else []
     groups: dict[tuple[int, bool], Batch[JobT]] = {}
     for job in jobs:
         length = min(job.num_left, chunk_steps)
-        group = ((length - 1).bit_length(), job.has_mask)
+        group = ((length - 1).bit_length(), job.mask is not None)
         batch = groups.get(group)
         if batch is None:
             batch = groups[group] = Batch([], [])

@@ -20,7 +20,11 @@ class Chunks:
     def __init__(self, advanced: Advanced) -> None:
         """Look at what all rows have in common, nearly always."""
         self._advanced = advanced
-        self._is_finite = _are_all(advanced.is_state_finite) and _are_all(advanced.is_output_finite)
+        self._rows = advanced.rows
+        self._first_outputs = advanced.outputs[:, 0]
+        self._are_finite = _are_all(advanced.is_state_finite) and _are_all(
+            advanced.is_output_finite
+        )
         flags = advanced.has_output
         self._all_have_output = _all_set(flags.shape[1]) if _are_all(flags) else None
 
@@ -30,12 +34,16 @@ class Chunks:
         Raises:
             StateNotFiniteError: It came to no state that a session may have.
         """
-        if self._is_finite:
+        if self._are_finite:
             return
         if not self._advanced.is_state_finite[index]:
             raise StateNotFiniteError("a state")
         if not self._advanced.is_output_finite[index]:
             raise StateNotFiniteError("an output")
+
+    def first_output(self, index: int) -> Float32:
+        """Return `(output_size,)` float32, what a row gave in its first step."""
+        return self._first_outputs[index].copy()
 
     def outputs(self, index: int, start: int, end: int) -> Float32:
         """Return `(end - start, output_size)` float32, what a row gave in some of its steps."""
@@ -43,7 +51,7 @@ class Chunks:
 
     def row(self, index: int) -> Float32:
         """Return `(state_size,)` float32, a row's new state."""
-        return self._advanced.rows[index].copy()
+        return self._rows[index].copy()
 
     def has_output(self, index: int) -> Bool:
         """Return `(recurrent layers,)` bool, a row's new flags."""

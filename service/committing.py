@@ -55,33 +55,31 @@ class Committer:
             return
         answer = self._answers.answer
         for change, outcome in zip(chosen, outcomes, strict=True):
-            if outcome is Outcome.COMMITTED:
-                self._apply(change)
-                if len(change.replies) == 1:
-                    answer(change.job, change.replies[0])
-                else:
-                    for job, reply in zip(change.jobs, change.replies, strict=True):
-                        answer(job, reply)
-            else:
+            if outcome is not Outcome.COMMITTED:
                 self._reject(change, outcome)
+                continue
+            self._apply(change)
+            replies = change.replies
+            if len(replies) == 1:
+                answer(change.job, replies[0])
+            else:
+                for job, reply in zip(change.jobs, replies, strict=True):
+                    answer(job, reply)
 
     def _choose(self, changes: Sequence[Change]) -> list[Change]:
         """Return what is to be committed, one change a session; the other jobs start anew."""
-        taken: list[Change] = []
-        keys: set[SessionKey] = set()
+        taken: dict[SessionKey, Change] = {}
         for change in changes:
             # A caller may have gone while the kernel ran: what it asked for is not applied any
             # more. And a fork's second session may have a change of its own.
-            if change.job.is_cancelled and self._answers.skip_cancelled(change.job):
+            job, run = change.job, change.run
+            if job.is_cancelled and self._answers.skip_cancelled(job):
                 continue
-            if change.run is not None and change.run.followers and self._comes_apart(change.run):
+            if run is not None and run.followers and self._comes_apart(run):
                 continue
-            if change.key in keys:
-                self._answers.drop_run(change.job)
-            else:
-                keys.add(change.key)
-                taken.append(change)
-        return taken
+            if taken.setdefault(change.key, change) is not change:
+                self._answers.drop_run(job)
+        return list(taken.values())
 
     def _comes_apart(self, run: Run) -> bool:
         """Let the steps of a run start anew, each alone, if one of them is not wanted any more."""
@@ -104,15 +102,15 @@ class Committer:
                 self._answers.fail(job, _damaged(change))
 
     def _apply(self, change: Change) -> None:
-        after = change.after
-        if change.live is None or after is None or (after.ttl_s is not None and after.is_ended):
+        live, after, run = change.live, change.after, change.run
+        if live is None or after is None or (after.ttl_s is not None and after.is_ended):
             self._forget(change)
-        elif change.run is not None:
-            self._arena.keep(change.key, change.live, after, change.run.slot)
+        elif run is not None:
+            self._arena.keep(change.key, live, after, run.slot)
             change.job.run = None
         else:
             slot = self._arena.slot_with(after.row, after.has_output)
-            self._arena.keep(change.key, change.live, after, slot)
+            self._arena.keep(change.key, live, after, slot)
 
     def _forget(self, change: Change) -> None:
         """Let go of a session that is not as it is at hand."""

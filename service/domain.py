@@ -28,7 +28,8 @@ TOMBSTONE_S = 7 * 24 * 3600.0
 ENDING_S = 300.0
 """How long a request that ended its session can be answered again."""
 
-_SALTS = [flags.to_bytes(1) for flags in range(16)]
+# Copied for each request: to make one of its parameters takes longer than to hash a step.
+_HASHES = [hashlib.blake2b(digest_size=16, salt=flags.to_bytes(1)) for flags in range(16)]
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN[:-1] + r"\Z")
 
 
@@ -56,11 +57,11 @@ class SessionKey(NamedTuple):
     client_id: str
 
 
-# What every step makes anew is not frozen: a frozen object takes three times as long to make. It is
-# never changed all the same.
+# What every step makes anew is neither frozen nor keyword-only: either takes three times as long to
+# make. It is never changed all the same, and positional only where each step makes it.
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class AdvanceRequest:
     """Take the next time steps of a session: one for a step, many for a sequence. Never changed.
 
@@ -96,7 +97,8 @@ class AdvanceRequest:
         """Return 16 bytes that tell this request from others, but for position and epoch."""
         flags = self.return_sequences + 2 * self.return_state + 4 * (self.mask is not None)
         flags += 8 * self.ends
-        digest = hashlib.blake2b(self.inputs.tobytes(), digest_size=16, salt=_SALTS[flags])
+        digest = _HASHES[flags].copy()
+        digest.update(self.inputs.tobytes())
         if self.mask is not None:
             digest.update(self.mask.tobytes())
         return digest.digest()
@@ -195,7 +197,7 @@ class ForkRequest:
 Request = AdvanceRequest | ResetRequest | ImportRequest | LookRequest | DeleteRequest | ForkRequest
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class AdvanceReply:
     """What time steps gave. Never changed.
 
@@ -281,7 +283,7 @@ class EndedReply:
 Reply = AdvanceReply | SessionReply | EndedReply
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Replay:
     """An answered request, kept with its answer for its retry.
 
@@ -317,7 +319,7 @@ class LongReplay:
     encoded: bytes | None = None
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Record:
     """Everything that is kept of a session. Never changed: each commit makes a new one.
 

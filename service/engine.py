@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import cast
 
@@ -22,6 +23,7 @@ from service.committing import Committer
 from service.compute import Compute
 from service.domain import (
     DEFAULT_TENANT,
+    AdvanceRequest,
     Bool,
     Float32,
     ForecastReply,
@@ -86,6 +88,7 @@ class Engine:
             clock: Tells the seconds since 1970.
         """
         self.signature = signature
+        self._obstacles = list(signature.streaming_obstacles)
         self._limits = limits or EngineLimits()
         self._store = store
         self._compute = Compute(runtime, signature.model, self._limits.inline_us)
@@ -126,7 +129,6 @@ class Engine:
         )
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._idle.set()
         self._refusal: ServiceError | None = None
         self._successor: Engine | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -197,21 +199,64 @@ class Engine:
         """
         if self._successor is not None:
             return self._successor.submit(request, complete, timeout_s)
-        if self.signature.streaming_obstacles:
-            raise NotStreamableError(self.signature.model, list(self.signature.streaming_obstacles))
+        if self._obstacles:
+            raise NotStreamableError(self.signature.model, self._obstacles)
         job = Job(request, complete, perf_counter())
         self.take(job)
         if timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            job.deadline = loop.call_later(timeout_s, self._expire, job)
+            self._set_deadline(job, timeout_s)
         return job
+
+    def submit_many(
+        self,
+        requests: Sequence[AdvanceRequest],
+        complete: Callable[[int, Reply | ServiceError], None],
+        timeout_s: float | None = None,
+    ) -> list[Job]:
+        """Take requests into their sessions' turns, as `submit` does each of them, but in one go.
+
+        Args:
+            requests: As for `submit`.
+            complete: Called with a request's index and its answer, or its error, which may be that
+                it was not taken.
+            timeout_s: As for `submit`.
+
+        Returns:
+            The jobs of those that were taken, which are the first ones.
+
+        Raises:
+            DrainingError: The engine is about to end: none was taken.
+            NotStreamableError: The model has no sessions.
+        """
+        if self._successor is not None:
+            return self._successor.submit_many(requests, complete, timeout_s)
+        if self._obstacles:
+            raise NotStreamableError(self.signature.model, self._obstacles)
+        if self._refusal is not None:
+            raise self._refusal.again()
+        taken_at = perf_counter()
+        room = max(0, self._limits.max_pending - self.num_pending)
+        jobs = [
+            Job(request, partial(complete, index), taken_at)
+            for index, request in enumerate(requests[:room])
+        ]
+        self._num_taken += len(jobs)
+        for job in jobs:
+            self._turns.add(job)
+        self._wake.set()
+        if timeout_s is not None:
+            for job in jobs:
+                self._set_deadline(job, timeout_s)
+        for index in range(len(jobs), len(requests)):
+            self.stats.num_rejected += 1
+            complete(index, QueueFullError(self._limits.max_pending))
+        return jobs
 
     def take(self, job: Job) -> None:
         """Take a job into its session's turn; see `submit`."""
         self._admit()
         self._num_taken += 1
         self._turns.add(job)
-        self._idle.clear()
         self._wake.set()
 
     async def ask(self, request: Request) -> Reply:
@@ -262,7 +307,6 @@ class Engine:
             return await self._successor.predict(inputs, mask, timeout_s)
         self._admit()
         self._num_predictions += 1
-        self._idle.clear()
         try:
             outputs = await self._compute.predict(inputs, mask, timeout_s)
         finally:
@@ -290,7 +334,6 @@ class Engine:
         session = cast(SessionReply, await self.ask(look))
         # In the place of the look, which was admitted.
         self._num_predictions += 1
-        self._idle.clear()
         try:
             compute = self._compute_of(session)
             if request.first_input is None and not session.has_output[-1]:
@@ -387,7 +430,8 @@ class Engine:
     async def drain(self) -> None:
         """Refuse new requests, answer those taken, and end."""
         self.refuse()
-        while not self._idle.is_set():  # a forecast may have followed its look
+        while self.num_pending:  # a forecast may have followed its look
+            self._idle.clear()
             await self._idle.wait()
         for engine in self._earlier:
             await engine.drain()
@@ -402,6 +446,10 @@ class Engine:
         if self.num_pending >= self._limits.max_pending:
             self.stats.num_rejected += 1
             raise QueueFullError(self._limits.max_pending)
+
+    def _set_deadline(self, job: Job, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        job.deadline = loop.call_later(timeout_s, self._expire, job)
 
     def _note_idle(self) -> None:
         if not self.num_pending:
@@ -431,23 +479,15 @@ class Engine:
             job.begun_at = job.begun_at or now
             job.is_away = False
         await self._ticker.tick(jobs)
+        end = self._turns.end
         for job in jobs:
             if job.is_away:
                 continue  # its turn ends in `_hand_over`, or has ended there before this tick did
             if job.is_done:
-                self._end_turn(job)
+                end(job)
             else:
                 self._turns.again(job.key)
         self._note_idle()
-
-    def _end_turn(self, job: Job) -> None:
-        """Let a session's next job have its turn, behind those that were answered with this one."""
-        num_done = 1
-        for other in self._turns.behind(job.key):
-            if not other.is_done:
-                break
-            num_done += 1
-        self._turns.done(job.key, num_done)
 
     def _expire(self, job: Job) -> None:
         if not (job.begun_at or job.is_done or job.is_cancelled):
@@ -473,7 +513,7 @@ class Engine:
                 self._turns.again(job.key)
             else:
                 self._answers.answer(job, result)
-                self._end_turn(job)
+                self._turns.end(job)
                 self._note_idle()
             self._wake.set()
 

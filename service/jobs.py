@@ -126,6 +126,7 @@ class Run:
         slot: Where the state is now: the session's own slot until the first chunk is done.
         inputs: `(time, input_size)` float32.
         num_left: Time steps still to take.
+        mask: `(time,)` bool, true where a step is live; None means everywhere.
         is_replay: The answer is computed again and nothing changes.
         followers: The jobs that run in one piece with the first one, a step each.
         chunks: What the steps gave, `(steps, output_size)` each; only the last where only that is
@@ -140,6 +141,7 @@ class Run:
     inputs: Float32
     num_left: int
     # As in `Job`.
+    mask: Bool | None = field(init=False, default=None)
     is_replay: bool = field(init=False, default=False)
     followers: Sequence[Job] = field(init=False, default=())
     chunks: list[Float32] | tuple[()] = field(init=False, default=())
@@ -148,13 +150,3 @@ class Run:
     def num_done(self) -> int:
         """Time steps taken."""
         return len(self.inputs) - self.num_left
-
-    @property
-    def mask(self) -> Bool | None:
-        """`(time,)` bool, true where a step is live; None means everywhere."""
-        return self.request.mask
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether some steps may be masked."""
-        return self.request.mask is not None

@@ -272,6 +272,7 @@ class Opener:
             slot = self._arena.slot_with(replay.row_before, replay.has_output_before)
             start = replace(start, position=replay.start)
             run = Run(job, request, live, start, slot, request.inputs, len(request.inputs))
+            run.mask = request.mask
             run.is_replay = True
             return run
         assert isinstance(decision, sessions.Proceed), "answered above"
@@ -281,6 +282,8 @@ class Opener:
         """Return the time steps of a request that goes on from a record."""
         inputs = request.inputs
         run = Run(job, request, live, start, live.slot, inputs, len(inputs))
+        if request.mask is not None:
+            run.mask = request.mask
         behind = self._behind(job.key)
         if behind and not job.is_alone and sessions.is_plain_step(request):
             run.followers = followers = self._followers(behind, start)

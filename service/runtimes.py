@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, NamedTuple
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -203,7 +204,8 @@ def _shortened(error: FormatError) -> str:
 
 
 def _is_for_keras(path: Path) -> bool:
-    return path.suffix == ".keras" and path.is_file()
+    """Tell whether Keras may read a file: one that is damaged is no reason to import TensorFlow."""
+    return path.suffix == ".keras" and path.is_file() and is_zipfile(path)
 
 
 def _has_tensorflow() -> bool:

@@ -229,7 +229,6 @@ def advanced(
     before: Record,
     request: AdvanceRequest,
     reply: AdvanceReply,
-    *,
     row: Float32,
     has_output: Bool,
     now: float,
@@ -247,7 +246,7 @@ def advanced(
     num_bytes = reply.outputs.nbytes + (0 if reply.row is None else reply.row.nbytes)
     replay: Replay | LongReplay
     if num_bytes <= MAX_STORED_ANSWER_BYTES:
-        replay = Replay(start=before.position, digest=request.digest(), reply=reply)
+        replay = Replay(before.position, request.digest(), reply)
     else:
         replay = LongReplay(
             start=before.position,
@@ -279,7 +278,7 @@ def advanced_together(
     replays = []
     position = before.position
     for request, reply in steps:
-        replays.append(Replay(start=position, digest=request.digest(), reply=reply))
+        replays.append(Replay(position, request.digest(), reply))
         position = reply.position
     return _next(before, replays, position, row, has_output, now)
 
@@ -296,16 +295,17 @@ def _next(
     if kept and isinstance(kept[-1], LongReplay):
         # Only the last request may be computed again: older states are not kept.
         kept = kept[:-1]
+    num_over = len(kept) + len(replays) - REPLAY_WINDOW
     return Record(
-        fingerprint=before.fingerprint,
-        epoch=before.epoch,
-        position=position,
-        row=row,
-        has_output=has_output,
-        touched_at=now,
-        ttl_s=before.ttl_s,
-        replays=(*kept, *replays)[-REPLAY_WINDOW:],
-        nonce=new_nonce(),
+        before.fingerprint,
+        before.epoch,
+        position,
+        row,
+        has_output,
+        now,
+        before.ttl_s,
+        (*kept, *replays) if num_over <= 0 else (*kept, *replays)[num_over:],
+        new_nonce(),
     )
 
 

@@ -76,7 +76,7 @@ class Ticker:
         starting: list[Job] = []
         runs: list[Run] = []
         for job in jobs:
-            if self._answers.skip_cancelled(job):
+            if job.is_cancelled and self._answers.skip_cancelled(job):
                 continue
             if job.run is None:
                 starting.append(job)
@@ -88,7 +88,10 @@ class Ticker:
             openings = await self._opener.open_all(starting)
             for job, opening in zip(starting, openings, strict=True):
                 if isinstance(opening, Run):
-                    self._set_out(job, opening)
+                    job.run = opening
+                    self._answers.stats.num_replayed += opening.is_replay
+                    for follower in opening.followers:
+                        follower.begun_at = job.begun_at
                     runs.append(opening)
                 else:
                     self._begin(job, opening)
@@ -97,12 +100,6 @@ class Ticker:
         if changes:
             self._advancer.changes = []
             await self._committer.commit(changes)
-
-    def _set_out(self, job: Job, run: Run) -> None:
-        self._answers.stats.num_replayed += run.is_replay
-        job.run = run
-        for follower in run.followers:
-            follower.begun_at = job.begun_at
 
     def _begin(self, job: Job, opening: Opening) -> None:
         if isinstance(opening, Change):

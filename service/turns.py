@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
 
 from service.domain import SessionKey
 
 
-class HasKey(Protocol):
+class Waiting(Protocol):
     """Something that waits for its session's turn."""
 
     @property
@@ -20,8 +21,13 @@ class HasKey(Protocol):
         """The session."""
         ...
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it wants no turn any more."""
+        ...
 
-JobT = TypeVar("JobT", bound=HasKey)
+
+JobT = TypeVar("JobT", bound=Waiting)
 
 
 class Turns(Generic[JobT]):
@@ -77,6 +83,14 @@ class Turns(Generic[JobT]):
         if not behind:
             del self._behind[key]
 
+    def end(self, job: JobT) -> None:
+        """Drop a first job that is done, and those behind it that were done with it."""
+        behind = self._behind.get(job.key) if self._behind else None
+        if behind is None:
+            del self._first[job.key]
+        else:
+            self.done(job.key, 1 + sum(1 for _ in takewhile(_is_done, behind)))
+
     def drop(self, job: JobT) -> None:
         """Take out a job that has had no turn; those behind it keep their order."""
         if self._first[job.key] is job:
@@ -91,3 +105,7 @@ class Turns(Generic[JobT]):
     def is_out(self, key: SessionKey) -> bool:
         """Tell whether a session has jobs."""
         return key in self._first
+
+
+def _is_done(job: Waiting) -> bool:
+    return job.is_done

@@ -165,6 +165,10 @@ class Runtime(Protocol):
         """Take a free slot; IndexError if there is none."""
         ...
 
+    def allocate_many(self, num_slots: int) -> list[int]:
+        """Take free slots, at most as many as there are."""
+        ...
+
     def free(self, slot: int) -> None:
         """Give a slot back."""
         ...

@@ -16,17 +16,18 @@ from lstm_core.errors import NotStreamableError, SpecError
 from lstm_core.kernels import native
 from lstm_core.kernels.numpy import limit_blas_threads
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
-from lstm_core.runtime.base import ZERO_SLOT, Advanced, Indices, LayerReport
+from lstm_core.runtime.base import Advanced, Indices, LayerReport
 from lstm_core.runtime.chain import specs_of
 from lstm_core.runtime.forecast import first_of, run_on
 from lstm_core.runtime.native_stack import NativeStack, stack_obstacles
 from lstm_core.runtime.numpy_stack import NumpyStack
+from lstm_core.runtime.slots import Slots
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 
-class CpuRuntime:
+class CpuRuntime(Slots):
     """A network with an arena. One thread at a time, but for `predict`, which is on its own.
 
     A flag for each recurrent layer stands beside every row: whether the layer has had a live step
@@ -83,8 +84,7 @@ class CpuRuntime:
             if is_native
             else NumpyStack(network, self._rows, self._has_output)
         )
-        self.capacity = capacity
-        self._free = list(range(capacity, ZERO_SLOT, -1))
+        super().__init__(capacity)
         # Where the state of a forecast is before and after a step.
         self._forecast_rows = np.zeros((2, network.state_size), np.float32)
         self._forecast_flags = np.zeros((2, len(network.recurrent)), np.bool_)
@@ -103,24 +103,6 @@ class CpuRuntime:
             )
             for layer, output_size in zip(network.layers, network.output_sizes, strict=True)
         ]
-
-    @property
-    def num_free(self) -> int:
-        """How many slots are free."""
-        return len(self._free)
-
-    def allocate(self) -> int:
-        """Take a free slot. Its row holds anything.
-
-        Raises:
-            IndexError: None is free.
-        """
-        return self._free.pop()
-
-    def free(self, slot: int) -> None:
-        """Give a slot back; the zero slot stays where it is."""
-        if slot != ZERO_SLOT:
-            self._free.append(slot)
 
     def read(self, slot: int) -> tuple[Float32, Bool]:
         """Return copies of a slot's row `(state_size,)` and flags `(recurrent layers,)`."""

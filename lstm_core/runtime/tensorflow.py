@@ -19,7 +19,6 @@ from lstm_core.errors import (
     SequenceLengthError,
 )
 from lstm_core.runtime.base import (
-    ZERO_SLOT,
     Advanced,
     Bool,
     Float32,
@@ -28,11 +27,12 @@ from lstm_core.runtime.base import (
     ServedNetwork,
 )
 from lstm_core.runtime.forecast import HELD, run_on
+from lstm_core.runtime.slots import Slots
 from lstm_core.runtime.tensorflow_arena import DeviceArena, Graphs, memory_watched
 from lstm_core.runtime.tensorflow_model import StatefulModel
 
 
-class TensorFlowRuntime:
+class TensorFlowRuntime(Slots):
     """A Keras model with an arena. One thread at a time, but for `predict` and `forecast`.
 
     A tick is one call of one graph: one array goes to the device, one comes back, and the states
@@ -74,7 +74,7 @@ class TensorFlowRuntime:
         gpus = tf.config.get_visible_devices("GPU")
         self._graphs = Graphs("GPU:0" if gpus else "CPU:0")
         self.device = self._graphs.device
-        self.capacity = capacity
+        super().__init__(capacity)
         with tf.device(self.device):
             self.network = StatefulModel(model, len(gpus), like)
         self._arena: DeviceArena | None = None
@@ -83,7 +83,6 @@ class TensorFlowRuntime:
             sizes = () if compiled_sizes is None and not gpus else compiled_sizes
             self._arena = DeviceArena(self.network, self._graphs, capacity, sizes)
             self.compiled_sizes = self._arena.compiled_sizes
-        self._free = list(range(capacity, ZERO_SLOT, -1))
         self._make_graphs()
 
     @property
@@ -95,24 +94,6 @@ class TensorFlowRuntime:
     def num_traces(self) -> int:
         """How many graphs were made so far."""
         return self._graphs.num_traces
-
-    @property
-    def num_free(self) -> int:
-        """How many slots are free."""
-        return len(self._free)
-
-    def allocate(self) -> int:
-        """Take a free slot. Its row holds anything.
-
-        Raises:
-            IndexError: None is free.
-        """
-        return self._free.pop()
-
-    def free(self, slot: int) -> None:
-        """Give a slot back; the zero slot stays where it is."""
-        if slot != ZERO_SLOT:
-            self._free.append(slot)
 
     def read(self, slot: int) -> tuple[Float32, Bool]:
         """Return copies of a slot's row `(state_size,)` and flags `(num_recurrent,)`.

@@ -32,12 +32,14 @@ class Head(NamedTuple):
         begin: What is done there.
         headers: By lower-case name.
         num_body_bytes: The length of the body.
+        timeout_s: How long the caller waits, None for any time.
     """
 
     route: Route
     begin: Begin
     headers: Headers
     num_body_bytes: int
+    timeout_s: float | None
 
 
 def find_head(entrance: HttpEntrance, url: bytes, headers: Headers) -> Head | None:
@@ -62,9 +64,10 @@ def find_head(entrance: HttpEntrance, url: bytes, headers: Headers) -> Head | No
     if match is None or route is None or route.operation is None:
         return None
     try:
-        return Head(route, route.operation(match.parameters), headers, num_body_bytes)
+        begin, timeout_s = route.operation(match.parameters), timeout_of(headers)
     except ServiceError:
-        return None  # ASGI says what is wrong with the path
+        return None  # ASGI says what is wrong with the path or the time
+    return Head(route, begin, headers, num_body_bytes, timeout_s)
 
 
 class Connection(Protocol):
@@ -129,11 +132,12 @@ class Hot:
         if not self.is_whole:
             return
         self._began = perf_counter()
-        headers = self.head.headers
+        head = self.head
+        headers = head.headers
         self.request_id = request_id_of(headers)
         try:
             self.connection.entrance.admit(headers)
-            work = self.head.begin(headers, bytes(self.body), timeout_of(headers), self.done)
+            work = head.begin(headers, bytes(self.body), head.timeout_s, self.done)
         except Exception as error:  # noqa: BLE001 - the guard: the caller gets a problem document
             self.done(answer_to_error(error, self.head.route, self.request_id))
         else:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from service.domain import AdvanceReply, AdvanceRequest, Reply, SessionKey, Signature
 from service.engine import Engine
-from service.errors import DrainingError, NotStreamableError, ServiceError
+from service.errors import ServiceError
 from service.jobs import Job
 from service.served import ServedModels
 from service.transport import binary_steps, render
@@ -106,7 +107,7 @@ def _steps(
         check_json(headers)
         rows, write = parse_steps(body, engine.signature), _write_rows
     work = _ManySteps(engine, rows, timeout_s, lambda results: done(write(results)))
-    work.begin()
+    work.ask_slice()
     return work
 
 
@@ -141,46 +142,38 @@ class _ManySteps:
         self._good = [i for i, row in enumerate(rows) if not isinstance(row, ServiceError)]
         self._num_begun = 0
         self._num_waiting = 0
+        # Of the slice that is asked for, and of its jobs those that were taken.
+        self._slice: list[int] = []
         self._jobs: list[Job] = []
         self._is_cancelled = False
-
-    def begin(self) -> None:
-        """Ask for the first slice.
-
-        Raises:
-            NotStreamableError: The model has no sessions.
-            DrainingError: The engine takes no rows at all.
-        """
-        try:
-            self._ask_slice()
-        except ServiceError:
-            self.cancel()
-            raise
 
     def cancel(self) -> None:
         """Apply no row that has not gone to the store yet."""
         self._is_cancelled = True
         for job in self._jobs:
             job.cancel()
-        self._jobs = []
+        self._jobs = []  # they hold this in what completes them: a cycle, with the inputs in it
 
-    def _ask_slice(self) -> None:
-        part = self._good[self._num_begun : self._num_begun + MAX_ROWS_IN_FLIGHT]
+    def ask_slice(self) -> None:
+        """Ask for the first rows, or those behind the ones that are answered.
+
+        Raises:
+            NotStreamableError: The model has no sessions.
+            DrainingError: The engine takes no rows at all.
+        """
+        part = self._slice = self._good[self._num_begun : self._num_begun + MAX_ROWS_IN_FLIGHT]
         is_first = not self._num_begun
         self._num_begun += len(part)
         # One more than there are, so that no row ends the slice before all are asked for.
         self._num_waiting = len(part) + 1
-        self._jobs = []
         left_s = None if self._ends_at is None else max(0.0, self._ends_at - self._loop.time())
-        for index in part:
-            row = self._rows[index]
-            assert isinstance(row, AdvanceRequest)
-            try:
-                complete = partial(self._complete, index)
-                self._jobs.append(self._engine.submit(row, complete, left_s))
-            except ServiceError as error:
-                if is_first and isinstance(error, NotStreamableError | DrainingError):
-                    raise
+        requests = cast(list[AdvanceRequest], [self._rows[index] for index in part])
+        try:
+            self._jobs = self._engine.submit_many(requests, self._complete, left_s)
+        except ServiceError as error:
+            if is_first:
+                raise
+            for index in range(len(part)):
                 self._complete(index, error)
         self._end_one()
 
@@ -188,19 +181,19 @@ class _ManySteps:
         if isinstance(result, ServiceError):
             # It holds the frames that it passed, and those hold these results: a cycle.
             result.__traceback__ = None
-        assert isinstance(result, AdvanceReply | ServiceError)
-        self._results[index] = result
+        self._results[self._slice[index]] = cast(AdvanceReply | ServiceError, result)
         self._end_one()
 
     def _end_one(self) -> None:
         self._num_waiting -= 1
-        if self._num_waiting or self._is_cancelled:
+        if not self._num_waiting:
+            self._end_slice()
+
+    def _end_slice(self) -> None:
+        self._jobs = []  # as in `cancel`
+        if self._is_cancelled:
             return
-        self._jobs = []  # they hold this
         if self._num_begun < len(self._good):
-            self._ask_slice()
-        else:
-            # They hold this in what completes them: a cycle, with the inputs in it.
-            self._jobs = []
-            results = [result for result in self._results if result is not None]
-            self._done(results)
+            self.ask_slice()
+            return
+        self._done([result for result in self._results if result is not None])

@@ -38,12 +38,13 @@ def parse_step(body: bytes, signature: Signature, key: SessionKey) -> AdvanceReq
     is_real = signature.vocabulary is None
     document = read(schema.StepBody if is_real else schema.TokenStepBody, body)
     return AdvanceRequest(
-        key=key,
-        inputs=vector(document.inputs, signature, ("inputs",)),
-        return_sequences=False,
-        return_state=document.return_state,
-        position=document.position,
-        epoch=document.epoch,
+        key,
+        vector(document.inputs, signature, ("inputs",)),
+        None,
+        False,  # noqa: FBT003 - its place says it: no return_sequences
+        document.return_state,
+        document.position,
+        document.epoch,
     )
 
 

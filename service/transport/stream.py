@@ -289,15 +289,11 @@ class Stream:
             return False
         may_replay = named is not None or position < self._head or self._num_doubted > 0
         step = _Step(is_text, may_replay)
+        # A step that names its position may be the retry of the one that began the session.
+        must_begin = self._epoch is None and not may_replay
+        return_sequences = len(inputs) > 1
         request = AdvanceRequest(
-            key=self._key,
-            inputs=inputs,
-            return_sequences=len(inputs) > 1,
-            return_state=return_state,
-            position=position,
-            epoch=epoch,
-            # A step that names its position may be the retry of the one that began the session.
-            must_begin=self._epoch is None and not may_replay,
+            self._key, inputs, None, return_sequences, return_state, position, epoch, must_begin
         )
         job = self._engine.submit(request, partial(self._complete, step))
         self._in_flight.append(step)

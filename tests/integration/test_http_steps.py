@@ -34,15 +34,15 @@ def engine():
 async def test_the_largest_request_leaves_room_in_the_queue(engine, serving):
     """No more than a slice of it waits at a time, and every row is answered in its place."""
     most = 0
-    submit = engine.submit
+    submit_many = engine.submit_many
 
-    def counting(request, complete, timeout_s=None):
+    def counting(requests, complete, timeout_s=None):
         nonlocal most
-        job = submit(request, complete, timeout_s)
+        jobs = submit_many(requests, complete, timeout_s)
         most = max(most, engine.num_pending)
-        return job
+        return jobs
 
-    engine.submit = counting
+    engine.submit_many = counting
     body = body_of(MAX_STEPS_ROWS)
     body["inputs"][5] = [1]
     async with serving(make_app({"net": engine})) as client:
@@ -69,18 +69,14 @@ async def test_a_request_of_too_many_rows_is_refused_whole(engine, serving):
 
 async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engine, serving):
     """The rows of the later slices fail alone: the caller must know which ones were applied."""
-    submit = engine.submit
-    num_submitted = 0
+    submit_many = engine.submit_many
 
-    def counting(request, complete, timeout_s=None):
-        nonlocal num_submitted
-        num_submitted += 1
-        job = submit(request, complete, timeout_s)
-        if num_submitted == MAX_ROWS_IN_FLIGHT:
-            engine.refuse()
-        return job
+    def refusing(requests, complete, timeout_s=None):
+        jobs = submit_many(requests, complete, timeout_s)
+        engine.refuse()
+        return jobs
 
-    engine.submit = counting
+    engine.submit_many = refusing
     async with serving(make_app({"net": engine})) as client:
         answer = await client.post("/v1/steps", json=body_of(300))
         again = await client.post("/v1/steps", json=body_of(300))
@@ -91,21 +87,21 @@ async def test_a_replica_that_begins_to_drain_answers_the_rows_that_it_took(engi
 
 async def test_the_slices_of_a_request_have_one_deadline(engine, serving):
     """The caller waits once, not once more for each slice."""
-    submit = engine.submit
+    submit_many = engine.submit_many
     left = []
 
-    def noting(request, complete, timeout_s=None):
+    def noting(requests, complete, timeout_s=None):
         left.append(timeout_s)
-        return submit(request, complete, timeout_s)
+        return submit_many(requests, complete, timeout_s)
 
-    engine.submit = noting
+    engine.submit_many = noting
     async with serving(make_app({"net": engine})) as client:
         headers = {"x-request-timeout-ms": "60000"}
         answer = await client.post("/v1/steps", json=body_of(MAX_STEPS_ROWS), headers=headers)
     assert [None] * MAX_STEPS_ROWS == answer.json()["errors"]
-    slices = left[::MAX_ROWS_IN_FLIGHT]
-    assert sorted(set(slices), reverse=True) == slices
-    assert 60 >= slices[0]
+    assert MAX_STEPS_ROWS // MAX_ROWS_IN_FLIGHT == len(left)
+    assert sorted(set(left), reverse=True) == left
+    assert 60 >= left[0]
 
 
 def binary_of(names, inputs, positions):

@@ -13,7 +13,7 @@ class Steps:
     """A job with time steps to take."""
 
     num_left: int
-    has_mask: bool = False
+    mask: object | None = None
 
 
 def test_single_steps_go_together_and_first():
@@ -28,13 +28,13 @@ def test_single_steps_go_together_and_first():
 
 def test_masked_jobs_go_apart():
     """A row without a mask does not pay for one with."""
-    plain, masked = Steps(4), Steps(4, has_mask=True)
+    plain, masked = Steps(4), Steps(4, mask=[True])
 
     assert [[plain], [masked]] == [batch.jobs for batch in plan([plain, masked], 16)]
 
 
 @given(
-    st.lists(st.builds(Steps, st.integers(1, 1000), st.booleans()), max_size=60),
+    st.lists(st.builds(Steps, st.integers(1, 1000), st.sampled_from([None, [True]])), max_size=60),
     st.integers(1, 64),
 )
 def test_every_job_is_planned_once_and_padding_is_bounded(jobs, chunk_steps):

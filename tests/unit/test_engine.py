@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,9 +16,11 @@ from lstm_core.network import Bidirectional, Network
 from lstm_core.runtime.cpu import CpuRuntime
 from service import sessions
 from service.domain import (
+    AdvanceReply,
     DeleteRequest,
     ImportRequest,
     Record,
+    Reply,
     ResetRequest,
 )
 from service.errors import (
@@ -28,6 +30,7 @@ from service.errors import (
     NotStreamableError,
     PositionConflictError,
     QueueFullError,
+    ServiceError,
     SessionUnknownError,
     StateNotFiniteError,
     TooManySessionsError,
@@ -559,6 +562,45 @@ async def test_a_full_queue_refuses_and_recovers():
     await engine.start()
     assert [1] * 4 == [reply.position for reply in await asyncio.gather(*tasks)]
     assert 1 == (await engine.ask(step(inputs(1)[0], "late"))).position
+    await engine.drain()
+
+
+async def test_many_requests_are_taken_as_far_as_there_is_room():
+    """The first ones are, in their order, two of one session too; the others are refused."""
+    engine = make_engine(limits=EngineLimits(arena_rows=12, max_pending=4))
+    value = inputs(1)[0]
+    busy = asyncio.create_task(engine.ask(step(value, "busy")))
+    await asyncio.sleep(0)
+    answers: dict[int, Reply | ServiceError] = {}
+
+    requests = [step(value, name) for name in ("a", "b", "a", "c", "d")]
+    jobs = engine.submit_many(requests, answers.__setitem__)
+
+    assert 3 == len(jobs)
+    assert [3, 4] == [
+        index for index, error in answers.items() if isinstance(error, QueueFullError)
+    ]
+    assert 2 == engine.stats.num_rejected
+    await engine.start()
+    await busy
+    await asyncio.wait_for(engine.drain(), 5)
+    positions = [cast(AdvanceReply, answers[index]).position for index in range(3)]
+    assert [1, 1, 2] == positions
+    with pytest.raises(DrainingError):
+        engine.submit_many(requests, answers.__setitem__)
+
+
+async def test_many_requests_have_deadlines_like_one():
+    """Those whose turn does not come in time fail, and are not applied."""
+    engine = make_engine()
+    answers: dict[int, Reply | ServiceError] = {}
+
+    engine.submit_many([step(inputs(1)[0], name) for name in "ab"], answers.__setitem__, 0.0)
+    await asyncio.sleep(0.001)  # the engine has not started
+
+    assert [DeadlineExceededError] * 2 == [type(answers[index]) for index in range(2)]
+    await engine.start()
+    assert 1 == (await engine.ask(step(inputs(1)[0], "a"))).position
     await engine.drain()
 
 

@@ -10,6 +10,7 @@ class Waiting:
     def __init__(self, name, client):
         self.name = name
         self.key = SessionKey("default", "m", client)
+        self.is_done = False
 
 
 def test_turns_give_each_session_one_job_at_a_time_in_order():
@@ -66,3 +67,21 @@ def test_a_job_that_has_had_no_turn_can_be_taken_out():
     assert [] == list(turns.behind(jobs[1].key))
     turns.done(jobs[1].key)
     assert not turns.is_out(jobs[1].key)
+
+
+def test_jobs_that_are_done_with_the_first_end_with_it():
+    """The next turn is the first one's behind them that is not done."""
+    turns = Turns[Waiting]()
+    jobs = [Waiting(str(index), "a") for index in range(4)]
+    for job in jobs:
+        turns.add(job)
+    assert jobs[:1] == turns.take(10)
+
+    jobs[0].is_done = jobs[1].is_done = True
+    turns.end(jobs[0])
+
+    assert jobs[2:3] == turns.take(10)
+    assert jobs[3:] == list(turns.behind(jobs[0].key))
+    jobs[2].is_done = jobs[3].is_done = True
+    turns.end(jobs[2])
+    assert not turns.is_out(jobs[0].key)

@@ -78,8 +78,7 @@ def write_infer(
         form: How its answer shall be written.
         encoding: How it shall be compressed; None: not at all.
     """
-    is_long = max([output.values.size for output in reply.outputs]) > LARGE_ANSWER_VALUES
-    if is_long:
+    if sum([output.values.size for output in reply.outputs]) > LARGE_ANSWER_VALUES:
         return _write_in_slices(reply, form, encoding)
     if encoding is not None:
         return at_once(_write_in_slices(reply, form, encoding))
