@@ -81,8 +81,11 @@ def first_of(
         feedback: As for `run_on`.
 
     Raises:
+        NotStreamableError: A layer needs the whole sequence at once.
         MissingFirstInputError: There has been no output, or it does not feed all inputs.
     """
+    if network.streaming_obstacles:
+        raise NotStreamableError(network.streaming_obstacles)
     if not network.recurrent or not has_output[-1] or (feedback == HELD).any():
         raise MissingFirstInputError
     h = network.state_layout[-2]

@@ -202,10 +202,11 @@ def test_a_fed_back_step_may_be_masked():
     np.testing.assert_array_equal(before, row)
 
 
-def test_a_network_that_cannot_be_stepped_has_no_forecast():
-    """It says so before anything is computed."""
+@pytest.mark.parametrize("first_input", [None, np.zeros(3, np.float32)])
+def test_a_network_that_cannot_be_stepped_has_no_forecast(first_input):
+    """It says so before anything is computed, and before a first input is missed."""
     net = network(go_backwards=True)
     runtime = CpuRuntime(net, 1)
-    row, has_output = np.zeros(18, np.float32), np.ones(2, np.bool_)
+    row, has_output = np.zeros(18, np.float32), np.zeros(2, np.bool_)
     with pytest.raises(NotStreamableError):
-        runtime.forecast(row, has_output, np.zeros(3, np.float32), np.arange(3), 1)
+        runtime.forecast(row, has_output, first_input, np.arange(3), 1)
