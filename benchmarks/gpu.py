@@ -73,6 +73,7 @@ def main() -> None:
         print("There is no GPU: a rehearsal on the CPU, whose figures say nothing of one.")
     all_units, all_sessions = (UNITS, SESSIONS) if has_gpu else _REHEARSAL
     limits = _measure_limits(has_gpu)
+    missing = _no_rival(has_gpu)
     print(
         f"{device}: {limits.flops / 1e12:.2f} TFLOP/s in float32, {limits.bytes_s / 1e9:.0f} GB/s;"
         f" TensorFlow {tf.__version__}"
@@ -80,17 +81,28 @@ def main() -> None:
     print("units sessions   ours us  steps/s  of limit  XLA    torch us  steps/s  ours/torch")
     for units in all_units:
         for sessions in all_sessions:
-            _measure_line(units, sessions, limits, arguments.seconds)
+            _measure_line(units, sessions, limits, arguments.seconds, missing)
 
 
-def _measure_line(units: int, sessions: int, limits: Limits, seconds: float) -> None:
+def _no_rival(has_gpu: bool) -> str | None:
+    """Return why PyTorch cannot be measured beside us, or None."""
+    if find_spec("torch") is None:
+        return "PyTorch is not installed"
+    if has_gpu and not import_module("torch").cuda.is_available():
+        return "PyTorch cannot use the GPU: it is not built for it"
+    return None
+
+
+def _measure_line(
+    units: int, sessions: int, limits: Limits, seconds: float, missing: str | None
+) -> None:
     layer = keras.layers.LSTM(units, return_sequences=True)
     model = keras.Sequential([keras.Input((None, FEATURES)), layer])
     random = np.random.default_rng(0)
     inputs = random.uniform(-1, 1, (sessions, 1, FEATURES)).astype(np.float32)
     ours, runtime = _our_tick(model, inputs)
     ticks = [ours]
-    if find_spec("torch") is not None:
+    if missing is None:
         theirs = _torch_tick(layer, inputs)
         np.testing.assert_allclose(ours(), theirs(), rtol=0, atol=1e-5)
         ticks.append(theirs)
@@ -103,7 +115,7 @@ def _measure_line(units: int, sessions: int, limits: Limits, seconds: float) -> 
     if len(took) > 1:
         line += f" {took[1] * 1e6:9.0f} {sessions / took[1]:8.0f} {took[1] / took[0]:11.2f}"
     else:
-        line += " (PyTorch is not installed)"
+        line += f" ({missing})"
     print(line, flush=True)
 
 

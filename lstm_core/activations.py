@@ -44,7 +44,9 @@ def relu(
     x: Array, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
 ) -> Array:
     """Return `x` from `threshold` up to `max_value`, else `negative_slope * (x - threshold)`."""
-    y = np.where(x > threshold if threshold else x >= 0, x, negative_slope * (x - threshold))
+    # Without a slope minus infinity is 0, too, and only a NaN stays one.
+    below = negative_slope * (x - threshold) if negative_slope else np.where(np.isnan(x), x, 0)
+    y = np.where(x > threshold if threshold else x >= 0, x, below)
     if max_value is not None:
         y = np.minimum(y, max_value)
     return y.astype(x.dtype, copy=False)

@@ -69,22 +69,22 @@ def open_runtime(
 
     Args:
         path: Its file.
-        capacity: Slots of the arena.
+        capacity: Slots of the arena; 0 where the runtime is only looked at, which then has as many
+            as it takes to compare it with another one.
         choice: What the operator has said.
         read: Reads a file for the CPU's runtime, or raises FormatError.
 
     Raises:
         FormatError: No runtime that may be chosen takes the file.
     """
+    capacity = capacity or _TRIAL_ROWS
     try:
         network = read(path)
     except FormatError as error:
         return _without_cpu(path, capacity, choice, error)
     if choice.kind == "tensorflow":
         return Chosen(_tensorflow_runtime(path, capacity, choice, network), "it was asked for")
-    cpu = CpuRuntime(
-        network, capacity, num_threads=choice.kernel_threads, precision=choice.precision
-    )
+    cpu = _cpu_runtime(path, capacity, choice, network)
     if choice.kind == "cpu":
         return Chosen(cpu, "it was asked for")
     if not _has_gpu():
@@ -92,10 +92,25 @@ def open_runtime(
     return _with_gpu(path, capacity, choice, cpu)
 
 
+def _cpu_runtime(path: Path, capacity: int, choice: RuntimeChoice, network: Network) -> CpuRuntime:
+    """Return the CPU's runtime; FormatError where it has not got the precision."""
+    try:
+        return CpuRuntime(
+            network, capacity, num_threads=choice.kernel_threads, precision=choice.precision
+        )
+    except SpecError as error:
+        raise FormatError(str(path), [str(error)], network.written_by) from error
+
+
 def _without_cpu(path: Path, capacity: int, choice: RuntimeChoice, error: FormatError) -> Chosen:
     """Return the runtime of a file that the CPU's cannot take."""
-    if choice.kind == "cpu" or not _is_for_keras(path):
+    if choice.kind == "cpu":
         raise error
+    if not _is_for_keras(path):
+        if choice.kind == "auto":
+            raise error
+        problem = "the TensorFlow runtime reads .keras files only"
+        raise FormatError(error.path, [problem, *error.problems], error.written_by) from error
     if not _has_tensorflow():
         problem = f"the TensorFlow runtime may take it, but it is not installed: {_INSTALL}"
         raise FormatError(error.path, [*error.problems, problem], error.written_by) from error
@@ -129,8 +144,9 @@ def _with_gpu(path: Path, capacity: int, choice: RuntimeChoice, cpu: CpuRuntime)
         return Chosen(cpu, f"the TensorFlow runtime cannot take it: {_shortened(error)}")
     if gpu.device == "CPU:0":
         return Chosen(cpu, "it takes every layer, and TensorFlow cannot use the GPU")
-    cpu_us, gpu_us = _tick_us(cpu), _tick_us(gpu)
-    measured = f"a tick of {_TRIAL_ROWS} sessions takes {gpu_us:.0f} us on the GPU, {cpu_us:.0f} us"
+    num_rows = min(_TRIAL_ROWS, capacity)
+    cpu_us, gpu_us = _tick_us(cpu, num_rows), _tick_us(gpu, num_rows)
+    measured = f"a tick of {num_rows} sessions takes {gpu_us:.0f} us on the GPU, {cpu_us:.0f} us"
     return Chosen(gpu if gpu_us < cpu_us else cpu, f"{measured} on the CPU")
 
 
@@ -168,9 +184,9 @@ def _tensorflow_runtime(
         raise FormatError(str(path), [problem]) from error
 
 
-def _tick_us(runtime: Runtime) -> float:
-    """Return how long single steps of `_TRIAL_ROWS` sessions take, the median of some ticks."""
-    slots = [runtime.allocate() for _ in range(min(_TRIAL_ROWS, runtime.num_free))]
+def _tick_us(runtime: Runtime, num_rows: int) -> float:
+    """Return how long single steps of so many sessions take, the median of some ticks."""
+    slots = [runtime.allocate() for _ in range(num_rows)]
     inputs = np.zeros((len(slots), 1, runtime.network.input_size), np.float32)
     times = []
     for _ in range(_TRIALS):

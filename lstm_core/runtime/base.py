@@ -166,7 +166,7 @@ class Runtime(Protocol):
         ...
 
     def allocate_many(self, num_slots: int) -> list[int]:
-        """Take free slots, at most as many as there are."""
+        """Take so many free slots, all or none; IndexError if there are not so many."""
         ...
 
     def free(self, slot: int) -> None:

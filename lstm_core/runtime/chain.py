@@ -86,6 +86,17 @@ def is_pointwise(layer: Layer) -> TypeGuard[Pointwise]:
     return not isinstance(layer, Recurrent | Bidirectional)
 
 
+def behind_last(layers: Sequence[Layer]) -> tuple[Pointwise, ...]:
+    """Return the layers behind the last recurrent one, of a chain that streams."""
+    tail: list[Pointwise] = []
+    for layer in layers:
+        if is_pointwise(layer):
+            tail.append(layer)
+        else:
+            tail.clear()
+    return tuple(tail)
+
+
 def lstms(layers: Sequence[Layer]) -> list[Recurrent]:
     """Return every LSTM of a chain, those inside `Bidirectional` too."""
     found: list[Recurrent] = []

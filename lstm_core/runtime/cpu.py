@@ -37,7 +37,7 @@ class CpuRuntime(Slots):
         kind: Its name among the runtimes.
         network: What it runs.
         capacity: Slots, the zero slot not counted.
-        num_traces: None: there are no graphs.
+        num_traces: 0: there are no graphs.
         dispatches: The kernel chosen for each recurrent layer, with the reason; for a bidirectional
             one, the kernel of both its directions.
     """
@@ -75,7 +75,7 @@ class CpuRuntime(Slots):
         self.network = network
         self.dispatches = _dispatch(network, instruction_sets)
         if precision == "bfloat16":
-            _check_native(self.dispatches.values())
+            _check_bfloat16(instruction_sets, self.dispatches.values())
         self._rows: Float32 = np.zeros((capacity + 1, network.state_size), np.float32)
         self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
         is_native = all(dispatch.kernel == "native" for dispatch in self.dispatches.values())
@@ -178,7 +178,7 @@ class CpuRuntime(Slots):
             return outputs[0, 0]
 
         if first_input is None:
-            first_input = first_of(self.network, row, has_output, feedback)
+            first_input = first_of(self.network, self._stack.behind, row, has_output, feedback)
         return run_on(self.network, step, first_input, feedback, num_steps)
 
     def predict(self, inputs: Float32, mask: Bool | None = None) -> Float32:
@@ -198,14 +198,16 @@ class CpuRuntime(Slots):
             return self._stack.predict(inputs, mask)
 
 
-def _check_native(dispatches: Iterable[Dispatch]) -> None:
+def _check_bfloat16(instruction_sets: Sequence[str], dispatches: Iterable[Dispatch]) -> None:
+    wanted = "bfloat16 takes the native kernel on a processor with AVX512-BF16"
+    if not instruction_sets:
+        obstacle = (
+            native.OBSTACLE or "this processor, or the compiler of the kernel, has not got it"
+        )
+        raise SpecError("precision", f"{wanted}, and here {obstacle}")
     for dispatch in dispatches:
         if dispatch.kernel != "native":
-            raise SpecError(
-                "precision",
-                "bfloat16 takes the native kernel on a processor with AVX512-BF16, and here "
-                f"{dispatch.reason}",
-            )
+            raise SpecError("precision", f"{wanted}, and here {dispatch.reason}")
 
 
 def _dispatch(network: Network, instruction_sets: Sequence[str]) -> dict[Layer, Dispatch]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.errors import MissingFirstInputError, NotStreamableError
-from lstm_core.network import Bidirectional, Network, Recurrent
+from lstm_core.network import Network
 from lstm_core.runtime.base import Indices, ServedNetwork
 
 Float32 = npt.NDArray[np.float32]
@@ -61,7 +61,13 @@ def feed(outputs: Float32, feedback: Indices, held: Float32) -> Float32:
     return np.where(feedback == HELD, held, outputs[feedback])
 
 
-def first_of(network: Network, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
+def first_of(
+    network: Network,
+    behind: Callable[[Float32], Float32],
+    row: Float32,
+    has_output: Bool,
+    feedback: Indices,
+) -> Float32:
     """Return `(input_size,)` float32: what a state's last output feeds.
 
     The last recurrent layer's h is what that layer gave for the last live step; the layers behind
@@ -69,21 +75,21 @@ def first_of(network: Network, row: Float32, has_output: Bool, feedback: Indices
 
     Args:
         network: Whose state.
+        behind: Runs those layers, `(1, 1, features)` to `(1, 1, output_size)`.
         row: `(state_size,)` float32.
         has_output: `(recurrent layers,)` bool.
         feedback: As for `run_on`.
 
     Raises:
+        NotStreamableError: A layer needs the whole sequence at once.
         MissingFirstInputError: There has been no output, or it does not feed all inputs.
     """
+    if network.streaming_obstacles:
+        raise NotStreamableError(network.streaming_obstacles)
     if not network.recurrent or not has_output[-1] or (feedback == HELD).any():
         raise MissingFirstInputError
     h = network.state_layout[-2]
     x: Float32 = row[None, None, h.offset : h.offset + h.size].copy()
-    index = max(i for i, layer in enumerate(network.layers) if isinstance(layer, Recurrent))
     with np.errstate(all="ignore"):
-        for layer in network.layers[index + 1 :]:
-            assert not isinstance(layer, Recurrent | Bidirectional)
-            x = layer(x)
-    outputs: Float32 = x[0, 0]
+        outputs: Float32 = behind(x)[0, 0]
     return outputs[feedback]

@@ -95,11 +95,11 @@ def _activation(layer: Activation, size: int) -> tuple[Recipe, ...]:
             return (plain,)
         if layer.function == "elu":
             return plain, _slopes(given["alpha"], inf, size)
-    if layer.function == "leaky_relu":
-        return (_slopes(given["negative_slope"], inf, size),)
-    if layer.function == "relu" and not given.get("threshold"):
-        ceiling = given.get("max_value", inf)
-        return (_slopes(given.get("negative_slope", 0.0), ceiling, size),)
+    if layer.function in ("leaky_relu", "relu") and not given.get("threshold"):
+        slope, ceiling = given.get("negative_slope", 0.0), given.get("max_value", inf)
+        bent = _slopes(slope, ceiling, size)
+        # First to zero, where no slope would be that of minus infinity: 0 times it is no number.
+        return (bent,) if slope else (partial(native.activation_layer, size, "relu"), bent)
     return ()
 
 

@@ -16,6 +16,7 @@ from lstm_core.kernels import native
 from lstm_core.network import Layer, Network, Recurrent
 from lstm_core.pointwise import Pointwise
 from lstm_core.runtime.chain import (
+    behind_last,
     cut,
     is_pointwise,
     lstms,
@@ -93,6 +94,7 @@ class NativeStack:
             _stateless(layers, self._packed),
         )
         self._num_threads = num_threads
+        self._behind = behind_last(layers)
         self._chain = None if network.streaming_obstacles else cut(layers, recipes)
         self._set_arena(rows, has_output)
 
@@ -101,6 +103,17 @@ class NativeStack:
         twin = copy(self)
         twin._set_arena(rows, has_output)  # noqa: SLF001 - of its own class
         return twin
+
+    def behind(self, h: Float32) -> Float32:
+        """Run the layers behind the last LSTM, to the bits of `advance`; on any thread.
+
+        Args:
+            h: `(batch, time, features)` float32, what that LSTM gives.
+        """
+        ends = _stateless(self._behind, self._packed)
+        for layer in self._behind:
+            h = ends.get(layer, layer)(h)
+        return h
 
     def _set_arena(self, rows: Float32, has_output: Bool) -> None:
         chain, packed = self._chain, self._packed

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lstm_core.kernels.numpy import NumpyLSTM
 from lstm_core.network import Network, Recurrent
-from lstm_core.runtime.chain import is_pointwise, lstms, mask_behind
+from lstm_core.runtime.chain import behind_last, is_pointwise, lstms, mask_behind
 from lstm_core.runtime.whole import RunWhole, WholeSequences
 
 Float32 = npt.NDArray[np.float32]
@@ -57,6 +57,16 @@ class NumpyStack:
         kernels = {layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()}
         vars(twin).update(_rows=rows, _has_output=has_output, _kernels=kernels)
         return twin
+
+    def behind(self, h: Float32) -> Float32:
+        """Run the layers behind the last LSTM, on any thread.
+
+        Args:
+            h: `(batch, time, features)` float32, what that LSTM gives.
+        """
+        for layer in behind_last(self._network.layers):
+            h = layer(h)
+        return h
 
     def advance(
         self,

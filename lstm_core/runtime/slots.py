@@ -31,8 +31,14 @@ class Slots:
         return self._free.pop()
 
     def allocate_many(self, num_slots: int) -> list[int]:
-        """Take free slots, `num_free` at most, as `allocate` does."""
+        """Take so many free slots, as `allocate` does.
+
+        Raises:
+            IndexError: So many are not free; none is taken.
+        """
         first = len(self._free) - num_slots
+        if first < 0:
+            raise IndexError(f"{num_slots} slots are wanted, and {len(self._free)} are free")
         slots = self._free[first:]
         del self._free[first:]
         return slots

@@ -25,22 +25,21 @@ some of them could not be had. It returns a tensor for each output, None for non
 be left out."""
 
 _TRAINING_ONLY = ("_initializer", "_regularizer", "_constraint")
-_NOT_INFERENCE = {
-    "batch_input_shape",
-    "batch_shape",
+_NEVER_INFERENCE = {"batch_input_shape", "batch_shape", "name", "trainable"}
+_NOT_INFERENCE = _NEVER_INFERENCE | {
     "dropout",
     "implementation",
-    "name",
     "noise_shape",
     "rate",
     "recurrent_dropout",
     "seed",
     "stateful",
-    "trainable",
     "unroll",
     "use_cudnn",
 }
-"""Of a layer's configuration: what only training looks at, or what changes no result."""
+"""Of a layer's configuration: what only training looks at, or what changes no result. The first of
+any layer's, the second of Keras's and ours: what a user's layer calls its rate may be anything."""
+_KNOWN_PACKAGES = ("keras", "lstm_core")
 
 
 class Arguments:
@@ -211,7 +210,7 @@ def _run(model: Operation, inputs: Sequence[Tensor | None], call: Call) -> list[
 
 def _digest_operation(digest: Any, operation: Operation, given: list[Any]) -> None:
     kind = keras.saving.get_registered_name(type(operation))
-    config = _inference_part(operation.get_config())
+    config = _inference_part(operation.get_config(), type(operation).__module__)
     digest.update(json.dumps([kind, config, given], sort_keys=True, default=repr).encode())
     for weight in getattr(operation, "weights", []):
         array = keras.ops.convert_to_numpy(weight)
@@ -219,16 +218,19 @@ def _digest_operation(digest: Any, operation: Operation, given: list[Any]) -> No
         digest.update(np.ascontiguousarray(array, "<f4").tobytes())
 
 
-def _inference_part(config: Any) -> Any:
+def _inference_part(config: Any, module: str) -> Any:
+    """Return what counts of the configuration of a layer whose class stands in a module."""
     if isinstance(config, dict):
+        if "class_name" in config:
+            module = str(config.get("module"))
+        is_known = module.split(".")[0] in _KNOWN_PACKAGES
+        left_out = _NOT_INFERENCE if is_known else _NEVER_INFERENCE
         return {
-            name: _inference_part(value)
+            name: _inference_part(value, module)
             for name, value in config.items()
             # None: what a later release of Keras adds is that where it is not used.
-            if value is not None
-            and name not in _NOT_INFERENCE
-            and not name.endswith(_TRAINING_ONLY)
+            if value is not None and name not in left_out and not name.endswith(_TRAINING_ONLY)
         }
     if isinstance(config, list | tuple):
-        return [_inference_part(value) for value in config]
+        return [_inference_part(value, module) for value in config]
     return config

@@ -13,6 +13,7 @@ from lstm_core.runtime.tensorflow_cells import recurrence_of_cells
 from lstm_core.runtime.tensorflow_lstm import recurrence_of_lstm
 from lstm_core.runtime.tensorflow_recurrence import Recurrence
 
+Tensor: TypeAlias = Any
 Layer: TypeAlias = Any
 
 OWN_LAYERS = ("lstm_core>LSTM", "lstm_core>LSTMV1", "lstm_core>CuDNNLSTM")
@@ -62,3 +63,26 @@ def recurrence_of(layer: Layer, name: str, output_size: int, num_gpus: int) -> R
         return recurrence_of_cells(layer, name, output_size, num_gpus)
     get_weights = getattr(layer, "lstm_weights", layer.get_weights)
     return recurrence_of_lstm(layer, name, layer, get_weights(), num_gpus)
+
+
+def outputs_both_ways(layer: Layer, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a layer of Keras gives, and what its recurrence does, step by step from zeros.
+
+    The two differ where a user's class has a call or a first state of its own.
+
+    Args:
+        layer: The layer.
+        recurrence: What `recurrence_of` made of it.
+        x: `(batch, time, features)`.
+
+    Returns:
+        Both `(batch, time, output_size)`, or without time where no sequences are returned.
+    """
+    rows = keras.ops.zeros((x.shape[0], recurrence.state_size))
+    flags = keras.ops.zeros((x.shape[0], recurrence.num_flags), "bool")
+    steps = []
+    for t in range(x.shape[1]):
+        step, rows, flags = recurrence.take(x[:, t : t + 1], rows, flags, None, is_step=True)
+        steps.append(step)
+    ours = keras.ops.concatenate(steps, axis=1) if layer.return_sequences else steps[-1][:, 0]
+    return keras.tree.flatten(layer(x, training=False))[0], ours

@@ -3,8 +3,9 @@
 A layer without a state runs on each time step alone in a session. So each one is asked here, on
 random numbers, whether it gives the same for a time step alone as within a sequence, and whatever
 else shares its batch. Nothing has to be known of a layer for that, and Keras's and a user's are
-judged alike. What a layer does to other numbers only (a branch that is never taken here) is not
-found.
+judged alike. A recurrent layer is asked whether it gives what its cell does step by step. What a
+layer does to other numbers only (a branch that is never taken here), or only with time steps
+further apart than the trial is long, is not found.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ import tensorflow as tf
 from lstm_core.errors import SpecError
 from lstm_core.runtime.base import LayerReport
 from lstm_core.runtime.tensorflow_graph import Arguments, Graph, mask_of, with_mask
-from lstm_core.runtime.tensorflow_layers import is_recurrent, recurrence_obstacle, recurrence_of
+from lstm_core.runtime.tensorflow_layers import (
+    is_recurrent,
+    outputs_both_ways,
+    recurrence_obstacle,
+    recurrence_of,
+)
 from lstm_core.runtime.tensorflow_ports import Port, input_ports, output_ports
 from lstm_core.runtime.tensorflow_recurrence import Recurrence
 
@@ -32,8 +38,11 @@ Kind: TypeAlias = Literal["timed", "steady", "state"]
 """A tensor with a time axis behind the batch; one without, or the states of a recurrent layer."""
 
 _BATCH = 2
-_TIME = 3
-"""Of the trial, where the model leaves the number of time steps open."""
+_FEW = 3
+"""Time steps of a recurrent layer's trial."""
+_TIME = 19
+"""Of the trial, where the model leaves that open and no layer says that it looks further. Prime, so
+that what turns time in a circle shows."""
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 _FAULTS = (
     ArithmeticError,
@@ -107,7 +116,7 @@ class _Trial:
         self._layers: list[LayerReport] = []
         self._recurrences: list[Recurrence | None] = []
         self._inputs, self._length = input_ports(graph)
-        self._time = self._length or _TIME
+        self._time = self._length or max(_TIME, 1 + _greatest_dilation(graph))
 
     def run(self) -> Findings:
         tensors = [self._draw_input(port) for port in self._inputs]
@@ -229,14 +238,27 @@ class _Trial:
         if fault is None:
             size = int(symbolic[0].shape[-1])
             recurrence = recurrence_of(layer, self._name(layer), size, self._num_gpus)
-        else:
+            fault = self._difference(layer, recurrence, x[:, :_FEW])
+        if fault is not None:
             self._object(layer, fault)
+            recurrence = None
         self._recurrences.append(recurrence)
         outputs, *states = [self._draw_like(tensor) for tensor in symbolic]
         self._keep(outputs, "timed" if layer.return_sequences else "steady")
         self._report(layer, outputs, recurrence)
         with_mask(outputs, arguments.mask if layer.return_sequences else None)
         return [outputs, *(self._keep(state, "state") for state in states)]
+
+    def _difference(self, layer: Operation, recurrence: Recurrence, x: Tensor) -> str | None:
+        """Return a sentence if a layer of Keras does more than its cell, step after step."""
+        # Ours are known by their names; what Keras has is what users derive theirs from.
+        if not isinstance(layer, keras.layers.RNN):
+            return None
+        theirs, ours = outputs_both_ways(layer, recurrence, x)
+        if _is_close(ours, theirs):
+            return None
+        kind = type(layer).__name__
+        return f"({kind}) gives something else than its cell from a state of zeros, {_NEEDS_ALL}"
 
     def _draw_like(self, symbolic: Tensor) -> Tensor:
         shape = [self._time if size is None else size for size in symbolic.shape[1:]]
@@ -260,6 +282,18 @@ class _Trial:
                 dispatch=None if recurrence is None else recurrence.dispatch,
             )
         )
+
+
+def _greatest_dilation(graph: Graph) -> int:
+    """Return the most time steps that lie between two which a convolution looks at together."""
+    dilations = [0]
+
+    def call(operation: Operation, _: Arguments | None, symbolic: Any) -> Any:
+        dilations.extend(keras.tree.flatten(getattr(operation, "dilation_rate", ())))
+        return symbolic
+
+    graph.run(graph.inputs, call)
+    return int(max(dilations))
 
 
 def _called(operation: Operation, arguments: Arguments, model: str) -> list[Any]:

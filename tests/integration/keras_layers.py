@@ -42,10 +42,11 @@ class Hungry(keras.layers.Layer):
 class Leaky(keras.layers.Layer):
     """A cell whose output is not its state."""
 
-    def __init__(self, units, **kwargs):
-        """Keep `units` numbers."""
+    def __init__(self, units, rate=0.25, **kwargs):
+        """Keep `units` numbers, of which a share leaks out."""
         super().__init__(**kwargs)
         self.units = self.state_size = units
+        self.rate = rate
 
     def build(self, shape):
         """Create the weights."""
@@ -54,8 +55,45 @@ class Leaky(keras.layers.Layer):
     def call(self, x, states):
         """Return what leaks out, and what is left."""
         level = states[0] + keras.ops.matmul(x, self.kernel)
-        return 0.25 * level, [0.75 * level]
+        return self.rate * level, [(1 - self.rate) * level]
 
     def get_config(self):
         """Return the arguments."""
-        return {**super().get_config(), "units": self.units}
+        return {**super().get_config(), "units": self.units, "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Lag(keras.layers.Layer):
+    """Adds an earlier time step to each."""
+
+    def __init__(self, steps, **kwargs):
+        """Look back so many of them."""
+        super().__init__(**kwargs)
+        self.steps = steps
+
+    def call(self, x):
+        """Return `(batch, time, features)`."""
+        before = keras.ops.pad(x, ((0, 0), (self.steps, 0), (0, 0)))
+        return x + before[:, : keras.ops.shape(x)[1]]
+
+    def get_config(self):
+        """Return the arguments."""
+        return {**super().get_config(), "steps": self.steps}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Doubled(keras.layers.LSTM):
+    """Does more than its cell."""
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        """Return twice what an LSTM gives."""
+        return 2 * super().call(sequences, initial_state, mask, training)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Primed(keras.layers.GRUCell):
+    """Begins with ones."""
+
+    def get_initial_state(self, batch_size=None):
+        """Return the first state."""
+        return [keras.ops.ones((batch_size, self.units))]

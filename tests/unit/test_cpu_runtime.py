@@ -381,6 +381,8 @@ def test_slots_are_taken_one_by_one_or_many_at_a_time():
     taken = [runtime.allocate(), *runtime.allocate_many(0), *runtime.allocate_many(3)]
     assert 2 == runtime.num_free
     runtime.free(taken.pop())
+    with pytest.raises(IndexError, match="4 slots are wanted, and 3 are free"):
+        runtime.allocate_many(4)
     taken += runtime.allocate_many(3)
 
     assert [1, 2, 3, 4, 5, 6] == sorted(taken)

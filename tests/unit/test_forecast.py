@@ -16,6 +16,7 @@ from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.runtime.forecast import HELD
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
+from tests.unit.native_networks import assert_same_bits, each_set, plain, runtime
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -167,6 +168,22 @@ def test_an_activation_behind_the_head_is_part_of_the_last_output():
     assert (last == 0).any()
 
 
+@each_set
+def test_a_forecast_has_the_bits_of_steps(instruction_set):
+    """On the native kernel, from the output on that the state had last."""
+    net = plain((5, 40), head="tanh")
+    run = runtime(net, 4, instruction_set)
+    past = np.random.default_rng(0).uniform(-1, 1, (1, 3, 5)).astype(np.float32)
+    outputs = run.advance([ZERO_SLOT], [1], past, None).outputs[:, -1:]
+    row, has_output = run.read(1)
+
+    forecast = run.forecast(row, has_output, None, np.arange(5), 3)
+
+    for t, actual in enumerate(forecast):
+        outputs = run.advance([1 + t], [2 + t], outputs, None).outputs
+        assert_same_bits(outputs[0, 0], actual)
+
+
 def test_a_fed_back_step_may_be_masked():
     """As the same inputs would be in a sequence: the state stays, the output comes again."""
     kernel = np.zeros((5, 3), np.float32)
@@ -185,10 +202,11 @@ def test_a_fed_back_step_may_be_masked():
     np.testing.assert_array_equal(before, row)
 
 
-def test_a_network_that_cannot_be_stepped_has_no_forecast():
-    """It says so before anything is computed."""
+@pytest.mark.parametrize("first_input", [None, np.zeros(3, np.float32)])
+def test_a_network_that_cannot_be_stepped_has_no_forecast(first_input):
+    """It says so before anything is computed, and before a first input is missed."""
     net = network(go_backwards=True)
     runtime = CpuRuntime(net, 1)
-    row, has_output = np.zeros(18, np.float32), np.ones(2, np.bool_)
+    row, has_output = np.zeros(18, np.float32), np.zeros(2, np.bool_)
     with pytest.raises(NotStreamableError):
-        runtime.forecast(row, has_output, np.zeros(3, np.float32), np.arange(3), 1)
+        runtime.forecast(row, has_output, first_input, np.arange(3), 1)

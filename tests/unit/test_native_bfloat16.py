@@ -103,7 +103,7 @@ def test_a_long_sequence_stays_near_the_equations():
 
     expected, _ = reference(Network("n", 32, (lstm,)), x)
     difference = np.abs(outputs - expected).max()
-    assert 1e-4 < difference < 1e-2
+    assert 1e-4 < difference < 1.5e-3
 
 
 def test_what_cannot_be_had_is_refused_with_the_reason():
@@ -111,8 +111,8 @@ def test_what_cannot_be_had_is_refused_with_the_reason():
     first, second = plain([5, 6, 7]).layers
     between = Activation(name="a", function="log_softmax")  # which runs on NumPy
     mixed = Network("n", 5, (first, between, second))
-    with pytest.raises(SpecError, match=r"AVX512-BF16.*not native"):
-        CpuRuntime(mixed, 1, precision="bfloat16")
-    if not native.instruction_sets("bfloat16"):
-        with pytest.raises(SpecError, match="AVX512-BF16"):
-            CpuRuntime(plain([5, 6]), 1, precision="bfloat16")
+    if native.instruction_sets("bfloat16"):
+        with pytest.raises(SpecError, match=r"AVX512-BF16.*Activation a stands between"):
+            CpuRuntime(mixed, 1, precision="bfloat16")
+    with pytest.raises(SpecError, match=r"AVX512-BF16, and here this processor"):
+        CpuRuntime(plain([5, 6]), 1, instruction_sets=(), precision="bfloat16")

@@ -202,6 +202,21 @@ def test_threads_leave_no_trace(instruction_set, num_threads):
     assert_same_bits(one.predict(inputs, mask), many.predict(inputs, mask))
 
 
+@each_set
+def test_a_last_share_of_few_rows_has_room_of_its_own(instruction_set):
+    """It takes more time steps at once than the others, which must not leave its scratch."""
+    net = plain((64, 256), head=None)
+    inputs = np.random.default_rng(0).uniform(-1, 1, (7, 80, 64)).astype(np.float32)
+    one, many = (
+        runtime(net, 7, instruction_set, num_threads=num_threads).advance(
+            [0] * 7, list(range(1, 8)), inputs, None
+        )
+        for num_threads in (1, 3)
+    )
+    assert_same_bits(one.outputs, many.outputs)
+    assert_same_bits(one.rows, many.rows)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_a_large_batch_is_shared_out_over_threads():
     """There are more of them while it runs than with one alone."""

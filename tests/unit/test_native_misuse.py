@@ -301,6 +301,36 @@ def test_a_long_call_lets_other_threads_run_and_takes_no_second_one():
     assert ["a runner takes one call at a time"] == errors
 
 
+class Calling(np.ndarray):
+    """An array that calls something whenever it is copied."""
+
+    call: Any = None
+
+    def __array_finalize__(self, original):
+        """Call it."""
+        if self.call is not None:
+            self.call()
+
+
+def test_a_runner_is_taken_while_its_inputs_are_copied():
+    """To copy them lets others run, who are kept out before the scratch is touched."""
+    run = native.runner([packed_lstm()], *arena(9))
+    backwards = X[..., ::-1].view(Calling)
+    errors = []
+
+    def interfere():
+        with pytest.raises(RuntimeError, match="one call at a time") as caught:
+            run.advance([0], [1], X[:1], None, None)
+        errors.append(caught.value)
+
+    Calling.call = staticmethod(interfere)
+    try:
+        run.advance([0, 0], [1, 2], backwards, None, None)
+    finally:
+        Calling.call = None
+    assert errors
+
+
 @pytest.mark.skipif(not INSTRUCTION_SETS, reason="the native kernel was not built")
 def test_a_call_without_memory_leaves_the_runner_as_it_was():
     """What it had room for still runs."""

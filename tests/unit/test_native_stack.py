@@ -135,6 +135,27 @@ def test_functions_that_are_not_in_c_run_on_numpy(parameters):
     np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("parameters", [{}, {"max_value": 6.0}, {"negative_slope": 0.0}])
+@pytest.mark.parametrize("instruction_set", [*INSTRUCTION_SETS, None])
+def test_minus_infinity_is_cut_off_to_zero(instruction_set, parameters):
+    """What overflows in a Dense is no NaN behind a ReLU, whatever its options."""
+    lstm = plain((32, 48), head=None).layers[0]
+    kernel = np.full((48, 2), -3e38, np.float32)
+    layers = (
+        lstm,
+        Dense(name="d", kernel=kernel, bias=None),
+        Activation(name="a", function="relu", parameters=parameters),
+    )
+    sets = [] if instruction_set is None else [instruction_set]
+    run = CpuRuntime(Network("n", 32, layers), 2, instruction_sets=sets)
+    run.write(1, np.full(96, 0.9), [True])
+
+    advanced = run.advance([1], [2], np.ones((1, 1, 32), np.float32), [1])
+
+    assert advanced.rows[0, :48].sum() > 2
+    np.testing.assert_array_equal(advanced.outputs, 0)
+
+
 @each_set
 def test_both_directions_may_be_of_any_kind(instruction_set):
     """Each with its own sizes and activations."""

@@ -201,19 +201,18 @@ advance(PyObject *object, PyObject *const *arguments, Py_ssize_t num_arguments)
         PyErr_SetString(PyExc_RuntimeError, "a runner takes one call at a time");
         return NULL;
     }
+    /* From here on, since to copy what is not contiguous gives the interpreter away. */
+    self->is_busy = true;
+    PyObject *results = NULL;
     PyArrayObject *mask = NULL;
     PyArrayObject *inputs = read_inputs(arguments[2], self->plan);
-    if (!inputs) {
-        return NULL;
-    }
-    PyObject *results = NULL;
-    if (read_mask(arguments[4], PyArray_DIM(inputs, 0), PyArray_DIM(inputs, 1), &mask)) {
-        self->is_busy = true;
+    if (inputs &&
+        read_mask(arguments[4], PyArray_DIM(inputs, 0), PyArray_DIM(inputs, 1), &mask)) {
         results = run(self, arguments, inputs, mask);
-        self->is_busy = false;
     }
+    self->is_busy = false;
     Py_XDECREF(mask);
-    Py_DECREF(inputs);
+    Py_XDECREF(inputs);
     return results;
 }
 

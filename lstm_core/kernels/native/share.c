@@ -28,11 +28,25 @@ rows_of_share(size_t batch, size_t num_shares)
     return (batch + num_shares - 1) / num_shares;
 }
 
+/* Return the bytes of scratch that each share has, or 0 where they overflow. */
+static size_t
+bytes_of_share(const Plan *plan, size_t batch, size_t time, size_t num_shares)
+{
+    size_t most = rows_of_share(batch, num_shares);
+    size_t last = (batch - 1) % most + 1;
+    /* Fewer rows may need more: they take more time steps at once, and have sums. */
+    size_t num_bytes = lstm_native_cut(plan, most, time, NULL, &(Scratch){0});
+    size_t last_bytes = lstm_native_cut(plan, last, time, NULL, &(Scratch){0});
+    if (num_bytes == 0 || last_bytes == 0) {
+        return 0;
+    }
+    return num_bytes > last_bytes ? num_bytes : last_bytes;
+}
+
 size_t
 lstm_native_scratch_bytes(const Plan *plan, size_t batch, size_t time, size_t num_shares)
 {
-    size_t num_bytes = lstm_native_cut(plan, rows_of_share(batch, num_shares), time, NULL,
-                                       &(Scratch){0});
+    size_t num_bytes = bytes_of_share(plan, batch, time, num_shares);
     return __builtin_mul_overflow(num_bytes, num_shares, &num_bytes) ? 0 : num_bytes;
 }
 
@@ -72,7 +86,7 @@ lstm_native_run_shared(const Plan *plan, const Call *call, void *scratch, size_t
     }
     Share shares[MAX_SHARES];
     size_t most = rows_of_share(call->batch, num_shares);
-    size_t num_bytes = lstm_native_cut(plan, most, call->time, NULL, &(Scratch){0});
+    size_t num_bytes = bytes_of_share(plan, call->batch, call->time, num_shares);
     size_t num = 0;
     for (size_t first = 0; first < call->batch; first += most, num++) {
         size_t left = call->batch - first;
