@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from service.arena import Arena
-from service.domain import AdvanceReply, Reply, StateVector
+from service.domain import AdvanceReply, Reply
 from service.errors import (
     DeadlineExceededError,
     InternalError,
@@ -15,6 +15,7 @@ from service.errors import (
 )
 from service.histograms import Histogram
 from service.jobs import Job, Run
+from service.signature import StateVector
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,6 @@ from service.domain import (
     SessionKey,
     SessionReply,
     SessionSummary,
-    Signature,
 )
 from service.errors import (
     DrainingError,
@@ -50,6 +49,7 @@ from service.histograms import Histogram, Tally
 from service.jobs import Complete, Job
 from service.limits import EngineLimits
 from service.opening import Lifetimes, Opener
+from service.signature import Signature
 from service.stores.base import SessionStore
 from service.tick import Ticker
 from service.turns import Turns

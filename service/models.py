@@ -13,13 +13,13 @@ from lstm_core.errors import FormatError, SpecError
 from lstm_core.formats.read import read_network
 from lstm_core.runtime.base import Runtime
 from service.configured import check_config, normalised, run_warm_up
-from service.domain import LayerSummary, Signature, StateVector, TensorSummary
 from service.engine import Engine
 from service.limits import EngineLimits
 from service.model_config import ModelConfig, Normalisation
 from service.model_files import ModelFileError
 from service.opening import Lifetimes
 from service.runtimes import RuntimeChoice, open_runtime
+from service.signature import LayerSummary, Signature, StateVector, TensorSummary
 from service.stores.base import SessionStore
 
 _ONLY_CPU = "normalisation is the CPU runtime's only"

@@ -27,7 +27,6 @@ from service.domain import (
     ResetRequest,
     SessionKey,
     SessionReply,
-    Signature,
 )
 from service.errors import (
     FingerprintMismatchError,
@@ -37,6 +36,7 @@ from service.errors import (
     SessionExistsError,
 )
 from service.jobs import Change, Job, Live, Run
+from service.signature import Signature
 from service.stores.base import Damaged, Loaded, Lost, SessionStore
 
 

@@ -13,7 +13,6 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.domain import Signature
 from service.engine import Engine
 from service.errors import ModelNotLoadedError, ModelUnknownError
 from service.model_config import FILE_NAME, ModelConfigError, read_model_config
@@ -21,6 +20,7 @@ from service.model_files import ModelFileError
 from service.models import ModelLoader, Prepared, check_version
 from service.repository_files import MAX_NAME_LENGTH, Stamp, Version, model_file, scan
 from service.served import IndexEntry, ServedModels
+from service.signature import Signature
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,6 @@ from service.domain import (
     Replay,
     Request,
     ResetRequest,
-    Signature,
     new_nonce,
 )
 from service.errors import (
@@ -40,6 +39,7 @@ from service.errors import (
     SessionExpiredError,
     SessionUnknownError,
 )
+from service.signature import Signature
 
 _EPOCH_BITS = 53  # what a JSON number carries exactly
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.domain import AdvanceReply, Signature
+from service.domain import AdvanceReply
 from service.errors import ServiceError
+from service.signature import Signature
 from service.transport import schema
 from service.transport.explain import wrong
 from service.transport.headers import Headers

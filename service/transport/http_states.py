@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from service.domain import ImportRequest, LookRequest, SessionReply, Signature
+from service.domain import ImportRequest, LookRequest, SessionReply
 from service.engine import Engine
 from service.errors import FingerprintMismatchError, InvalidRequestError
 from service.served import ServedModels
+from service.signature import Signature
 from service.transport import render
 from service.transport.calls import Call
 from service.transport.headers import check_plain

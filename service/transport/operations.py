@@ -11,11 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from service.domain import AdvanceReply, AdvanceRequest, Reply, SessionKey, Signature
+from service.domain import AdvanceReply, AdvanceRequest, Reply, SessionKey
 from service.engine import Engine
 from service.errors import ServiceError
 from service.jobs import Job
 from service.served import ServedModels
+from service.signature import Signature
 from service.transport import binary_steps, render
 from service.transport.headers import Headers, check_json, check_plain
 from service.transport.http_sessions import find_engine, find_session

@@ -12,13 +12,8 @@ from struct import Struct
 
 import numpy as np
 
-from service.domain import (
-    AdvanceRequest,
-    Bool,
-    Float32,
-    SessionKey,
-    Signature,
-)
+from service.domain import AdvanceRequest, Bool, Float32, SessionKey
+from service.signature import Signature
 from service.transport import schema
 from service.transport.documents import PartsLimit, read
 from service.transport.explain import Location, describe, wrong

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from service.domain import ForecastRequest, SessionKey, Signature
+from service.domain import ForecastRequest, SessionKey
+from service.signature import Signature
 from service.transport import schema
 from service.transport.documents import read
 from service.transport.explain import describe, wrong

@@ -13,10 +13,10 @@ from service.domain import (
     ImportRequest,
     ResetRequest,
     SessionKey,
-    Signature,
     is_client_id,
 )
 from service.errors import Problem
+from service.signature import Signature
 from service.transport import schema
 from service.transport.documents import read
 from service.transport.explain import invalid, shorten, wrong

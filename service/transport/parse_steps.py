@@ -15,15 +15,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.domain import (
-    DEFAULT_TENANT,
-    AdvanceRequest,
-    Float32,
-    SessionKey,
-    Signature,
-    is_client_id,
-)
+from service.domain import DEFAULT_TENANT, AdvanceRequest, Float32, SessionKey, is_client_id
 from service.errors import InvalidRequestError, Problem
+from service.signature import Signature
 from service.transport import schema
 from service.transport.documents import (
     PartsLimit,

@@ -9,16 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from service.domain import (
-    AdvanceReply,
-    Float32,
-    ForecastReply,
-    SessionReply,
-    SessionSummary,
-    Signature,
-    StateVector,
-)
+from service.domain import AdvanceReply, Float32, ForecastReply, SessionReply, SessionSummary
 from service.errors import PositionConflictError, ServiceError
+from service.signature import Signature, StateVector
 
 
 def render_advance(reply: AdvanceReply, signature: Signature) -> bytes:

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from service.domain import AdvanceReply, AdvanceRequest, Float32, SessionKey, Signature
+from service.domain import AdvanceReply, AdvanceRequest, Float32, SessionKey
 from service.errors import InvalidRequestError
+from service.signature import Signature
 from service.transport import schema
 from service.transport.documents import check_num_parts, count_half_parts, is_over, read
 from service.transport.parse import (

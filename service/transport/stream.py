@@ -28,7 +28,6 @@ from service.domain import (
     Request,
     SessionKey,
     SessionReply,
-    Signature,
 )
 from service.errors import (
     BodyTooLargeError,
@@ -38,6 +37,7 @@ from service.errors import (
     SessionUnknownError,
 )
 from service.jobs import Complete, Job
+from service.signature import Signature
 from service.transport.parse import parse_binary_steps, parse_single_steps, parse_step
 from service.transport.render import (
     render_advance,

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from service.domain import Float32, ImportRequest, SessionKey, SessionReply, Signature
+from service.domain import Float32, ImportRequest, SessionKey, SessionReply
 from service.errors import Problem
+from service.signature import Signature
 from service.transport import schema
 from service.transport.explain import describe, explain, invalid, shorten, wrong
 from service.transport.headers import Headers

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from service.domain import SessionKey, Signature, StateVector
+from service.domain import SessionKey
 from service.errors import InvalidRequestError
+from service.signature import Signature, StateVector
 
 KEY = SessionKey("default", "m", "alice")
 LARGEST = float(np.finfo(np.float32).max)

@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 
 from lstm_core.runtime.cpu import CpuRuntime
-from service.domain import (
-    DeleteRequest,
-    ImportRequest,
-    ResetRequest,
-    TensorSummary,
-)
+from service.domain import DeleteRequest, ImportRequest, ResetRequest
 from service.errors import (
     PositionConflictError,
     SessionUnknownError,
 )
 from service.model_files import ModelFileError
 from service.models import check_version, describe
+from service.signature import TensorSummary
 from tests.unit.engines import (
     TOLERANCE,
     SharedStore,

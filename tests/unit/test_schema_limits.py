@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.domain import AdvanceRequest, SessionKey, Signature, StateVector
+from service.domain import AdvanceRequest, SessionKey
 from service.errors import InvalidRequestError
+from service.signature import Signature, StateVector
 from service.transport.parse import (
     MAX_OUTPUT_VALUES,
     parse_predict,

@@ -20,8 +20,6 @@ from service.domain import (
     Record,
     ResetRequest,
     SessionKey,
-    Signature,
-    StateVector,
 )
 from service.errors import (
     FingerprintMismatchError,
@@ -30,6 +28,7 @@ from service.errors import (
     SessionExpiredError,
     SessionUnknownError,
 )
+from service.signature import Signature, StateVector
 
 SIGNATURE = Signature(
     model="m",

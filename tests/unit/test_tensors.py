@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from service.domain import ImportRequest, SessionReply, StateVector
+from service.domain import ImportRequest, SessionReply
 from service.errors import InvalidRequestError
+from service.signature import StateVector
 from service.transport.parse_state import parse_import
 from service.transport.render import render_state
 from service.transport.tensors import parse_tensors, render_tensors

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lstm_core.runtime.cpu import CpuRuntime
-from service.domain import TensorSummary
 from service.errors import InvalidRequestError
 from service.models import describe
+from service.signature import TensorSummary
 from service.transport.v2.messages import InputTensor
 from service.transport.v2.named_tensors import check_outputs, join_inputs, split_outputs
 from tests.unit.engines import network

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from service.domain import Float32, Signature
+from service.domain import Float32
+from service.signature import Signature
 from service.transport.explain import Location, describe, shorten, wrong
 from service.transport.headers import Headers
 from service.transport.v2.datatypes import BinaryTensor, from_bytes, from_values

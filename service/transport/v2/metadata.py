@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from service import __version__
-from service.domain import Signature, TensorSummary
 from service.histograms import Tally
+from service.signature import Signature, TensorSummary
 from service.transport.v2.catalog import Catalog, ServedModel
 
 Document = dict[str, Any]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.domain import Float32, Signature, TensorSummary
+from service.domain import Float32
 from service.errors import InvalidRequestError
+from service.signature import Signature, TensorSummary
 from service.transport.explain import MAX_PROBLEMS, shorten, wrong
 from service.transport.v2.messages import InputTensor, OutputTensor
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from service.domain import Float32, Signature
+from service.domain import Float32
+from service.signature import Signature
 from service.transport.explain import Location, describe, wrong
 from service.transport.parse import check_num_outputs
 from service.transport.parse_steps import are_tokens
