@@ -7,6 +7,7 @@ opened. Does not know what the arrays are.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,7 +150,9 @@ class VariableStore:
         is_bfloat16 = dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"
         if not is_bfloat16 and (dtype.kind != "f" or dtype.itemsize not in _FLOAT_BYTES):
             raise ValueError(f"holds {dtype}, not real numbers")
-        self._bytes_left -= dataset.size * dtype.itemsize
+        # What is cut into chunks is unpacked by whole chunks, which may be larger than the array.
+        num_values = max(dataset.size, math.prod(dataset.chunks or ()))
+        self._bytes_left -= num_values * dtype.itemsize
         if self._bytes_left < 0:
             raise ValueError("claims more bytes than the file can hold")
         array = np.asarray(dataset[()])

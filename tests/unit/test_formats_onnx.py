@@ -346,7 +346,19 @@ def test_what_is_computed_is_bounded(tmp_path):
     doubled = [node("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=1) for i in range(40)]
     nodes = [*doubled, lstm(inputs=("x", "c40", "R", "B")), SQUEEZE]
     found = problem(save(tmp_path / "model.onnx", nodes, {"c0": np.ones((1, 8, 3))}))
+    assert "computes with more numbers than the file could need" in found
+    twice = node("Concat", ["s0", "s0"], ["s1"], axis=0)
+    nodes = [node("ConstantOfShape", ["size"], ["s0"]), twice, node("Add", ["x", "s1"], ["y"])]
+    found = problem(save(tmp_path / "model.onnx", nodes, {"size": np.array([1 << 24])}))
     assert "more than 16777216 numbers" in found
+    sums = [node("Add", [f"s{i}", "s0"], [f"s{i + 1}"]) for i in range(9)]
+    nodes = [node("ConstantOfShape", ["size"], ["s0"]), *sums, node("Add", ["x", "s9"], ["y"])]
+    found = problem(save(tmp_path / "model.onnx", nodes, {"size": np.array([1 << 23])}))
+    assert "computes with more numbers than the file could need" in found
+    parts = node("Split", ["c0", "parts"], ["c1"], axis=2)
+    nodes = [parts, lstm(inputs=("x", "c1", "R", "B")), SQUEEZE]
+    stored = {"c0": np.ones((1, 8, 3)), "parts": np.zeros(1000, np.int64)}
+    assert "1000 parts for 1 outputs" in problem(save(tmp_path / "model.onnx", nodes, stored))
     identities = [node("Tanh", [f"t{i}"], [f"t{i + 1}"]) for i in range(1001)]
     nodes = [node("Identity", ["x"], ["t0"]), *identities, lstm(inputs=("t1001", "W", "R"))]
     assert "are more than 1000" in problem(save(tmp_path / "model.onnx", [*nodes, SQUEEZE]))
