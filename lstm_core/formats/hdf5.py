@@ -55,7 +55,7 @@ class VariableStore:
 
         Raises:
             KeyError: There is none.
-            ValueError: It is a link, or its data are elsewhere.
+            ValueError: It is damaged or a link, or its data are elsewhere.
         """
         found = self._object(path)
         if not isinstance(found, h5py.Dataset):
@@ -65,7 +65,7 @@ class VariableStore:
         return found
 
     def has(self, path: str) -> bool:
-        """Return whether there is anything at a path, be it a link that will not be followed."""
+        """Return whether there is anything at a path, be it damaged or a link, which has errors."""
         try:
             self._object(path)
         except KeyError:
@@ -77,13 +77,16 @@ class VariableStore:
     def _object(self, path: str) -> h5py.Group | h5py.Dataset:
         found: Any = self._file
         for part in filter(None, path.split("/")):
-            link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+            try:
+                link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+                inner = found[part] if isinstance(link, h5py.HardLink) else None
+            except (KeyError, OSError, RuntimeError) as error:
+                raise ValueError(f"{part} of {path} is damaged: {error}") from error
             if link is None:
                 raise KeyError(path)
-            if not isinstance(link, h5py.HardLink):
-                problem = f"{part} of {path} is a link, which is not followed"
-                raise ValueError(problem)  # noqa: TRY004 - the file is at fault, not a caller
-            found = found[part]
+            if inner is None:
+                raise ValueError(f"{part} of {path} is a link, which is not followed")
+            found = inner
         return found
 
     def text(self, path: str, name: str) -> str | None:
@@ -126,9 +129,9 @@ class VariableStore:
 
     def _attribute(self, path: str, name: str) -> object:
         attributes = self._object(path).attrs
-        if name not in attributes:
-            return None
         try:
+            if name not in attributes:
+                return None
             attribute = attributes.get_id(name)
             num_values = int(np.prod(attribute.shape, dtype=object))
             is_text = h5py.check_string_dtype(attribute.dtype) is not None

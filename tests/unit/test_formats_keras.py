@@ -554,6 +554,12 @@ def test_every_layer_at_fault_is_named_once(tmp_path):
     assert "expected (3, 20)" in found[3]
 
 
+def test_an_unknown_activation_names_its_layer_once(tmp_path):
+    """A recurrent layer's problem stands behind one name, as any other's."""
+    (found,) = problems(tmp_path, sequential(entry(None, FEATURES), lstm(activation="cube")))
+    assert found.startswith("lstm: unknown activation 'cube'; known: ")
+
+
 def test_error_tells_the_writer(tmp_path):
     """The message tells which Keras wrote the file, and lists one problem a line."""
     path = write(tmp_path, sequential(entry(None, FEATURES), layer("GRU"), layer("Conv1D")))

@@ -200,7 +200,7 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "states": ([lstm(inputs=STATES), SQUEEZE], {"ones": np.ones((1, 1, 2))}, "neither zeros nor"),
     "coupled": ([lstm(input_forget=1), SQUEEZE], {}, "couples the input and forget gates"),
     "direction": ([lstm(direction="both"), SQUEEZE], {}, "its direction is 'both'"),
-    "reverse": ([lstm(direction="reverse"), SQUEEZE], {}, "one direction of an LSTM goes its own"),
+    "reverse": ([lstm(direction="reverse"), SQUEEZE], {}, "an LSTM that runs backwards only"),
     "not joined": ([lstm(direction="bidirectional"), node("Relu", ["Y"], ["y"])], BOTH,
                    "the directions of an LSTM are not joined"),
     "one half": ([lstm(direction="bidirectional"), HALVES[0], node("Relu", ["f"], ["y"])],
