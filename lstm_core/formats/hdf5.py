@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import h5py
 import numpy as np
 
 from lstm_core.errors import FormatError
+from lstm_core.formats.hdf5_heaps import check_heaps
 from lstm_core.formats.tensors import Float32, StoredTensor, to_float32
 
 MAX_EXPANSION = 16
@@ -128,8 +130,9 @@ class VariableStore:
         ]
 
     def _attribute(self, path: str, name: str) -> object:
-        attributes = self._object(path).attrs
+        owner = self._object(path)
         try:
+            attributes = owner.attrs
             if name not in attributes:
                 return None
             attribute = attributes.get_id(name)
@@ -182,6 +185,12 @@ class VariableStore:
         return StoredTensor(shape=dataset.shape, dtype=str(dataset.dtype), load=load)
 
 
+def _check(content: bytes | mmap.mmap) -> None:
+    if content[: len(SIGNATURE)] != SIGNATURE:
+        raise ValueError("it does not begin as one")
+    check_heaps(content)
+
+
 @contextmanager
 def open_hdf5(path: str, data: bytes | None = None) -> Iterator[VariableStore]:
     """Open an HDF5 file.
@@ -201,6 +210,14 @@ def open_hdf5(path: str, data: bytes | None = None) -> Iterator[VariableStore]:
         if data is None and not Path(path).is_file():
             raise FormatError(path, ["is not a file"])
         size = Path(path).stat().st_size if data is None else len(data)
+        if data is None:
+            with (
+                Path(path).open("rb") as opened,
+                mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
+                _check(content)
+        else:
+            _check(data)
         file = h5py.File(path if data is None else io.BytesIO(data), "r")
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, FormatError):
