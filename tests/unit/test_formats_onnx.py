@@ -219,6 +219,7 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "function": ([lstm(activations=["Sigmoid", "Tanh", "Relu"]), SQUEEZE], {}, "two activations"),
     "slope": ([lstm(activations=["HardSigmoid", "Tanh", "Tanh"], activation_alpha=[0.3]), SQUEEZE],
               {}, "HardSigmoid with [0.3"),
+    "selu": ([lstm(), node("Selu", ["Y"], ["y"], alpha=2.0)], {}, "is a Selu of 2.0, 1.05"),
     "clip": ([lstm(clip=-1.0), SQUEEZE], {}, "gate_clip: must be positive"),
     "units": ([lstm(hidden_size=5), SQUEEZE], {}, "hidden_size tells another number"),
     "kernel": ([lstm(), SQUEEZE], {"W": np.ones((1, 8, 4))}, "its W has the shape (1, 8, 4)"),
