@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.errors import SpecError
-from lstm_core.spec import ACTIVATIONS
+from lstm_core.pointwise import FUNCTIONS
 
 Float32 = npt.NDArray[np.float32]
 Json = Any
@@ -30,7 +30,6 @@ _ALIASES = {
     "log_softmax_v2": "log_softmax",  # `tf.nn.log_softmax`, as Keras 2 writes it
     "lstm_core>hard_sigmoid_v1": "hard_sigmoid_v1",
 }
-_FUNCTIONS = ACTIVATIONS | {"softmax", "log_softmax"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +125,8 @@ def activation_name(layer: LayerConfig, value: Json) -> str:
             raise SpecError(
                 layer.name, f"its activation {name or 'a lambda'} is code or a layer, not a name"
             )
-    if not isinstance(name, str) or (name := _ALIASES.get(name, name)) not in _FUNCTIONS:
-        known = ", ".join(sorted(_FUNCTIONS))
+    if not isinstance(name, str) or (name := _ALIASES.get(name, name)) not in FUNCTIONS:
+        known = ", ".join(sorted(FUNCTIONS))
         raise SpecError(layer.name, f"unknown activation {name!r:.80}; known: {known}")
     return name
 
