@@ -28,7 +28,7 @@ MIN_BOUND_BYTES = 1 << 20
 """Below this no expansion is a danger."""
 MAX_TEXT_BYTES = 16 << 20
 """Of an attribute: a model's configuration at most."""
-MAX_NAMES_BYTES = 1 << 30
+MAX_NAMES_BYTES = 1 << 28
 """What an attribute's names may take where each of them is as long as the file. They may all be one
 string of the file, so that only the product bounds them."""
 
@@ -97,7 +97,10 @@ class VariableStore:
         Raises:
             ValueError: It is something else, or too long.
         """
-        value = self._attribute(path, name)
+        return self._text(self._object(path), name)
+
+    def _text(self, owner: h5py.Group | h5py.Dataset, name: str) -> str | None:
+        value = self._attribute(owner, name)
         if value is None:
             return None
         if isinstance(value, np.ndarray) and value.size == 1:
@@ -116,10 +119,11 @@ class VariableStore:
         Raises:
             ValueError: It is something else, or too long.
         """
-        values = self._attribute(path, name)
+        owner = self._object(path)
+        values = self._attribute(owner, name)
         if values is None:
             pieces: list[Any] = []
-            while (piece := self._attribute(path, f"{name}{len(pieces)}")) is not None:
+            while (piece := self._attribute(owner, f"{name}{len(pieces)}")) is not None:
                 pieces.append(np.asarray(piece))
             if not pieces:
                 return None
@@ -129,8 +133,7 @@ class VariableStore:
             for each in np.asarray(values).reshape(-1)
         ]
 
-    def _attribute(self, path: str, name: str) -> object:
-        owner = self._object(path)
+    def _attribute(self, owner: h5py.Group | h5py.Dataset, name: str) -> object:
         try:
             attributes = owner.attrs
             if name not in attributes:
@@ -138,7 +141,12 @@ class VariableStore:
             attribute = attributes.get_id(name)
             num_values = int(np.prod(attribute.shape, dtype=object))
             is_text = h5py.check_string_dtype(attribute.dtype) is not None
-            num_bytes = num_values * (self._file_bytes if is_text else 1)
+            if num_values == 0:  # which h5py writes as numbers
+                return np.empty(0, object)
+            if not is_text:
+                # Not even read: a damaged type of another kind ends the process in the library.
+                raise ValueError(f"attribute {name} holds no text")
+            num_bytes = num_values * self._file_bytes
             is_long = num_values * attribute.dtype.itemsize > MAX_TEXT_BYTES
             if not is_long and num_bytes <= max(MAX_NAMES_BYTES, 256 * self._file_bytes):
                 return attributes[name]
@@ -153,7 +161,7 @@ class VariableStore:
             ValueError: It holds something else, or claims more bytes than the file can hold.
         """
         dtype = dataset.dtype
-        is_bfloat16 = dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"
+        is_bfloat16 = dtype == np.dtype("V2") and self._text(dataset, "dtype") == "bfloat16"
         if not is_bfloat16 and (dtype.kind != "f" or dtype.itemsize not in _FLOAT_BYTES):
             raise ValueError(f"holds {dtype}, not real numbers")
         # What is cut into chunks is unpacked by whole chunks, which may be larger than the array.

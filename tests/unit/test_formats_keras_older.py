@@ -282,6 +282,21 @@ def test_other_lengths_than_kerass_are_refused(tmp_path):
     assert "its superblock is not as Keras writes it" in problems(path)[0]
 
 
+def test_attributes_that_are_no_texts_are_not_read(tmp_path):
+    """A type of strings that is damaged would end the process in the library."""
+    path = write_h5(tmp_path, sequential(ENTRY, lstm()))
+    with h5py.File(path, "r+") as file:
+        names = list(file["model_weights/lstm"].attrs["weight_names"])
+        del file["model_weights/lstm"].attrs["weight_names"]
+        dtype = h5py.string_dtype()
+        file["model_weights/lstm"].attrs.create("weight_names", names, dtype=dtype)
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"weight_names\0\0\0\0\x19") + 16
+    data[at + 1] = 0x7F
+    path.write_bytes(data)
+    assert "attribute weight_names holds no text" in problems(path)[0]
+
+
 def test_a_damaged_root_is_a_format_error(tmp_path):
     """What the library says of an object that it cannot open is told as the file's fault."""
     path = write_h5(tmp_path, sequential(ENTRY, lstm()))
