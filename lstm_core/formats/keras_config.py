@@ -121,7 +121,7 @@ def activation_name(layer: LayerConfig, value: Json) -> str:
     if isinstance(value, dict):
         is_function = value.get("class_name") == "function"
         name = value.get("config") if is_function else value.get("class_name")
-        if not is_function or (">" in str(name) and name not in _ALIASES):
+        if not is_function or (">" in str(name) and str(name) not in _ALIASES):
             raise SpecError(
                 layer.name, f"its activation {name or 'a lambda'} is code or a layer, not a name"
             )
@@ -171,7 +171,7 @@ def number(layer: LayerConfig, field: str, value: Json) -> float:
 def numbers(layer: LayerConfig, field: str) -> Float32:
     """Return an argument that is a number, a list of them or a serialised array."""
     value = layer.config.get(field)
-    if isinstance(value, dict) and value.get("class_name") in {"__numpy__", "__tensor__"}:
+    if isinstance(value, dict) and value.get("class_name") in ("__numpy__", "__tensor__"):
         content = value.get("config")
         value = content.get("value") if isinstance(content, dict) else None
     try:

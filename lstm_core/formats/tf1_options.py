@@ -146,7 +146,7 @@ def _cudnn_sizes(path: Path, told: object) -> CudnnSizes | None:
     if not isinstance(told, dict) or set(told) - _CUDNN_FIELDS:
         raise FormatError(str(path), [problem])
     direction = told.get("direction", "unidirectional")
-    if direction not in {"unidirectional", "bidirectional"}:
+    if direction not in ("unidirectional", "bidirectional"):
         raise FormatError(str(path), [f"cudnn's direction is {direction!r:.80}"])
     config = LayerConfig(name="cudnn", kind="CudnnLSTM", config=told)
     try:

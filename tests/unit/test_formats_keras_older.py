@@ -282,6 +282,27 @@ def test_other_lengths_than_kerass_are_refused(tmp_path):
     assert "its superblock is not as Keras writes it" in problems(path)[0]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_name": []},
+        {"config": {"units": UNITS, "dtype": {"class_name": {}}}},
+        {"config": {"units": UNITS, "activation": {"class_name": "function", "config": ["a>b"]}}},
+    ],
+)
+def test_names_that_are_lists_are_refused(changes, tmp_path):
+    """What stands for a class or a function may be anything in a file that no Keras wrote."""
+    with pytest.raises(FormatError):
+        read_network(write_h5(tmp_path, sequential(ENTRY, lstm() | changes)))
+
+
+def test_a_configuration_beside_weights_is_of_a_model(tmp_path):
+    """Its class may be anything in a file that no Keras wrote."""
+    weights = copied("keras3", "chain.weights", tmp_path).with_name("chain.weights.h5")
+    (tmp_path / "chain.json").write_text('{"class_name": []}')
+    assert "only Sequential and functional models are read" in problems(weights)[0]
+
+
 def test_attributes_that_are_no_texts_are_not_read(tmp_path):
     """A type of strings that is damaged would end the process in the library."""
     path = write_h5(tmp_path, sequential(ENTRY, lstm()))
