@@ -394,3 +394,11 @@ def test_too_many_fields(tmp_path, monkeypatch):
     monkeypatch.setattr(protobuf, "MAX_FIELDS", 1000)
     path.write_bytes(b"\x08\x08\x12\x00" + b"\x12\x00" * 999)
     assert "has more than 1000 fields" in problem(path)
+
+
+def test_a_maker_without_a_name(tmp_path):
+    """A model is known whichever of its fields stands second."""
+    path = tmp_path / "model.onnx"
+    for start in (b"\x12", b"\x1a", b"\x22", b"\x32"):
+        path.write_bytes(b"\x08\x08" + start + b"\x01x")
+        assert format_at(path).name == "an ONNX file"
