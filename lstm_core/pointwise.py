@@ -15,9 +15,13 @@ import numpy.typing as npt
 
 from lstm_core.activations import activation
 from lstm_core.errors import SpecError
+from lstm_core.spec import ACTIVATIONS
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+
+FUNCTIONS = ACTIVATIONS | {"softmax", "log_softmax"}
+"""What `Dense` and `Activation` may apply: an LSTM's functions, and those over all features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

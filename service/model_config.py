@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -109,6 +108,10 @@ def read_model_config(path: Path) -> ModelConfig:
     Raises:
         ModelConfigError: It is not one.
     """
+    if not path.exists():
+        return ModelConfig()
+    import yaml  # noqa: PLC0415 - it takes longer than a start may, and few models have the file
+
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
@@ -122,8 +125,6 @@ def read_model_config(path: Path) -> ModelConfig:
             return ModelConfig()
         # As JSON, where a list is what a tuple is written as, and a text is no number.
         return ModelConfig.model_validate_json(json.dumps(document, default=str))
-    except FileNotFoundError:
-        return ModelConfig()
     except (OSError, yaml.YAMLError, RecursionError) as error:
         raise ModelConfigError(f"{path} cannot be read: {error}") from error
     except ValidationError as error:

@@ -5,6 +5,7 @@ Owns the zip's safety: sizes are checked before memory is taken. Knows no layer.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -111,7 +112,14 @@ def _read(path: str, archive: zipfile.ZipFile, member: str, bound: int) -> bytes
     if info.file_size > bound:
         problem = f"{member} unpacks to {info.file_size} bytes, more than the {bound} allowed"
         raise FormatError(path, [problem])
-    return archive.read(info)
+    # One byte more than it tells, since `zipfile` unpacks all that is there whatever a file tells.
+    asked = copy.copy(info)
+    asked.file_size += 1
+    with archive.open(asked) as packed:
+        data = packed.read(asked.file_size)
+    if len(data) != info.file_size:
+        raise FormatError(path, [f"{member} is not of the {info.file_size} bytes that it tells"])
+    return data
 
 
 def _json(path: str, member: str, data: bytes) -> dict[str, Any]:

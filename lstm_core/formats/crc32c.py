@@ -25,6 +25,8 @@ def _make_table() -> UInt32:
 
 
 _TABLE = _make_table()
+_NUMBERS: list[int] = _TABLE.tolist()
+"""The same: NumPy is slow at one number at a time."""
 
 
 def crc32c(data: bytes | memoryview) -> int:
@@ -32,7 +34,7 @@ def crc32c(data: bytes | memoryview) -> int:
     if len(data) < _NUM_LANES:
         register = 0xFFFFFFFF
         for byte in bytes(data):
-            register = int(_TABLE[(register ^ byte) & 0xFF]) ^ (register >> 8)
+            register = _NUMBERS[(register ^ byte) & 0xFF] ^ (register >> 8)
         return register ^ 0xFFFFFFFF
     return _combined(*_lanes(np.frombuffer(data, np.uint8))) ^ 0xFFFFFFFF
 

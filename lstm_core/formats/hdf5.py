@@ -7,6 +7,8 @@ opened. Does not know what the arrays are.
 from __future__ import annotations
 
 import io
+import math
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import h5py
 import numpy as np
 
 from lstm_core.errors import FormatError
+from lstm_core.formats.hdf5_heaps import check_heaps
 from lstm_core.formats.tensors import Float32, StoredTensor, to_float32
 
 MAX_EXPANSION = 16
@@ -25,7 +28,7 @@ MIN_BOUND_BYTES = 1 << 20
 """Below this no expansion is a danger."""
 MAX_TEXT_BYTES = 16 << 20
 """Of an attribute: a model's configuration at most."""
-MAX_NAMES_BYTES = 1 << 30
+MAX_NAMES_BYTES = 1 << 28
 """What an attribute's names may take where each of them is as long as the file. They may all be one
 string of the file, so that only the product bounds them."""
 
@@ -54,7 +57,7 @@ class VariableStore:
 
         Raises:
             KeyError: There is none.
-            ValueError: It is a link, or its data are elsewhere.
+            ValueError: It is damaged or a link, or its data are elsewhere.
         """
         found = self._object(path)
         if not isinstance(found, h5py.Dataset):
@@ -64,7 +67,7 @@ class VariableStore:
         return found
 
     def has(self, path: str) -> bool:
-        """Return whether there is anything at a path, be it a link that will not be followed."""
+        """Return whether there is anything at a path, be it damaged or a link, which has errors."""
         try:
             self._object(path)
         except KeyError:
@@ -76,13 +79,16 @@ class VariableStore:
     def _object(self, path: str) -> h5py.Group | h5py.Dataset:
         found: Any = self._file
         for part in filter(None, path.split("/")):
-            link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+            try:
+                link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+                inner = found[part] if isinstance(link, h5py.HardLink) else None
+            except (KeyError, OSError, RuntimeError) as error:
+                raise ValueError(f"{part} of {path} is damaged: {error}") from error
             if link is None:
                 raise KeyError(path)
-            if not isinstance(link, h5py.HardLink):
-                problem = f"{part} of {path} is a link, which is not followed"
-                raise ValueError(problem)  # noqa: TRY004 - the file is at fault, not a caller
-            found = found[part]
+            if inner is None:
+                raise ValueError(f"{part} of {path} is a link, which is not followed")
+            found = inner
         return found
 
     def text(self, path: str, name: str) -> str | None:
@@ -91,7 +97,10 @@ class VariableStore:
         Raises:
             ValueError: It is something else, or too long.
         """
-        value = self._attribute(path, name)
+        return self._text(self._object(path), name)
+
+    def _text(self, owner: h5py.Group | h5py.Dataset, name: str) -> str | None:
+        value = self._attribute(owner, name)
         if value is None:
             return None
         if isinstance(value, np.ndarray) and value.size == 1:
@@ -110,10 +119,11 @@ class VariableStore:
         Raises:
             ValueError: It is something else, or too long.
         """
-        values = self._attribute(path, name)
+        owner = self._object(path)
+        values = self._attribute(owner, name)
         if values is None:
             pieces: list[Any] = []
-            while (piece := self._attribute(path, f"{name}{len(pieces)}")) is not None:
+            while (piece := self._attribute(owner, f"{name}{len(pieces)}")) is not None:
                 pieces.append(np.asarray(piece))
             if not pieces:
                 return None
@@ -123,15 +133,20 @@ class VariableStore:
             for each in np.asarray(values).reshape(-1)
         ]
 
-    def _attribute(self, path: str, name: str) -> object:
-        attributes = self._object(path).attrs
-        if name not in attributes:
-            return None
+    def _attribute(self, owner: h5py.Group | h5py.Dataset, name: str) -> object:
         try:
+            attributes = owner.attrs
+            if name not in attributes:
+                return None
             attribute = attributes.get_id(name)
             num_values = int(np.prod(attribute.shape, dtype=object))
             is_text = h5py.check_string_dtype(attribute.dtype) is not None
-            num_bytes = num_values * (self._file_bytes if is_text else 1)
+            if num_values == 0:  # which h5py writes as numbers
+                return np.empty(0, object)
+            if not is_text:
+                # Not even read: a damaged type of another kind ends the process in the library.
+                raise ValueError(f"attribute {name} holds no text")
+            num_bytes = num_values * self._file_bytes
             is_long = num_values * attribute.dtype.itemsize > MAX_TEXT_BYTES
             if not is_long and num_bytes <= max(MAX_NAMES_BYTES, 256 * self._file_bytes):
                 return attributes[name]
@@ -146,10 +161,12 @@ class VariableStore:
             ValueError: It holds something else, or claims more bytes than the file can hold.
         """
         dtype = dataset.dtype
-        is_bfloat16 = dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"
+        is_bfloat16 = dtype == np.dtype("V2") and self._text(dataset, "dtype") == "bfloat16"
         if not is_bfloat16 and (dtype.kind != "f" or dtype.itemsize not in _FLOAT_BYTES):
             raise ValueError(f"holds {dtype}, not real numbers")
-        self._bytes_left -= dataset.size * dtype.itemsize
+        # What is cut into chunks is unpacked by whole chunks, which may be larger than the array.
+        num_values = max(dataset.size, math.prod(dataset.chunks or ()))
+        self._bytes_left -= num_values * dtype.itemsize
         if self._bytes_left < 0:
             raise ValueError("claims more bytes than the file can hold")
         array = np.asarray(dataset[()])
@@ -176,6 +193,12 @@ class VariableStore:
         return StoredTensor(shape=dataset.shape, dtype=str(dataset.dtype), load=load)
 
 
+def _check(content: bytes | mmap.mmap) -> None:
+    if content[: len(SIGNATURE)] != SIGNATURE:
+        raise ValueError("it does not begin as one")
+    check_heaps(content)
+
+
 @contextmanager
 def open_hdf5(path: str, data: bytes | None = None) -> Iterator[VariableStore]:
     """Open an HDF5 file.
@@ -195,6 +218,14 @@ def open_hdf5(path: str, data: bytes | None = None) -> Iterator[VariableStore]:
         if data is None and not Path(path).is_file():
             raise FormatError(path, ["is not a file"])
         size = Path(path).stat().st_size if data is None else len(data)
+        if data is None:
+            with (
+                Path(path).open("rb") as opened,
+                mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
+                _check(content)
+        else:
+            _check(data)
         file = h5py.File(path if data is None else io.BytesIO(data), "r")
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, FormatError):

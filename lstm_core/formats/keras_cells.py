@@ -61,12 +61,14 @@ def _lstm(cell: LayerConfig, variables: Variables, features: int | None) -> Cell
         recurrent_kernel=variables.read(1, "recurrent_kernel", (units, 4 * units)),
         bias=variables.read(2, "bias", (4 * units,)) if use_bias else None,
     )
+    activation = _activation(cell, "activation", "tanh")
+    recurrent_activation = _activation(cell, "recurrent_activation", default)
     try:
         spec = LSTMSpec(
             input_size=kernel.shape[0],
             units=units,
-            activation=_activation(cell, "activation", "tanh"),
-            recurrent_activation=_activation(cell, "recurrent_activation", default),
+            activation=activation,
+            recurrent_activation=recurrent_activation,
             use_bias=use_bias,
         )
     except SpecError as error:

@@ -75,7 +75,7 @@ def _numbers(config: object, kind: object) -> Numbers:
         inner: Any = layer.get("config")
         name = str(inner.get("name")) if isinstance(inner, dict) else ""
         numbers[name,] = number
-        if layer.get("class_name") in CONTAINERS | {"Model"}:
+        if str(layer.get("class_name")) in CONTAINERS | {"Model"}:
             inside = _numbers(inner, layer.get("class_name"))
             numbers |= {(name, *names): each for names, each in inside.items()}
     return numbers

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.errors import SpecError
-from lstm_core.spec import ACTIVATIONS
+from lstm_core.pointwise import FUNCTIONS
 
 Float32 = npt.NDArray[np.float32]
 Json = Any
@@ -30,7 +30,6 @@ _ALIASES = {
     "log_softmax_v2": "log_softmax",  # `tf.nn.log_softmax`, as Keras 2 writes it
     "lstm_core>hard_sigmoid_v1": "hard_sigmoid_v1",
 }
-_FUNCTIONS = ACTIVATIONS | {"softmax", "log_softmax"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +121,12 @@ def activation_name(layer: LayerConfig, value: Json) -> str:
     if isinstance(value, dict):
         is_function = value.get("class_name") == "function"
         name = value.get("config") if is_function else value.get("class_name")
-        if not is_function or (">" in str(name) and name not in _ALIASES):
+        if not is_function or (">" in str(name) and str(name) not in _ALIASES):
             raise SpecError(
                 layer.name, f"its activation {name or 'a lambda'} is code or a layer, not a name"
             )
-    if not isinstance(name, str) or (name := _ALIASES.get(name, name)) not in _FUNCTIONS:
-        known = ", ".join(sorted(_FUNCTIONS))
+    if not isinstance(name, str) or (name := _ALIASES.get(name, name)) not in FUNCTIONS:
+        known = ", ".join(sorted(FUNCTIONS))
         raise SpecError(layer.name, f"unknown activation {name!r:.80}; known: {known}")
     return name
 
@@ -172,7 +171,7 @@ def number(layer: LayerConfig, field: str, value: Json) -> float:
 def numbers(layer: LayerConfig, field: str) -> Float32:
     """Return an argument that is a number, a list of them or a serialised array."""
     value = layer.config.get(field)
-    if isinstance(value, dict) and value.get("class_name") in {"__numpy__", "__tensor__"}:
+    if isinstance(value, dict) and value.get("class_name") in ("__numpy__", "__tensor__"):
         content = value.get("config")
         value = content.get("value") if isinstance(content, dict) else None
     try:

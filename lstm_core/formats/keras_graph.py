@@ -13,6 +13,10 @@ from typing import Any
 
 from lstm_core.formats.keras_config import CONTAINERS, Json, LayerConfig, group_names, kind_of
 
+_MAX_LAYERS = 10_000
+"""Of one model: many times what a chain has."""
+_MAX_NAME_LENGTH = 4096
+"""Of a model and those that it is nested in, since each of its layers repeats it."""
 _MASK_OPERATIONS = ("keras.src.ops.numpy.NotEqual", "keras.src.ops.numpy.Any")
 
 
@@ -55,6 +59,9 @@ def _unfold(model: LayerConfig) -> Chain:
     if not isinstance(serialized, list) or not all(isinstance(x, dict) for x in serialized):
         problem = f"{model.name}: its config has no list of layers"
         return Chain(model.name, problems=[problem], is_chain=False)
+    if len(serialized) > _MAX_LAYERS or len(model.name) > _MAX_NAME_LENGTH:
+        problem = f"{model.name:.80}: has more than {_MAX_LAYERS} layers, or too long a name"
+        return Chain(model.name[:80], problems=[problem], is_chain=False)
     layers = _layer_configs(serialized, model)
     chain = Chain(model.name)
     if model.kind == "Sequential":

@@ -22,7 +22,7 @@ _OLDEST = "1.0"
 
 
 def is_keras_h5(path: Path, start: bytes) -> bool:
-    """Return whether a path is an HDF5 file with a model's configuration in it.
+    """Return whether a path is an HDF5 file with a model's configuration in it, be it damaged.
 
     Args:
         path: The path.
@@ -34,7 +34,7 @@ def is_keras_h5(path: Path, start: bytes) -> bool:
         with open_hdf5(str(path)) as store:
             return store.text("", "model_config") is not None
     except ValueError:
-        return False
+        return True
 
 
 def read_keras_h5(path: str | os.PathLike[str]) -> Network:

@@ -40,7 +40,7 @@ def parse_config(text: str | bytes) -> Any:  # noqa: ANN401 - what `json.loads` 
 
 
 def _plain(value: dict[str, Any]) -> object:
-    is_list = value.get("class_name") in {"__tuple__", "TensorShape"}
+    is_list = value.get("class_name") in ("__tuple__", "TensorShape")
     return value["items"] if is_list and isinstance(value.get("items"), list) else value
 
 

@@ -50,7 +50,7 @@ def modernised(model: Mapping[str, Any], version: str) -> Json:
     """
     config = model.get("config")
     original = model.get("class_name")
-    kind = _CLASSES.get(str(original), original)
+    kind = _CLASSES.get(str(original), str(original))
     if kind in CONTAINERS and isinstance(config, dict | list):
         # A Sequential model was a list of layers before Keras 2.2.3.
         name = model.get("name", "sequential")
@@ -126,7 +126,7 @@ def _arguments(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
     if kind in _WITHOUT_MASK:
         modern["drops_mask"] = True
     policy = modern.pop("dtype", None) or "float32"
-    if isinstance(policy, dict) and policy.get("class_name") in {"Policy", "PolicyV1"}:
+    if isinstance(policy, dict) and policy.get("class_name") in ("Policy", "PolicyV1"):
         policy = {**policy, "class_name": "DTypePolicy"}
     return {**modern, "dtype": policy}
 

@@ -27,8 +27,8 @@ from lstm_core.formats.safetensors import (
 )
 from lstm_core.formats.tensors import Tensors, read_weight
 from lstm_core.network import MERGE_MODES, Bidirectional, Layer, Network, Recurrent
-from lstm_core.pointwise import Activation, Affine, Dense, Pointwise
-from lstm_core.spec import ACTIVATIONS, LSTMSpec
+from lstm_core.pointwise import FUNCTIONS, Activation, Affine, Dense, Pointwise
+from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 METADATA_KEY = "lstm_core"
@@ -44,7 +44,6 @@ _PARTS: dict[str, type[Any]] = {
     "LSTMWeights": LSTMWeights,
     "Recurrent": Recurrent,
 }
-_FUNCTIONS = ACTIVATIONS | {"softmax", "log_softmax"}
 _PARAMETERS = {
     "relu": {"negative_slope", "max_value", "threshold"},
     "leaky_relu": {"negative_slope"},
@@ -263,7 +262,7 @@ def _check_bidirectional(layer: Bidirectional) -> None:
 
 
 def _check_function(layer: str, name: str, parameters: Mapping[str, Any]) -> None:
-    if name not in _FUNCTIONS:
+    if name not in FUNCTIONS:
         raise SpecError(layer, f"unknown activation {name!r:.80}")
     unknown = parameters.keys() - _PARAMETERS.get(name, set())
     if unknown:

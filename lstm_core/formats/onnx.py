@@ -30,7 +30,9 @@ from lstm_core.formats.onnx_values import Broken, Constant, Sequences, State, Va
 from lstm_core.network import Network
 
 MAX_EXPANSION = 16
-"""How many times, in all, the stored numbers may become a part of layers."""
+"""How many times, in all, the stored numbers may become a part of layers, or be computed with."""
+_MAX_COMPUTED = 2 * MAX_NUMBERS
+"""Numbers that may be computed with beside these, in all: shapes, and states to begin with."""
 _STAND_INS = (1009, 1013)
 """For sizes that are not fixed: primes, so that no other size is taken for them."""
 
@@ -84,6 +86,7 @@ class _Walk:
         self._values: dict[str, Value] = {}
         self._numbers_read = 0
         self._numbers_taken = 0
+        self._numbers_computed = 0
 
     def run(self) -> Sequences:
         """Return the first output.
@@ -142,6 +145,7 @@ class _Walk:
                 raise SpecError(node.name, f"is a {node.operator}, which is not served")
             if node.operator == "Constant":
                 self._numbers_read += sum(array.size for array in computed)
+            self._count(node, [array for array in constants if array is not None], computed)
             return computed
         self._take(node, constants)
         if node.operator == "Shape" and isinstance(inputs[0], Sequences):
@@ -158,6 +162,22 @@ class _Walk:
             self._numbers_read += array.size
             self._values[name] = array
         return self._values[name]
+
+    def _count(self, node: Node, taken: Sequence[Constant], given: Sequence[Constant]) -> None:
+        """Count what constants are computed with; what is another view of one costs nothing.
+
+        Raises:
+            SpecError: So many nodes compute that they take much more time and memory than the file.
+        """
+        made = [
+            array
+            for array in given
+            if 0 not in array.strides and not any(np.may_share_memory(array, x) for x in taken)
+        ]
+        if made:
+            self._numbers_computed += sum(array.size for array in (*made, *taken))
+        if self._numbers_computed > _MAX_COMPUTED + MAX_EXPANSION * self._numbers_read:
+            raise SpecError(node.name, "computes with more numbers than the file could need")
 
     def _take(self, node: Node, constants: Sequence[Constant | None]) -> None:
         """Count what layers are made of.

@@ -189,6 +189,8 @@ def _split(node: Node, inputs: Inputs) -> list[Array]:
     value, axis = _first(inputs), node.attribute("axis", 0)
     parts = node.listed("split", int) or integers(inputs[1] if len(inputs) > 1 else None)
     if parts:
+        if len(parts) != len(node.outputs):
+            raise ValueError(f"{len(parts)} parts for {len(node.outputs)} outputs")
         return np.split(value, np.cumsum(parts)[:-1], axis=axis)
     return np.split(value, len(node.outputs), axis=axis)
 

@@ -167,13 +167,11 @@ class FilesBeside:
 
 
 def is_onnx(_path: Path, start: bytes) -> bool:
-    """Whether a file begins as an ONNX model does: with the version of its format, then its maker.
+    """Whether a file begins as an ONNX model does: with the version of its format.
 
     Protocol Buffers have no magic number; the order of the fields is every writer's.
     """
-    return (
-        len(start) > 4 and start[0] == 0x08 and 1 <= start[1] < 0x40 and start[2] in b"\x12\x3a\x42"
-    )
+    return len(start) > 4 and start[0] == 0x08 and 1 <= start[1] < 0x40 and start[2] in _SECOND_KEYS
 
 
 def read_graph(path: Path) -> Graph:

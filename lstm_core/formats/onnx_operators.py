@@ -25,7 +25,7 @@ from lstm_core.formats.onnx_axes import (
 from lstm_core.formats.onnx_constants import axes_of, integers, slices_of
 from lstm_core.formats.onnx_lstm import read_lstm
 from lstm_core.formats.onnx_model import FLOAT_TYPES, Node
-from lstm_core.formats.onnx_pointwise import POINTWISE
+from lstm_core.formats.onnx_pointwise import POINTWISE, sequences_of
 from lstm_core.formats.onnx_values import (
     Constant,
     Sequences,
@@ -119,14 +119,6 @@ def _chosen_states(node: Node, state: State, inputs: Values) -> Value:
     return chosen[0][0] if chosen and chosen == whole else State()
 
 
-def _only(node: Node, inputs: Values) -> Sequences:
-    """Return the first input; SpecError where that is not what comes from the graph's input."""
-    first = inputs[0] if inputs else None
-    if not isinstance(first, Sequences):
-        raise SpecError(node.name, "takes what comes from the input elsewhere than first")
-    return first
-
-
 def _constants(node: Node, inputs: Values) -> list[Constant | None]:
     """Return the inputs with None for the first and for those left out at the end.
 
@@ -141,42 +133,42 @@ def _constants(node: Node, inputs: Values) -> list[Constant | None]:
 
 
 def _identity(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    return [_only(node, inputs), *[State()] * (len(node.outputs) - 1)]
+    return [sequences_of(node, inputs), *[State()] * (len(node.outputs) - 1)]
 
 
 def _cast(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     if not value.is_integer and node.attribute("to", 0) not in FLOAT_TYPES:
         raise SpecError(node.name, "turns real numbers into others")
     return [value]
 
 
 def _transpose(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     order = node.listed("perm", int) or list(range(len(value.axes)))[::-1]
     return [replace(value, axes=transposed(value.axes, order))]
 
 
 def _squeeze(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     return [replace(value, axes=squeezed(value.axes, axes_of(node, _constants(node, inputs))))]
 
 
 def _unsqueeze(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     indices = axes_of(node, _constants(node, inputs)) or []
     return [replace(value, axes=unsqueezed(value.axes, indices))]
 
 
 def _reshape(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     shape = node.listed("shape", int) or integers(_constants(node, inputs)[1])
     keeps_zero = bool(node.attribute("allowzero", 0))
     return [replace(value, axes=reshaped(value.axes, shape, keeps_zero=keeps_zero))]
 
 
 def _flatten(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     axis = node.attribute("axis", 1)
     lengths = sizes(value.axes)
     axis = axis if axis == len(lengths) else at(value.axes, axis)
@@ -188,7 +180,7 @@ def _gather(node: Node, inputs: Values, _opset: int) -> list[Value]:
     table, indices = (*inputs, None, None)[:2]
     if isinstance(table, np.ndarray) and isinstance(indices, Sequences):
         return [_embedded(node, table, indices)]
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     chosen = integers(_constants(node, inputs)[1])
     axis = at(value.axes, node.attribute("axis", 0))
     length = sizes(value.axes)[axis]
@@ -210,7 +202,7 @@ def _embedded(node: Node, table: Constant, indices: Sequences) -> Value:
 
 
 def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     for axis, start, end, step in slices_of(node, _constants(node, inputs)):
         index = at(value.axes, axis)
         length = sizes(value.axes)[index]
@@ -224,7 +216,7 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 
 def _split(node: Node, inputs: Values, _opset: int) -> list[Value]:
-    value = _only(node, inputs)
+    value = sequences_of(node, inputs)
     axis = at(value.axes, node.attribute("axis", 0))
     num_parts = len(node.outputs)
     if num_parts == 1:

@@ -23,11 +23,14 @@ Reader = Callable[[Node, Values, int], Value]
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _TINY = np.finfo(np.float32).tiny
+_SELU = (1.6732632, 1.0507010)
+"""Alpha and gamma of ONNX's Selu, which are everybody's."""
 _AXIS_OPSET = 13
 """From here on Softmax works along one axis; before, over all from an axis to the last."""
 
 
-def _sequences(node: Node, inputs: Values) -> Sequences:
+def sequences_of(node: Node, inputs: Values) -> Sequences:
+    """Return the first input; SpecError where that is not what comes from the graph's input."""
     first = inputs[0] if inputs else None
     if not isinstance(first, Sequences):
         raise SpecError(node.name, "takes what comes from the input elsewhere than first")
@@ -72,7 +75,7 @@ def _function(function: str, **defaults: float) -> Reader:
             ours, _, theirs = names.partition("__")
             parameters[ours] = node.attribute(theirs, default)
         layer = Activation(name=node.name, function=function, parameters=parameters)
-        return _sequences(node, inputs).through(layer)
+        return sequences_of(node, inputs).through(layer)
 
     return read
 
@@ -85,16 +88,23 @@ def _hard_sigmoid(node: Node, inputs: Values, opset: int) -> Value:
     raise SpecError(node.name, f"is a HardSigmoid of {alpha}, {beta}, which is not served")
 
 
+def _selu(node: Node, inputs: Values, opset: int) -> Value:
+    alpha, gamma = node.attribute("alpha", _SELU[0]), node.attribute("gamma", _SELU[1])
+    if not np.allclose((alpha, gamma), _SELU, rtol=1e-6, atol=0):
+        raise SpecError(node.name, f"is a Selu of {alpha}, {gamma}, which is not served")
+    return _function("selu")(node, inputs, opset)
+
+
 def _gelu(node: Node, inputs: Values, _opset: int) -> Value:
     is_approximate = node.attribute("approximate", "none") == "tanh"
     parameters = {"approximate": True} if is_approximate else {}
     layer = Activation(name=node.name, function="gelu", parameters=parameters)
-    return _sequences(node, inputs).through(layer)
+    return sequences_of(node, inputs).through(layer)
 
 
 def _softmax(function: str) -> Reader:
     def read(node: Node, inputs: Values, opset: int) -> Value:
-        value = _sequences(node, inputs)
+        value = sequences_of(node, inputs)
         axis = node.attribute("axis", -1 if opset >= _AXIS_OPSET else 1)
         if at(value.axes, axis) != len(value.axes) - 1:
             raise SpecError(node.name, "works along another axis than the features")
@@ -104,7 +114,7 @@ def _softmax(function: str) -> Reader:
 
 
 def _matmul(node: Node, inputs: Values, _opset: int) -> Value:
-    value, kernel = _sequences(node, inputs), _stored(node, inputs, 1)
+    value, kernel = sequences_of(node, inputs), _stored(node, inputs, 1)
     if kernel is None or kernel.ndim != 2:
         raise SpecError(node.name, "multiplies by something else than a matrix of weights")
     kernel = np.ascontiguousarray(kernel)
@@ -112,7 +122,7 @@ def _matmul(node: Node, inputs: Values, _opset: int) -> Value:
 
 
 def _gemm(node: Node, inputs: Values, _opset: int) -> Value:
-    value, kernel = _sequences(node, inputs), _stored(node, inputs, 1)
+    value, kernel = sequences_of(node, inputs), _stored(node, inputs, 1)
     if kernel is None or kernel.ndim != 2 or node.attribute("transA", 0):
         raise SpecError(node.name, "multiplies by something else than a matrix of weights")
     if node.attribute("transB", 0):
@@ -190,14 +200,14 @@ def _with_bias(value: Sequences, vector: Float32) -> Sequences | None:
 
 
 def _prelu(node: Node, inputs: Values, _opset: int) -> Value:
-    value, slopes = _sequences(node, inputs), _stored(node, inputs, 1)
+    value, slopes = sequences_of(node, inputs), _stored(node, inputs, 1)
     if slopes is None:
         raise SpecError(node.name, "lacks its slopes")
     return value.through(PReLU(name=node.name, alpha=_vector(node, slopes, value.features)))
 
 
 def _layer_normalization(node: Node, inputs: Values, _opset: int) -> Value:
-    value = _sequences(node, inputs)
+    value = sequences_of(node, inputs)
     if at(value.axes, node.attribute("axis", -1)) != len(value.axes) - 1:
         raise SpecError(node.name, "works over other axes than the features")
     gamma, beta = (_stored(node, inputs, index) for index in (1, 2))
@@ -223,7 +233,7 @@ def _clip(node: Node, inputs: Values, _opset: int) -> Value:
         raise SpecError(node.name, f"clips to {lowest} and {highest}; served is from 0 on")
     parameters = {} if highest is None else {"max_value": float(highest)}
     layer = Activation(name=node.name, function="relu", parameters=parameters)
-    return _sequences(node, inputs).through(layer)
+    return sequences_of(node, inputs).through(layer)
 
 
 POINTWISE: dict[str, Reader] = {
@@ -245,6 +255,7 @@ POINTWISE: dict[str, Reader] = {
     "Mul": _arithmetic,
     "PRelu": _prelu,
     "Relu": _function("relu"),
+    "Selu": _selu,
     "Sigmoid": _function("sigmoid"),
     "Softmax": _softmax("softmax"),
     "Softplus": _function("softplus"),

@@ -81,6 +81,12 @@ class Sequences:
         Raises:
             SpecError: They are one direction only, or both side by side.
         """
+        if self.direction is not None and isinstance(self.layers[-1], Recurrent):
+            problem = (
+                "gives on the sequence of an LSTM that runs backwards only, in the order of time,"
+                " which is not served; its last state (Y_h, or h_n) can be"
+            )
+            raise SpecError(self.layers[-1].name, problem)
         if self.direction is not None:
             raise SpecError("direction", "one direction of an LSTM goes its own way")
         if any(kinds(axis) != ["direction", "features"] for axis in self.axes if _is_split(axis)):

@@ -74,14 +74,14 @@ def format_at(path: str | os.PathLike[str]) -> Format:
     Raises:
         FormatError: There is no such file, it cannot be read, or no format is known of it.
     """
-    place = Path(path)
+    place = _named(path)
     try:
         start = b""
         if place.is_file():
             with place.open("rb") as file:
                 start = file.read(START_BYTES)
         for known in FORMATS:
-            if known.is_at(place, start):
+            if place.name and known.is_at(place, start):
                 return known
         exists = place.exists()
     except OSError as error:
@@ -106,4 +106,13 @@ def read_network(path: str | os.PathLike[str]) -> Network:
         FormatError: There is no such file, it is of no known format, it is damaged, or it holds
             something that cannot be served; then `problems` names every such part and why.
     """
-    return format_at(path).read(path)
+    return format_at(path).read(_named(path))
+
+
+def _named(path: str | os.PathLike[str]) -> Path:
+    """Return a path whose last part is a name, which it is not in `.` and `..`.
+
+    Files beside a model are found by its name.
+    """
+    place = Path(path)
+    return place.resolve() if place.name in {"", ".."} else place

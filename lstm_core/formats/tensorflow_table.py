@@ -17,8 +17,10 @@ from lstm_core.formats.protobuf import varint
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
-MAX_ENTRIES = 1_000_000
-"""Of a table: many times what a recurrent model has."""
+MAX_ENTRIES = 100_000
+"""Of a table, and blocks: many times what a recurrent model has."""
+MAX_KEY_BYTES = 64 << 20
+"""Of all keys. Each may repeat the one before it, which takes no bytes in the file."""
 
 
 def is_table(end: bytes) -> bool:
@@ -37,15 +39,18 @@ def entries(table: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     footer = table[-_FOOTER_BYTES:]
     _, at = varint(footer, 0)
     _, at = varint(footer, at)
-    num_entries, bytes_left = 0, len(table)
-    for _, handle in _block(table, footer[at:]):
+    num_entries, bytes_left, key_bytes_left = 0, len(table), MAX_KEY_BYTES
+    for num_blocks, (_, handle) in enumerate(_block(table, footer[at:])):
         # A block may be named more than once, which no writer does.
         bytes_left -= _size(handle)
-        for entry in _block(table, handle):
+        if num_blocks == MAX_ENTRIES or bytes_left < 0:
+            raise ValueError("claims more blocks than a checkpoint has")
+        for key, value in _block(table, handle):
             num_entries += 1
-            if num_entries > MAX_ENTRIES or bytes_left < 0:
+            key_bytes_left -= len(key)
+            if num_entries > MAX_ENTRIES or key_bytes_left < 0:
                 raise ValueError("claims more entries than a checkpoint has")
-            yield entry
+            yield key, value
 
 
 def _size(handle: memoryview) -> int:

@@ -14,12 +14,11 @@ from lstm_core.errors import FormatError, SpecError
 from lstm_core.formats.keras_config import LayerConfig, number
 from lstm_core.formats.keras_json import read_json
 from lstm_core.formats.rnn_cell import CellOptions
-from lstm_core.spec import ACTIVATIONS
+from lstm_core.pointwise import FUNCTIONS
 
 _CELL_FIELDS = frozenset({"forget_bias", "activation", "cell_clip", "proj_clip"})
 _FIELDS = _CELL_FIELDS | {"cells", "head_activation", "layers", "return_sequences", "cudnn"}
 _CUDNN_FIELDS = frozenset({"input_size", "num_layers", "num_units", "direction"})
-_FUNCTIONS = ACTIVATIONS | {"softmax", "log_softmax"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +117,8 @@ def read_options(path: Path) -> Options:
     if layers is not None and not is_list:
         problems.append("layers is no list of scopes")
     head_activation = content.get("head_activation", "linear")
-    if not isinstance(head_activation, str) or head_activation not in _FUNCTIONS:
-        known = ", ".join(sorted(_FUNCTIONS))
+    if not isinstance(head_activation, str) or head_activation not in FUNCTIONS:
+        known = ", ".join(sorted(FUNCTIONS))
         problems.append(f"head_activation is {head_activation!r:.80}; known are {known}")
     if not isinstance(content.get("return_sequences", True), bool):
         problems.append("return_sequences is neither true nor false")
@@ -147,7 +146,7 @@ def _cudnn_sizes(path: Path, told: object) -> CudnnSizes | None:
     if not isinstance(told, dict) or set(told) - _CUDNN_FIELDS:
         raise FormatError(str(path), [problem])
     direction = told.get("direction", "unidirectional")
-    if direction not in {"unidirectional", "bidirectional"}:
+    if direction not in ("unidirectional", "bidirectional"):
         raise FormatError(str(path), [f"cudnn's direction is {direction!r:.80}"])
     config = LayerConfig(name="cudnn", kind="CudnnLSTM", config=told)
     try:

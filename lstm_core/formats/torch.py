@@ -151,6 +151,8 @@ def _parsed(text: str | bytes, where: str) -> dict[str, Json]:
         raise SpecError(where, f"is not valid JSON: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("layers"), list):
         raise SpecError(where, 'is no JSON object with a list of "layers"')
+    if not isinstance(document.get("state_dict", ""), str):
+        raise SpecError(where, "its state_dict is no name of an entry")
     unknown = document.keys() - {"layers", "state_dict"}
     if unknown:
         raise SpecError(where, f"has unknown entries {sorted(unknown)!s:.80}")

@@ -13,14 +13,14 @@ import numpy as np
 from lstm_core.errors import SpecError
 from lstm_core.formats.torch_state import StateDict, is_lstm_key
 from lstm_core.network import Bidirectional, Layer, Recurrent
-from lstm_core.pointwise import Activation, Dense, Embedding, LayerNormalization
-from lstm_core.spec import ACTIVATIONS, LSTMSpec
+from lstm_core.pointwise import FUNCTIONS, Activation, Dense, Embedding, LayerNormalization
+from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 Json = Any
 """What `json.loads` gives, not checked yet."""
 
-_FUNCTIONS = (ACTIVATIONS - {"hard_sigmoid_v1"}) | {"softmax", "log_softmax"}
+_FUNCTIONS = FUNCTIONS - {"hard_sigmoid_v1"}
 _PARAMETERS = {
     "leaky_relu": {"negative_slope": 0.01},
     "elu": {"alpha": 1.0},

@@ -32,18 +32,22 @@ def masked(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def block(pairs: list[tuple[bytes, bytes]], kind: int = 0) -> bytes:
-    """Return a block of a table with its trailer."""
+def block(pairs: list[tuple[bytes, bytes]], kind: int = 0, repeats: int = 0) -> bytes:
+    """Return a block of a table with its trailer, its last key so many times again."""
     entries = b"".join(
         varint(0) + varint(len(key)) + varint(len(value)) + key + value for key, value in pairs
     )
+    if repeats:
+        entries += (varint(len(pairs[-1][0])) + varint(0) + varint(0)) * repeats
     data = entries + struct.pack("<II", 0, 1) + bytes([kind])
     return data + struct.pack("<I", masked(data))
 
 
-def table(pairs: list[tuple[bytes, bytes]], *, kind: int = 0, times: int = 1) -> bytes:
+def table(
+    pairs: list[tuple[bytes, bytes]], *, kind: int = 0, times: int = 1, repeats: int = 0
+) -> bytes:
     """Return a table of one block, which its index names so many times."""
-    data = block(pairs, kind)
+    data = block(pairs, kind, repeats)
     handle = varint(0) + varint(len(data) - 5)
     index = block([(b"~", handle)] * times)
     footer = varint(0) + varint(0) + varint(len(data)) + varint(len(index) - 5)

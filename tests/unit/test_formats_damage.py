@@ -84,6 +84,19 @@ def test_what_is_not_there(tmp_path):
         read_network(tmp_path)
 
 
+def test_places_without_a_name(tmp_path, monkeypatch):
+    """The directory that one is in may be a model, and the root is none."""
+    monkeypatch.chdir(FIXTURES / "tf_keras" / "saved_model")
+    assert (
+        read_network(".").fingerprint
+        == read_network(FIXTURES / "tf_keras" / "saved_model").fingerprint
+    )
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "..", "/"):
+        with pytest.raises(FormatError, match="is of no format that is read"):
+            read_network(place)
+
+
 def test_the_name_decides_nothing(tmp_path):
     """A file is known by what it holds."""
     for name in ("torch/cell.pt", "onnx/clip.onnx", "torch/words.safetensors"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,20 @@ def test_decompression_bombs_are_refused(tmp_path):
     assert "packed in a way that Keras never uses" in found[0]
 
 
+def test_a_member_may_not_be_longer_than_it_tells(tmp_path):
+    """What a zip tells of a member's size is not believed: no more is unpacked."""
+    path = write(tmp_path, compression=zipfile.ZIP_DEFLATED, model__weights__h5=bytes(64 << 20))
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 24 : at + 28] = (100).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(FormatError, match=r"damaged \.keras file.*CRC"):
+        read_keras(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
 def bomb(path: str = "layers/lstm/cell/vars/0") -> bytes:
     """Return weights whose kernel claims 2**40 bytes and stores none."""
     buffer = io.BytesIO()
@@ -370,6 +385,26 @@ def test_shape_bombs_are_refused(tmp_path):
         model__weights__h5=bomb(),
     )
     assert "claims more bytes than the file can hold" in found[0]
+
+
+def test_a_chunk_may_be_no_larger_than_the_file_can_hold(tmp_path):
+    """HDF5 unpacks whole chunks, however little of one is in the array."""
+    buffer = io.BytesIO(hdf5(LSTM_ARRAYS))
+    with h5py.File(buffer, "r+") as file:
+        path = "layers/lstm/cell/vars/0"
+        del file[path]
+        size = {"shape": (FEATURES, 4 * UNITS), "maxshape": (None, None), "chunks": (4096, 4096)}
+        file.create_dataset(path, dtype="f4", compression="gzip", **size)[0, 0] = 1
+    found = problems(tmp_path, model__weights__h5=buffer.getvalue())
+    assert "claims more bytes than the file can hold" in found[0]
+
+
+def test_models_of_too_many_layers_or_too_long_a_name(tmp_path):
+    """Neither takes time and memory by its square."""
+    inner = sequential(*[layer("Dropout", name=str(i)) for i in range(9)], name="n" * 5000)
+    assert "too long a name" in problems(tmp_path, sequential(entry(None, FEATURES), inner))[0]
+    many = sequential(entry(None, FEATURES), *[lstm(name=str(i)) for i in range(10_000)])
+    assert "has more than 10000 layers" in problems(tmp_path, many)[0]
 
 
 def test_the_bound_is_on_all_arrays_together():
@@ -517,6 +552,12 @@ def test_every_layer_at_fault_is_named_once(tmp_path):
         assert reason in each
     # The second kernel may have any number of rows: what comes before it could not be read.
     assert "expected (3, 20)" in found[3]
+
+
+def test_an_unknown_activation_names_its_layer_once(tmp_path):
+    """A recurrent layer's problem stands behind one name, as any other's."""
+    (found,) = problems(tmp_path, sequential(entry(None, FEATURES), lstm(activation="cube")))
+    assert found.startswith("lstm: unknown activation 'cube'; known: ")
 
 
 def test_error_tells_the_writer(tmp_path):

@@ -260,6 +260,75 @@ def test_attributes_are_bounded(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("size", [0, 1 << 40, (1 << 64) - 24])
+def test_damaged_heaps_are_refused_before_the_library_walks_them(size, tmp_path):
+    """A piece of no size would make it walk for ever, a long one make it leave the file."""
+    path = write_h5(tmp_path, sequential(ENTRY, lstm()))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"GCOL") + 16
+    while data[at : at + 2] != bytes(2):
+        at += 16 + (int.from_bytes(data[at + 8 : at + 16], "little") + 7) // 8 * 8
+    data[at + 8 : at + 16] = size.to_bytes(8, "little")
+    path.write_bytes(data)
+    assert "is a damaged HDF5 file: its heap at byte" in problems(path)[0]
+
+
+def test_other_lengths_than_kerass_are_refused(tmp_path):
+    """A superblock may not give its heaps another layout than the one that is checked."""
+    path = write_h5(tmp_path, sequential(ENTRY, lstm()))
+    data = bytearray(path.read_bytes())
+    data[14] = 4
+    path.write_bytes(data)
+    assert "its superblock is not as Keras writes it" in problems(path)[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_name": []},
+        {"config": {"units": UNITS, "dtype": {"class_name": {}}}},
+        {"config": {"units": UNITS, "activation": {"class_name": "function", "config": ["a>b"]}}},
+    ],
+)
+def test_names_that_are_lists_are_refused(changes, tmp_path):
+    """What stands for a class or a function may be anything in a file that no Keras wrote."""
+    with pytest.raises(FormatError):
+        read_network(write_h5(tmp_path, sequential(ENTRY, lstm() | changes)))
+
+
+def test_a_configuration_beside_weights_is_of_a_model(tmp_path):
+    """Its class may be anything in a file that no Keras wrote."""
+    weights = copied("keras3", "chain.weights", tmp_path).with_name("chain.weights.h5")
+    (tmp_path / "chain.json").write_text('{"class_name": []}')
+    assert "only Sequential and functional models are read" in problems(weights)[0]
+
+
+def test_attributes_that_are_no_texts_are_not_read(tmp_path):
+    """A type of strings that is damaged would end the process in the library."""
+    path = write_h5(tmp_path, sequential(ENTRY, lstm()))
+    with h5py.File(path, "r+") as file:
+        names = list(file["model_weights/lstm"].attrs["weight_names"])
+        del file["model_weights/lstm"].attrs["weight_names"]
+        dtype = h5py.string_dtype()
+        file["model_weights/lstm"].attrs.create("weight_names", names, dtype=dtype)
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"weight_names\0\0\0\0\x19") + 16
+    data[at + 1] = 0x7F
+    path.write_bytes(data)
+    assert "attribute weight_names holds no text" in problems(path)[0]
+
+
+def test_a_damaged_root_is_a_format_error(tmp_path):
+    """What the library says of an object that it cannot open is told as the file's fault."""
+    path = write_h5(tmp_path, sequential(ENTRY, lstm()))
+    data = bytearray(path.read_bytes())
+    root = int.from_bytes(data[64:72], "little")
+    data[root] = 0xFF
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="damaged"):
+        read_network(path)
+
+
 def test_names_in_pieces(tmp_path):
     """Lists that are too long for one attribute are in several."""
     path = write_h5(tmp_path, sequential(ENTRY, lstm()))

@@ -200,7 +200,7 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "states": ([lstm(inputs=STATES), SQUEEZE], {"ones": np.ones((1, 1, 2))}, "neither zeros nor"),
     "coupled": ([lstm(input_forget=1), SQUEEZE], {}, "couples the input and forget gates"),
     "direction": ([lstm(direction="both"), SQUEEZE], {}, "its direction is 'both'"),
-    "reverse": ([lstm(direction="reverse"), SQUEEZE], {}, "one direction of an LSTM goes its own"),
+    "reverse": ([lstm(direction="reverse"), SQUEEZE], {}, "an LSTM that runs backwards only"),
     "not joined": ([lstm(direction="bidirectional"), node("Relu", ["Y"], ["y"])], BOTH,
                    "the directions of an LSTM are not joined"),
     "one half": ([lstm(direction="bidirectional"), HALVES[0], node("Relu", ["f"], ["y"])],
@@ -219,6 +219,7 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "function": ([lstm(activations=["Sigmoid", "Tanh", "Relu"]), SQUEEZE], {}, "two activations"),
     "slope": ([lstm(activations=["HardSigmoid", "Tanh", "Tanh"], activation_alpha=[0.3]), SQUEEZE],
               {}, "HardSigmoid with [0.3"),
+    "selu": ([lstm(), node("Selu", ["Y"], ["y"], alpha=2.0)], {}, "is a Selu of 2.0, 1.05"),
     "clip": ([lstm(clip=-1.0), SQUEEZE], {}, "gate_clip: must be positive"),
     "units": ([lstm(hidden_size=5), SQUEEZE], {}, "hidden_size tells another number"),
     "kernel": ([lstm(), SQUEEZE], {"W": np.ones((1, 8, 4))}, "its W has the shape (1, 8, 4)"),
@@ -346,7 +347,19 @@ def test_what_is_computed_is_bounded(tmp_path):
     doubled = [node("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=1) for i in range(40)]
     nodes = [*doubled, lstm(inputs=("x", "c40", "R", "B")), SQUEEZE]
     found = problem(save(tmp_path / "model.onnx", nodes, {"c0": np.ones((1, 8, 3))}))
+    assert "computes with more numbers than the file could need" in found
+    twice = node("Concat", ["s0", "s0"], ["s1"], axis=0)
+    nodes = [node("ConstantOfShape", ["size"], ["s0"]), twice, node("Add", ["x", "s1"], ["y"])]
+    found = problem(save(tmp_path / "model.onnx", nodes, {"size": np.array([1 << 24])}))
     assert "more than 16777216 numbers" in found
+    sums = [node("Add", [f"s{i}", "s0"], [f"s{i + 1}"]) for i in range(9)]
+    nodes = [node("ConstantOfShape", ["size"], ["s0"]), *sums, node("Add", ["x", "s9"], ["y"])]
+    found = problem(save(tmp_path / "model.onnx", nodes, {"size": np.array([1 << 23])}))
+    assert "computes with more numbers than the file could need" in found
+    parts = node("Split", ["c0", "parts"], ["c1"], axis=2)
+    nodes = [parts, lstm(inputs=("x", "c1", "R", "B")), SQUEEZE]
+    stored = {"c0": np.ones((1, 8, 3)), "parts": np.zeros(1000, np.int64)}
+    assert "1000 parts for 1 outputs" in problem(save(tmp_path / "model.onnx", nodes, stored))
     identities = [node("Tanh", [f"t{i}"], [f"t{i + 1}"]) for i in range(1001)]
     nodes = [node("Identity", ["x"], ["t0"]), *identities, lstm(inputs=("t1001", "W", "R"))]
     assert "are more than 1000" in problem(save(tmp_path / "model.onnx", [*nodes, SQUEEZE]))
@@ -381,3 +394,11 @@ def test_too_many_fields(tmp_path, monkeypatch):
     monkeypatch.setattr(protobuf, "MAX_FIELDS", 1000)
     path.write_bytes(b"\x08\x08\x12\x00" + b"\x12\x00" * 999)
     assert "has more than 1000 fields" in problem(path)
+
+
+def test_a_maker_without_a_name(tmp_path):
+    """A model is known whichever of its fields stands second."""
+    path = tmp_path / "model.onnx"
+    for start in (b"\x12", b"\x1a", b"\x22", b"\x32"):
+        path.write_bytes(b"\x08\x08" + start + b"\x01x")
+        assert format_at(path).name == "an ONNX file"

@@ -107,12 +107,14 @@ def test_what_a_checkpoint_claims_is_compared_with_its_files(tmp_path):
         (b"", "is no table"),
         (bytes(4096), "is no table"),
         (table([(b"", field(1, 1))], kind=1), "is compressed"),
-        (table([(b"", field(1, 1))], times=10_000), "claims more entries"),
+        (table([(b"", field(1, 1))], times=10_000), "claims more blocks"),
         (table([(b"", field(1, 1 << 40)), (b"x", entry(b"", ()))]), "No such file"),
         (table([(b"", field(1, 1) + field(2, 1))]), "big-endian"),
         (table([(b"", field(1, b""))]), "tells of 0 data files"),
         (table([(b"", b"\xff" * 20)]), "ends in the middle"),
         (table([]), "tells of 0 data files"),
+        (table([(b"", b"")] * 100_001), "claims more entries"),
+        (table([(b"x" * (1 << 20), b"")], repeats=65), "claims more entries"),
     ],
 )
 def test_indices_that_tensorflow_never_writes(index, problem, tmp_path):

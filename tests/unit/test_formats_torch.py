@@ -124,6 +124,7 @@ DOCUMENTS = {
     "twice": ('{"layers": [{"lstm": "lstm"}, {"lstm": "lstm"}]}', "lstm: is named twice"),
     "sizes": ('{"layers": [{"linear": "a"}, {"lstm": "lstm"}]}', "takes 3 features"),
     "no size": ('{"layers": [{"activation": "relu"}, {"lstm": "lstm"}]}', "does not tell a size"),
+    "no name": ('{"layers": [{"lstm": "lstm"}], "state_dict": []}', "its state_dict is no name"),
     "other": ('{"layers": [{"lstm": "lstm"}], "state_dict": "ema"}', "there is no entry 'ema'"),
     "long": (" " * (2 << 20), "has more than 1048576 bytes"),
 }
