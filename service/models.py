@@ -126,11 +126,12 @@ class ModelLoader:
         """
         engines: dict[str, Engine] = {}
         for name, paths in models.items():
-            *earlier, current = [
-                self.prepare(name, path, str(number))
-                for number, path in enumerate(reversed(paths), 1)
-            ]
-            check_version(current.signature, [each.signature for each in earlier])
+            versions: list[Prepared] = []
+            for number, path in enumerate(reversed(paths), 1):
+                version = self.prepare(name, path, str(number))
+                check_version(version.signature, [each.signature for each in versions])
+                versions.append(version)
+            *earlier, current = versions
             engines[name] = self.engine(
                 current, earlier=[self.engine(each, is_alone=False) for each in earlier]
             )

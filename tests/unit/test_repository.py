@@ -502,3 +502,18 @@ def test_a_repository_without_models_is_refused(tmp_path):
     for directory in (tmp_path, tmp_path / "missing", Path(__file__)):
         with pytest.raises(ModelFileError):
             House(directory)
+
+
+def test_files_of_one_name_are_versions_that_differ(tmp_path):
+    """The one given first is the newest; the same model twice is a mistake, wherever it stands."""
+    newest, older = (write(tmp_path, n, shift=float(n)) / "model.keras" for n in (2, 1))
+    loader = ModelLoader(
+        store=MemoryStore(9),
+        limits=EngineLimits(arena_rows=90, max_pending=30),
+        lifetimes=Lifetimes(),
+    )
+
+    engine = loader.engines({"m": [newest, older, VOWELS]})["m"]
+    assert ["3", "1", "2"] == [e.signature.version for e in (engine, *engine.earlier)]
+    with pytest.raises(ModelFileError, match="versions 1 and 2"):
+        loader.engines({"m": [newest, older, older]})
