@@ -1,11 +1,12 @@
 """Sessions in a Redis store, as its tests make them and look at them."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
 
 from service.domain import Record, SessionKey
+from service.errors import StoreUnavailableError
 from service.stores.base import Commit
 from service.stores.redis import RedisStore
 
@@ -41,7 +42,11 @@ async def position(store, client_id="alice"):
 async def opened(url, **settings):
     """Open a store for as long as the block lasts, set up if it was not."""
     store = RedisStore(url, **settings)
-    await store.initialise()
+    for _ in range(5):
+        # A machine with other things to do may let a short time-out pass before the test begins.
+        with suppress(StoreUnavailableError):
+            await store.initialise()
+            break
     await store.open()
     yield store
     await store.close()
