@@ -18,6 +18,7 @@ from lstm_core.errors import (
     NotStreamableError,
     SequenceLengthError,
 )
+from lstm_core.runtime.arguments import check_arguments
 from lstm_core.runtime.base import (
     Advanced,
     Bool,
@@ -127,9 +128,20 @@ class TensorFlowRuntime(Slots):
             InputRangeError: An input is none of the integers that the model takes.
             DeviceMemoryError: The device has no memory for it. All slots but those of `to_slots`
                 are as they were.
+            IndexError, OverflowError, TypeError, ValueError: As `check_arguments`.
         """
+        arena = self._streaming()
+        checked = check_arguments(
+            from_slots,
+            to_slots,
+            inputs,
+            lengths,
+            mask,
+            num_slots=self.capacity + 1,
+            input_size=self.network.input_size,
+        )
         self._check_integers(inputs)
-        return self._streaming().advance(from_slots, to_slots, inputs, lengths, mask)
+        return arena.advance(checked, inputs, mask)
 
     def forecast(
         self,

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from lstm_core.errors import DeviceMemoryError
-from lstm_core.runtime.base import ZERO_SLOT, Advanced, Bool, Float32
+from lstm_core.runtime.arguments import Checked
+from lstm_core.runtime.base import ZERO_SLOT, Advanced, Bool, Float32, Indices
 from lstm_core.runtime.tensorflow_model import StatefulModel
 from lstm_core.runtime.tensorflow_steps import StepGraphs
 
@@ -118,14 +119,7 @@ class DeviceArena:
         both = np.concatenate([row, has_output.astype(np.float32)])
         self._write(tf.constant(slot, tf.int32), tf.constant(both))
 
-    def advance(
-        self,
-        from_slots: Sequence[int],
-        to_slots: Sequence[int],
-        inputs: Float32,
-        lengths: Sequence[int] | None,
-        mask: Bool | None,
-    ) -> Advanced:
+    def advance(self, checked: Checked, inputs: Float32, mask: Bool | None) -> Advanced:
         """Take each row's next time steps: see `CpuRuntime.advance`.
 
         Raises:
@@ -135,13 +129,13 @@ class DeviceArena:
         batch, time, size = inputs.shape
         is_step = time == 1 and mask is None
         packed = np.empty((batch, 2 + time * size + (0 if is_step else time)), np.float32)
-        packed[:, 0] = from_slots
-        packed[:, 1] = to_slots
+        packed[:, 0] = checked.from_slots
+        packed[:, 1] = checked.to_slots
         packed[:, 2 : 2 + time * size] = inputs.reshape(batch, -1)
         with memory_watched(f"{batch} rows of {time} time steps"):
             if is_step:
                 return self._unpacked(self._take_steps(packed), time)
-            packed[:, 2 + time * size :] = _step_kinds(batch, time, lengths, mask)
+            packed[:, 2 + time * size :] = _step_kinds(batch, time, checked.lengths, mask)
             return self._unpacked(np.asarray(self._take_sequences(tf.constant(packed))), time)
 
     def _tick_of_steps(self, packed: Tensor) -> Tensor:
@@ -199,13 +193,13 @@ class DeviceArena:
         )
 
 
-def _step_kinds(batch: int, time: int, lengths: Sequence[int] | None, mask: Bool | None) -> Float32:
+def _step_kinds(batch: int, time: int, lengths: Indices | None, mask: Bool | None) -> Float32:
     """Return `(batch, time)` float32, what each time step is."""
     kinds = np.full((batch, time), _LIVE, np.float32)
     if mask is not None:
         kinds[~mask] = _MASKED
     if lengths is not None:
-        kinds[np.arange(time) >= np.asarray(lengths)[:, None]] = _BEYOND
+        kinds[np.arange(time) >= lengths[:, None]] = _BEYOND
     return kinds
 
 
