@@ -24,10 +24,12 @@ from lstm_core.spec import GATE_ORDER
 Tensor: TypeAlias = Any
 
 
-def operation(**arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def operation(*, rnn_mode: str = "lstm", **arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Run the operation and return outputs, h and c: the one place that knows it.
 
     Args:
+        rnn_mode: `lstm`, or `gru`, which has no c: there `input_c` is a scalar, and c means
+            nothing.
         **arguments: As `tf.raw_ops.CudnnRNNV3` takes them. Time-major: `input`
             `(time, batch, features)`; `input_h` and `input_c`, each
             `(layers * directions, batch, units)`; `params` as in `cudnn_layout`;
@@ -38,14 +40,18 @@ def operation(**arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         after each row's length.
     """
     # Its gradient needs what only training keeps; without dropout nothing else differs.
-    outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(rnn_mode="lstm", is_training=True, **arguments)
+    outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(rnn_mode=rnn_mode, is_training=True, **arguments)
     return outputs, h, c
 
 
 def gate_order() -> str:
     """Return the order of the gates in the buffer of this build of TensorFlow."""
-    is_rocm = tf.sysconfig.get_build_info().get("is_rocm_build", False)
-    return ROCM_GATE_ORDER if is_rocm else CUDA_GATE_ORDER
+    return ROCM_GATE_ORDER if is_rocm_build() else CUDA_GATE_ORDER
+
+
+def is_rocm_build() -> bool:
+    """Tell whether this build of TensorFlow has MIOpen in the place of cuDNN."""
+    return bool(tf.sysconfig.get_build_info().get("is_rocm_build", False))
 
 
 def pack(weights: Weights, order: str = CUDA_GATE_ORDER) -> Tensor:

@@ -1,0 +1,109 @@
+"""A GRU's recurrence on cuDNN, through the operation of `cudnn`.
+
+Owns where a GRU's gates stand in the parameter buffer, and what has to be mended behind the
+operation. Whether it may run is for the caller to ask, as of an LSTM.
+
+Unverified: nobody has run the operation itself yet; see `cudnn`.
+
+References:
+    `tf.raw_ops.CudnnRNNV3`; NVIDIA's documentation of `cudnnRNNMode_t` and
+    `cudnnGetRNNWeightParams`; `gpu_gru` of tf_keras and `_cudnn_gru` of Keras 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from lstm_core.kernels import cudnn
+
+Tensor: TypeAlias = Any
+
+GATE_ORDER = "zrh"
+"""Keras's: update gate, reset gate, candidate."""
+CUDA_GATE_ORDER = "rzh"
+ROCM_GATE_ORDER = GATE_ORDER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GRUWeights:
+    """The weights of a GRU that resets after its product, gates in `GATE_ORDER`.
+
+    Attributes:
+        kernel: `(features, 3 * units)`.
+        recurrent_kernel: `(units, 3 * units)`.
+        bias: `(2, 3 * units)`: that of the inputs' product, then that of the recurrent one.
+    """
+
+    kernel: Tensor
+    recurrent_kernel: Tensor
+    bias: Tensor
+
+
+def gate_order() -> str:
+    """Return the order of the gates in the buffer of this build of TensorFlow."""
+    return ROCM_GATE_ORDER if cudnn.is_rocm_build() else CUDA_GATE_ORDER
+
+
+def pack(weights: GRUWeights, order: str = CUDA_GATE_ORDER) -> Tensor:
+    """Return the parameter buffer of one layer, all matrices, then all biases.
+
+    Args:
+        weights: Of any floating dtype, which the buffer has too.
+        order: Of the gates in the buffer.
+
+    Returns:
+        `(3 * units * (features + units + 2),)`.
+    """
+    kernel, recurrent_kernel, bias = (
+        _reorder_gates(tensor, order)
+        for tensor in (weights.kernel, weights.recurrent_kernel, weights.bias)
+    )
+    matrices = [tf.transpose(kernel), tf.transpose(recurrent_kernel)]
+    return tf.concat([tf.reshape(part, [-1]) for part in (*matrices, bias)], axis=0)
+
+
+def sequence(
+    weights: GRUWeights,
+    inputs: Tensor,
+    *,
+    h: Tensor,
+    mask: Tensor | None = None,
+    zero_output_for_mask: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Take every time step of a batch of sequences.
+
+    Args:
+        weights: In the dtype of `inputs`.
+        inputs: `(time, batch, features)` floating, neither of the first two 0.
+        h: `(batch, units)`, the first state, in the dtype of `inputs`.
+        mask: `(time, batch)` bool, right-padded, at least one live step in each row; None means
+            that every step is live.
+        zero_output_for_mask: Give zeros for masked steps, instead of the previous output.
+
+    Returns:
+        Outputs `(time, batch, units)`, and the state `(batch, units)` after each row's last step.
+    """
+    outputs, last_h, _ = cudnn.operation(
+        rnn_mode="gru",
+        input=inputs,
+        input_h=h[tf.newaxis],
+        input_c=tf.zeros((), inputs.dtype),  # a GRU has none, and the operation wants something
+        params=pack(weights, gate_order()),
+        sequence_lengths=cudnn.sequence_lengths(inputs, mask),
+        time_major=True,
+    )
+    last_h = last_h[0]
+    outputs.set_shape((*inputs.shape[:2], h.shape[-1]))
+    last_h.set_shape((inputs.shape[1], h.shape[-1]))
+    if mask is not None:
+        idle = tf.zeros_like(outputs) if zero_output_for_mask else last_h[tf.newaxis]
+        outputs = tf.where(mask[..., tf.newaxis], outputs, idle)
+    return outputs, last_h
+
+
+def _reorder_gates(tensor: Tensor, order: str) -> Tensor:
+    gates = dict(zip(GATE_ORDER, tf.split(tensor, 3, axis=-1), strict=True))
+    return tf.concat([gates[gate] for gate in order], axis=-1)
