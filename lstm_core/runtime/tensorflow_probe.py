@@ -40,9 +40,11 @@ Kind: TypeAlias = Literal["timed", "steady", "state"]
 _BATCH = 2
 _FEW = 3
 """Time steps of a recurrent layer's trial."""
-_TIME = 19
-"""Of the trial, where the model leaves that open and no layer says that it looks further. Prime, so
-that what turns time in a circle shows."""
+_TIMES = (509, 127, 19)
+"""Time steps of the trial, where the model leaves that open and no layer says that it looks
+further: the first whose values are few enough. Prime, so that what turns time in a circle shows."""
+_MAX_VALUES = 1 << 22
+"""Most values of one layer's outputs in the trial but for the shortest: 16 MB."""
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 _FAULTS = (
     ArithmeticError,
@@ -116,7 +118,7 @@ class _Trial:
         self._layers: list[LayerReport] = []
         self._recurrences: list[Recurrence | None] = []
         self._inputs, self._length = input_ports(graph)
-        self._time = self._length or max(_TIME, 1 + _greatest_dilation(graph))
+        self._time = self._length or _time_of_trial(graph)
 
     def run(self) -> Findings:
         tensors = [self._draw_input(port) for port in self._inputs]
@@ -284,16 +286,19 @@ class _Trial:
         )
 
 
-def _greatest_dilation(graph: Graph) -> int:
-    """Return the most time steps that lie between two which a convolution looks at together."""
-    dilations = [0]
+def _time_of_trial(graph: Graph) -> int:
+    """Return how many time steps a model is tried on that takes any number of them."""
+    dilations, sizes = [0], [1]
 
     def call(operation: Operation, _: Arguments | None, symbolic: Any) -> Any:
         dilations.extend(keras.tree.flatten(getattr(operation, "dilation_rate", ())))
+        sizes.extend(math.prod(filter(None, tensor.shape[1:])) for tensor in symbolic)
         return symbolic
 
     graph.run(graph.inputs, call)
-    return int(max(dilations))
+    most = _MAX_VALUES // (_BATCH * max(sizes))
+    time = next((time for time in _TIMES if time <= most), _TIMES[-1])
+    return int(max(time, 1 + max(dilations)))
 
 
 def _called(operation: Operation, arguments: Arguments, model: str) -> list[Any]:

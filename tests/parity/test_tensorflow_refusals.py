@@ -49,7 +49,7 @@ WHOLE_ONLY = {
             layers.LSTM(3),
         ],
     ),
-    "(Lag) gives something else": (None, lambda: [Lag(18), layers.LSTM(3)]),
+    "(Lag) gives something else": (None, lambda: [Lag(508), layers.LSTM(3)]),
     "(Doubled) gives something else than its cell": (None, lambda: [Doubled(3)]),
     "(RNN) gives something else than its cell": (None, lambda: [layers.RNN(Primed(3))]),
     "pools over": (
