@@ -43,7 +43,9 @@ class RuntimeChoice:
             faster.
         allow_tf32: Whether a GPU may round the factors of products; see `use_one_device`.
         kernel_threads: Most threads of one call of the native kernel.
-        precision: Of the LSTMs' products on the CPU; see `native.Precision`.
+        precision: Of the LSTMs' products on the CPU; see `native.Precision`. Like the device and
+            TF32 it is no part of a fingerprint: a state is float32, and another precision goes on
+            with it.
         keras_modules: Modules that register Keras layers, joined by commas; imported before
             TensorFlow reads a model.
     """
