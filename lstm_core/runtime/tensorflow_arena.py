@@ -89,6 +89,10 @@ class DeviceArena:
         with memory_watched(what), tf.device(graphs.device):
             # Behind the slots is one that nobody reads.
             self._rows = tf.Variable(tf.zeros((capacity + 2, width)), trainable=False)
+        # Not by the variable's value, for which a variable that is scattered to is copied whole.
+        self._read = graphs.make(
+            self._gather, tf.TensorSpec((1,), tf.int32)
+        ).get_concrete_function()
         self._write = graphs.make(
             lambda slot, both: self._scatter(slot[None], both[None]),
             tf.TensorSpec((), tf.int32),
@@ -101,7 +105,7 @@ class DeviceArena:
 
     def read(self, slot: int) -> tuple[Float32, Bool]:
         """Return copies of a slot's row `(state_size,)` and flags `(num_recurrent,)`."""
-        both = np.asarray(self._rows[slot])
+        both = np.asarray(self._read(tf.constant([slot], tf.int32)))[0]
         size = self._model.state_size
         return both[:size].copy(), both[size:] != 0
 
@@ -173,9 +177,7 @@ class DeviceArena:
         """Gather, take steps, scatter; see `_unpacked` for what is returned."""
         from_slots, to_slots = (tf.cast(packed[:, at], tf.int32) for at in (0, 1))
         state_size = model.state_size
-        both = tf.raw_ops.ResourceGather(
-            resource=self._rows.handle, indices=from_slots, dtype=tf.float32
-        )
+        both = self._gather(from_slots)
         outputs, rows, flags = model.take(x, both[:, :state_size], both[:, state_size:] != 0, live)
         if is_within is not None:
             outputs = tf.where(is_within[..., None], outputs, tf.zeros_like(outputs))
@@ -187,6 +189,11 @@ class DeviceArena:
             for part in (rows, outputs)
         ]
         return tf.concat([*(tf.cast(part, tf.float32) for part in are_finite), both, outputs], 1)
+
+    def _gather(self, slots: Tensor) -> Tensor:
+        return tf.raw_ops.ResourceGather(
+            resource=self._rows.handle, indices=slots, dtype=tf.float32
+        )
 
     def _scatter(self, slots: Tensor, both: Tensor) -> None:
         tf.raw_ops.ResourceScatterUpdate(resource=self._rows.handle, indices=slots, updates=both)
