@@ -24,12 +24,16 @@ from lstm_core.spec import GATE_ORDER
 Tensor: TypeAlias = Any
 
 
-def operation(*, rnn_mode: str = "lstm", **arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def operation(
+    *, rnn_mode: str = "lstm", is_training: bool = True, **arguments: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run the operation and return outputs, h and c: the one place that knows it.
 
     Args:
         rnn_mode: `lstm`, or `gru`, which has no c: there `input_c` is a scalar, and c means
             nothing.
+        is_training: Whether it keeps what its gradient needs, which is several times its outputs.
+            Without dropout nothing else differs.
         **arguments: As `tf.raw_ops.CudnnRNNV3` takes them. Time-major: `input`
             `(time, batch, features)`; `input_h` and `input_c`, each
             `(layers * directions, batch, units)`; `params` as in `cudnn_layout`;
@@ -39,8 +43,9 @@ def operation(*, rnn_mode: str = "lstm", **arguments: Tensor) -> tuple[Tensor, T
         `(time, batch, directions * units)`, zeros past each row's length; and h and c as they came,
         after each row's length.
     """
-    # Its gradient needs what only training keeps; without dropout nothing else differs.
-    outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(rnn_mode=rnn_mode, is_training=True, **arguments)
+    outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(
+        rnn_mode=rnn_mode, is_training=is_training, **arguments
+    )
     return outputs, h, c
 
 
@@ -114,6 +119,7 @@ def sequence(
     c: Tensor,
     mask: Tensor | None = None,
     dropout: DropoutMasks | None = None,
+    is_training: bool = True,
 ) -> Result:
     """Take every time step of a batch of sequences, as `kernels.tensorflow.sequence`.
 
@@ -129,6 +135,7 @@ def sequence(
         mask: `(time, batch)` bool, right-padded, at least one live step in each row; None means
             that every step is live.
         dropout: At most one mask, of the inputs.
+        is_training: As for `operation`; False has no gradient.
     """
     if dropout is not None and dropout.inputs:
         inputs *= dropout.inputs[0]
@@ -142,6 +149,7 @@ def sequence(
         params=pack(weights, gate_order()),
         sequence_lengths=lengths,
         time_major=True,
+        is_training=is_training,
     )
     last_h, last_c = tf.cast(last_h[0], h.dtype), tf.cast(last_c[0], c.dtype)
     outputs = tf.cast(outputs, h.dtype)

@@ -73,7 +73,7 @@ def sequence(
     mask: Tensor | None = None,
     zero_output_for_mask: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Take every time step of a batch of sequences.
+    """Take every time step of a batch of sequences. It has no gradient.
 
     Args:
         weights: In the dtype of `inputs`.
@@ -94,6 +94,7 @@ def sequence(
         params=pack(weights, gate_order()),
         sequence_lengths=cudnn.sequence_lengths(inputs, mask),
         time_major=True,
+        is_training=False,
     )
     last_h = last_h[0]
     outputs.set_shape((*inputs.shape[:2], h.shape[-1]))

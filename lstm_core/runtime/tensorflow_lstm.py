@@ -5,8 +5,9 @@ Knows no graph and no arena.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +22,11 @@ from lstm_core.runtime.tensorflow_recurrence import Given, Recurrence, StateVect
 Tensor: TypeAlias = Any
 Layer: TypeAlias = Any
 
-_KERNELS = {"block": block.sequence, "cudnn": cudnn.sequence, "tensorflow": generic.sequence}
+_KERNELS: dict[str, Callable[..., generic.Result]] = {
+    "block": block.sequence,
+    "cudnn": partial(cudnn.sequence, is_training=False),
+    "tensorflow": generic.sequence,
+}
 
 
 def recurrence_of_lstm(

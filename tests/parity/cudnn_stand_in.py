@@ -18,17 +18,19 @@ class StandIn:
         runs: A `tf.Variable`, how often it ran.
         gates: The order of an LSTM's gates in the buffer.
         gru_gates: The order of a GRU's: reset, update, new memory.
+        is_training: What it was asked for.
     """
 
     def __init__(self, gates: str = "ifco", gru_gates: str = "rzn") -> None:
         self.runs = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.gates = gates
         self.gru_gates = gru_gates
+        self.is_training: set[bool] = set()
 
     def __call__(
         self, *, input: Any, input_h: Any, input_c: Any, params: Any, sequence_lengths: Any,  # noqa: A002
         time_major: bool, direction: str = "unidirectional", dropout: float = 0.0, seed: int = 0,
-        rnn_mode: str = "lstm",
+        rnn_mode: str = "lstm", is_training: bool = True,
     ) -> tuple[Any, Any, Any]:  # fmt: skip
         """Refuse what cuDNN refuses, and give what it is documented to give."""
         assert time_major
@@ -41,6 +43,7 @@ class StandIn:
         tf.debugging.assert_greater(tf.reduce_min(sequence_lengths), 0)
         tf.debugging.assert_less_equal(tf.reduce_max(sequence_lengths), tf.shape(input)[0])
         self.runs.assign_add(1)
+        self.is_training.add(is_training)
         if rnn_mode == "gru":
             assert direction == "unidirectional"
             return self.run_gru(input, input_h, params, sequence_lengths)

@@ -30,6 +30,7 @@ def test_sequences(tmp_path, stand_in):
     on_gpu.test_sequences_equal_the_cpu_runtime(tmp_path)
     # Two layers of two chunks; the third one's mask has holes.
     assert 2 * 2 == stand_in.runs.numpy()
+    assert {False} == stand_in.is_training
 
 
 def test_sequences_of_grus(stand_in):
@@ -37,6 +38,7 @@ def test_sequences_of_grus(stand_in):
     on_gpu.test_sequences_of_grus_equal_keras()
     # Two layers of two pieces, then of one: in the other some rows have nothing live.
     assert 2 * (2 + 1) == stand_in.runs.numpy()
+    assert {False} == stand_in.is_training
 
 
 @pytest.mark.parametrize("graph", ["plain", "cudnn"])
@@ -51,6 +53,7 @@ def test_masked_steps(stand_in):
     """Both layers on cuDNN, rows that are masked too."""
     on_gpu.test_masked_steps_on_cudnn_equal_keras()
     assert 2 * 6 == stand_in.runs.numpy()
+    assert {False} == stand_in.is_training
 
 
 def test_what_takes_single_steps_is_told_with_the_choice_of_the_runtime(tmp_path, monkeypatch):
