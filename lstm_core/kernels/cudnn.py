@@ -119,6 +119,7 @@ def sequence(
     c: Tensor,
     mask: Tensor | None = None,
     dropout: DropoutMasks | None = None,
+    params: Tensor | None = None,
     is_training: bool = True,
 ) -> Result:
     """Take every time step of a batch of sequences, as `kernels.tensorflow.sequence`.
@@ -135,6 +136,8 @@ def sequence(
         mask: `(time, batch)` bool, right-padded, at least one live step in each row; None means
             that every step is live.
         dropout: At most one mask, of the inputs.
+        params: `pack(weights, gate_order())`, of who calls often with the same weights; None: they
+            are packed in this call, which has a gradient.
         is_training: As for `operation`; False has no gradient.
     """
     if dropout is not None and dropout.inputs:
@@ -146,7 +149,7 @@ def sequence(
         input=inputs,
         input_h=tf.cast(h, inputs.dtype)[tf.newaxis],
         input_c=tf.cast(c, inputs.dtype)[tf.newaxis],
-        params=pack(weights, gate_order()),
+        params=pack(weights, gate_order()) if params is None else params,
         sequence_lengths=lengths,
         time_major=True,
         is_training=is_training,

@@ -66,7 +66,7 @@ def pack(weights: GRUWeights, order: str = CUDA_GATE_ORDER) -> Tensor:
 
 
 def sequence(
-    weights: GRUWeights,
+    params: Tensor,
     inputs: Tensor,
     *,
     h: Tensor,
@@ -76,7 +76,7 @@ def sequence(
     """Take every time step of a batch of sequences. It has no gradient.
 
     Args:
-        weights: In the dtype of `inputs`.
+        params: `pack(weights, gate_order())`, in the dtype of `inputs`.
         inputs: `(time, batch, features)` floating, neither of the first two 0.
         h: `(batch, units)`, the first state, in the dtype of `inputs`.
         mask: `(time, batch)` bool, right-padded, at least one live step in each row; None means
@@ -91,7 +91,7 @@ def sequence(
         input=inputs,
         input_h=h[tf.newaxis],
         input_c=tf.zeros((), inputs.dtype),  # a GRU has none, and the operation wants something
-        params=pack(weights, gate_order()),
+        params=params,
         sequence_lengths=cudnn.sequence_lengths(inputs, mask),
         time_major=True,
         is_training=False,

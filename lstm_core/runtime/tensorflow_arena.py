@@ -136,12 +136,12 @@ class DeviceArena:
     def _make_step_graphs(
         self, graphs: Graphs, capacity: int, chosen: Mapping[int, str] | None
     ) -> StepGraphs:
+        """Make graphs of a live step of each row of `(batch, width)`: slots, then the inputs."""
         width = 2 + self._model.input_size
         filling = np.zeros(width, np.float32)
         filling[:2] = ZERO_SLOT, capacity + 1
 
         def make(model: StatefulModel, *, is_compiled: bool = False) -> Any:
-            """Take a live step of each row of `(batch, width)`: slots, then the inputs."""
             return graphs.make(
                 lambda packed: self._tick(model, packed, packed[:, None, 2:], None, None),
                 tf.TensorSpec((None, width)),

@@ -44,10 +44,11 @@ def recurrence_of_gru(layer: Layer, name: str, num_gpus: int) -> Recurrence:
         recurrent_kernel=tf.constant(cell.recurrent_kernel.numpy(), dtype),
         bias=tf.constant(cell.bias.numpy(), dtype),
     )
+    params = cudnn_gru.pack(weights, cudnn_gru.gate_order())
 
     def on_cudnn(given: Given) -> Taken:
         outputs, h = cudnn_gru.sequence(
-            weights,
+            params,
             _in_time(given.x, dtype),
             h=tf.cast(given.states[0], dtype),
             mask=None if given.live is None else tf.transpose(given.live),

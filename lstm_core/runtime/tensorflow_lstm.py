@@ -5,7 +5,7 @@ Knows no graph and no arena.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -22,11 +22,7 @@ from lstm_core.runtime.tensorflow_recurrence import Given, Recurrence, StateVect
 Tensor: TypeAlias = Any
 Layer: TypeAlias = Any
 
-_KERNELS: dict[str, Callable[..., generic.Result]] = {
-    "block": block.sequence,
-    "cudnn": partial(cudnn.sequence, is_training=False),
-    "tensorflow": generic.sequence,
-}
+_Kernel: TypeAlias = Callable[..., generic.Result]
 
 
 def recurrence_of_lstm(
@@ -47,12 +43,18 @@ def recurrence_of_lstm(
         kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias[0] if bias else None
     )
     dispatch = _dispatch_lstm(layer, options, num_gpus)
+    kernels: dict[str, _Kernel] = {"block": block.sequence, "tensorflow": generic.sequence}
+    if dispatch.kernel == "cudnn":
+        # Packed once: in a graph it would cost a step several times what it reads of the weights.
+        params = cudnn.pack(weights, cudnn.gate_order())
+        kernels["cudnn"] = partial(cudnn.sequence, params=params, is_training=False)
     zero_output = bool(layer.zero_output_for_mask)
 
     def take(given: Given, dispatch: Dispatch) -> Taken:
         x = tf.transpose(tf.cast(given.x, dtype), (1, 0, 2))
         live = None if given.live is None else tf.transpose(given.live)
         outputs, h, c = _run_lstm(
+            kernels,
             dispatch,
             weights,
             generic.Options(
@@ -93,6 +95,7 @@ def recurrence_of_lstm(
 
 
 def _run_lstm(
+    kernels: Mapping[str, _Kernel],
     dispatch: Dispatch,
     weights: generic.Weights,
     options: generic.Options,
@@ -103,7 +106,7 @@ def _run_lstm(
     """Return outputs `(time, batch, units)`, h and c from the kernel that the data ask for."""
 
     def run(kernel: str) -> tuple[Tensor, Tensor, Tensor]:
-        result = _KERNELS[kernel](weights, options, x, h=states[0], c=states[1], mask=live)
+        result = kernels[kernel](weights, options, x, h=states[0], c=states[1], mask=live)
         return result.outputs, result.h, result.c
 
     if options.unroll:
