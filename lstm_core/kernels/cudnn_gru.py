@@ -1,68 +1,29 @@
 """A GRU's recurrence on cuDNN, through the operation of `cudnn`.
 
-Owns where a GRU's gates stand in the parameter buffer, and what has to be mended behind the
-operation. Whether it may run is for the caller to ask, as of an LSTM.
+Owns what has to be mended behind the operation. Whether it may run is for the caller to ask, as of
+an LSTM.
 
 Unverified: nobody has run the operation itself yet; see `cudnn`.
 
 References:
-    `tf.raw_ops.CudnnRNNV3`; NVIDIA's documentation of `cudnnRNNMode_t` and
-    `cudnnGetRNNWeightParams`; `gpu_gru` of tf_keras and `_cudnn_gru` of Keras 3.
+    `tf.raw_ops.CudnnRNNV3`; `gpu_gru` of tf_keras and `_cudnn_gru` of Keras 3.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from lstm_core.kernels import cudnn
+from lstm_core.kernels.cudnn_gru_layout import CUDA_GATE_ORDER, ROCM_GATE_ORDER
 
 Tensor: TypeAlias = Any
-
-GATE_ORDER = "zrh"
-"""Keras's: update gate, reset gate, candidate."""
-CUDA_GATE_ORDER = "rzh"
-ROCM_GATE_ORDER = GATE_ORDER
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GRUWeights:
-    """The weights of a GRU that resets after its product, gates in `GATE_ORDER`.
-
-    Attributes:
-        kernel: `(features, 3 * units)`.
-        recurrent_kernel: `(units, 3 * units)`.
-        bias: `(2, 3 * units)`: that of the inputs' product, then that of the recurrent one.
-    """
-
-    kernel: Tensor
-    recurrent_kernel: Tensor
-    bias: Tensor
 
 
 def gate_order() -> str:
     """Return the order of the gates in the buffer of this build of TensorFlow."""
     return ROCM_GATE_ORDER if cudnn.is_rocm_build() else CUDA_GATE_ORDER
-
-
-def pack(weights: GRUWeights, order: str = CUDA_GATE_ORDER) -> Tensor:
-    """Return the parameter buffer of one layer, all matrices, then all biases.
-
-    Args:
-        weights: Of any floating dtype, which the buffer has too.
-        order: Of the gates in the buffer.
-
-    Returns:
-        `(3 * units * (features + units + 2),)`.
-    """
-    kernel, recurrent_kernel, bias = (
-        _reorder_gates(tensor, order)
-        for tensor in (weights.kernel, weights.recurrent_kernel, weights.bias)
-    )
-    matrices = [tf.transpose(kernel), tf.transpose(recurrent_kernel)]
-    return tf.concat([tf.reshape(part, [-1]) for part in (*matrices, bias)], axis=0)
 
 
 def sequence(
@@ -76,7 +37,8 @@ def sequence(
     """Take every time step of a batch of sequences. It has no gradient.
 
     Args:
-        params: `pack(weights, gate_order())`, in the dtype of `inputs`.
+        params: The buffer of `cudnn_gru_layout.pack`, its gates in `gate_order()`, in the dtype of
+            `inputs`.
         inputs: `(time, batch, features)` floating, neither of the first two 0.
         h: `(batch, units)`, the first state, in the dtype of `inputs`.
         mask: `(time, batch)` bool, right-padded, at least one live step in each row; None means
@@ -103,8 +65,3 @@ def sequence(
         idle = tf.zeros_like(outputs) if zero_output_for_mask else last_h[tf.newaxis]
         outputs = tf.where(mask[..., tf.newaxis], outputs, idle)
     return outputs, last_h
-
-
-def _reorder_gates(tensor: Tensor, order: str) -> Tensor:
-    gates = dict(zip(GATE_ORDER, tf.split(tensor, 3, axis=-1), strict=True))
-    return tf.concat([gates[gate] for gate in order], axis=-1)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from lstm_core.dispatch import Hardware, dispatch_layer
-from lstm_core.kernels import cudnn_gru
+from lstm_core.kernels import cudnn_gru, cudnn_gru_layout
 from lstm_core.runtime.tensorflow_cells import recurrence_of_cells
 from lstm_core.runtime.tensorflow_cudnn import one_step, options_of, run_chosen
 from lstm_core.runtime.tensorflow_recurrence import Given, Recurrence, Taken
@@ -39,12 +39,13 @@ def recurrence_of_gru(layer: Layer, name: str, num_gpus: int) -> Recurrence:
         return replace(by_cell, dispatch=dispatch)
     zero_output = bool(layer.zero_output_for_mask)
     dtype = layer.compute_dtype
-    weights = cudnn_gru.GRUWeights(
-        kernel=tf.constant(cell.kernel.numpy(), dtype),
-        recurrent_kernel=tf.constant(cell.recurrent_kernel.numpy(), dtype),
-        bias=tf.constant(cell.bias.numpy(), dtype),
+    params = cudnn_gru_layout.pack(
+        cell.kernel.numpy(),
+        cell.recurrent_kernel.numpy(),
+        cell.bias.numpy(),
+        gate_order=cudnn_gru.gate_order(),
     )
-    params = cudnn_gru.pack(weights, cudnn_gru.gate_order())
+    params = tf.constant(params, dtype)
 
     def on_cudnn(given: Given) -> Taken:
         outputs, h = cudnn_gru.sequence(

@@ -12,7 +12,7 @@ pytest.importorskip("tensorflow")
 import keras
 import tensorflow as tf
 
-from lstm_core.kernels import cudnn_gru
+from lstm_core.kernels import cudnn_gru, cudnn_gru_layout
 from lstm_core.runtime.tensorflow_layers import recurrence_of
 from lstm_core.runtime.tensorflow_model import StatefulModel
 from tests.parity.cudnn_cases import (
@@ -48,16 +48,16 @@ def test_the_kernel_equals_keras(monkeypatch, is_rocm, zero_output):
         stand_in.gru_gates = "zrn"
         monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_rocm_build": True})
     layer = build(zero_output_for_mask=zero_output)
-    weights = cudnn_gru.GRUWeights(
-        **dict(zip(("kernel", "recurrent_kernel", "bias"), layer.get_weights(), strict=True))
-    )
+    kernel, recurrent_kernel, bias = layer.get_weights()
+    order = cudnn_gru.gate_order()
+    params = cudnn_gru_layout.pack(kernel, recurrent_kernel, bias, gate_order=order)
     random = np.random.default_rng(1)
     x = random.normal(size=(BATCH, TIME, FEATURES)).astype(np.float32)
     h = random.normal(size=(BATCH, UNITS)).astype(np.float32)
     for mask in RIGHT_PADDED.values():
         expected = layer(x, initial_state=h, mask=mask)
         outputs, last_h = cudnn_gru.sequence(
-            cudnn_gru.pack(weights, cudnn_gru.gate_order()),
+            tf.constant(params),
             tf.constant(x.swapaxes(0, 1)),
             h=tf.constant(h),
             mask=None if mask is None else tf.constant(mask.T),
