@@ -117,7 +117,7 @@ def _measure_line(
         line += f" {took[1] * 1e6:9.0f} {sessions / took[1]:8.0f} {took[1] / took[0]:11.2f}"
     else:
         line += f" ({missing})"
-    if sessions == 1:
+    if sessions == 1 and runtime.steps.choices:
         line += f"\n      {runtime.steps.explain()}"
     print(line, flush=True)
 
