@@ -31,6 +31,7 @@ from lstm_core.runtime.tensorflow_layers import (
 )
 from lstm_core.runtime.tensorflow_ports import Port, input_ports, output_ports
 from lstm_core.runtime.tensorflow_recurrence import Recurrence
+from lstm_core.runtime.tensorflow_trial import times_of_trial
 
 Tensor: TypeAlias = Any
 Operation: TypeAlias = Any
@@ -40,11 +41,6 @@ Kind: TypeAlias = Literal["timed", "steady", "state"]
 _BATCH = 2
 _FEW = 3
 """Time steps of a recurrent layer's trial."""
-_TIMES = (509, 127, 19)
-"""Time steps of the trial, where the model leaves that open and no layer says that it looks
-further: the first whose values are few enough. Prime, so that what turns time in a circle shows."""
-_MAX_VALUES = 1 << 22
-"""Most values of one layer's outputs in the trial but for the shortest: 16 MB."""
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 _FAULTS = (
     ArithmeticError,
@@ -103,11 +99,25 @@ def probe(graph: Graph, num_gpus: int) -> Findings:
         SpecError: It cannot be served at all: the size of an input is open, nothing in it keeps a
             state, or it fails.
     """
-    return _Trial(graph, num_gpus).run()
+    ports, length = input_ports(graph)
+    *longer, shortest = [length] if length else times_of_trial(graph, _BATCH)
+    for time in longer:
+        try:
+            return _Trial(graph, num_gpus, ports, length, time).run()
+        except SpecError:
+            continue  # a layer may know no more than so many positions
+    return _Trial(graph, num_gpus, ports, length, shortest).run()
 
 
 class _Trial:
-    def __init__(self, graph: Graph, num_gpus: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        num_gpus: int,
+        inputs: tuple[Port, ...],
+        length: int | None,
+        time: int,
+    ) -> None:
         self._graph = graph
         self._num_gpus = num_gpus
         self._random = np.random.default_rng(0)
@@ -117,8 +127,8 @@ class _Trial:
         self._obstacles: list[str] = []
         self._layers: list[LayerReport] = []
         self._recurrences: list[Recurrence | None] = []
-        self._inputs, self._length = input_ports(graph)
-        self._time = self._length or _time_of_trial(graph)
+        self._inputs, self._length = inputs, length
+        self._time = time
 
     def run(self) -> Findings:
         tensors = [self._draw_input(port) for port in self._inputs]
@@ -284,21 +294,6 @@ class _Trial:
                 dispatch=None if recurrence is None else recurrence.dispatch,
             )
         )
-
-
-def _time_of_trial(graph: Graph) -> int:
-    """Return how many time steps a model is tried on that takes any number of them."""
-    dilations, sizes = [0], [1]
-
-    def call(operation: Operation, _: Arguments | None, symbolic: Any) -> Any:
-        dilations.extend(keras.tree.flatten(getattr(operation, "dilation_rate", ())))
-        sizes.extend(math.prod(filter(None, tensor.shape[1:])) for tensor in symbolic)
-        return symbolic
-
-    graph.run(graph.inputs, call)
-    most = _MAX_VALUES // (_BATCH * max(sizes))
-    time = next((time for time in _TIMES if time <= most), _TIMES[-1])
-    return int(max(time, 1 + max(dilations)))
 
 
 def _called(operation: Operation, arguments: Arguments, model: str) -> list[Any]:

@@ -19,7 +19,9 @@ keras = pytest.importorskip("keras")
 layers = keras.layers
 
 from lstm_core.runtime.tensorflow import TensorFlowRuntime  # noqa: E402
-from tests.integration.keras_layers import Doubled, Hungry, Lag, Primed  # noqa: E402
+from lstm_core.runtime.tensorflow_graph import Graph  # noqa: E402
+from lstm_core.runtime.tensorflow_trial import times_of_trial  # noqa: E402
+from tests.integration.keras_layers import Doubled, Hungry, Lag, Numbered, Primed  # noqa: E402
 from tests.parity.tensorflow_cases import (  # noqa: E402
     FEATURES,
     TOLERANCE,
@@ -50,6 +52,7 @@ WHOLE_ONLY = {
         ],
     ),
     "(Lag) gives something else": (None, lambda: [Lag(508), layers.LSTM(3)]),
+    "(Numbered) gives something else": (None, lambda: [Numbered(30), layers.LSTM(3)]),
     "(Doubled) gives something else than its cell": (None, lambda: [Doubled(3)]),
     "(RNN) gives something else than its cell": (None, lambda: [layers.RNN(Primed(3))]),
     "pools over": (
@@ -120,3 +123,16 @@ def test_memory_that_runs_out_changes_no_session():
     assert before == [part.tobytes() for part in runtime.read(1)]
     after = runtime.advance([1], [2], inputs[:, 1:], [2]).outputs[:, -1]
     np.testing.assert_allclose(after, whole(model, inputs), **TOLERANCE)
+
+
+def test_wide_models_are_tried_on_fewer_time_steps():
+    """So that a trial stays small; but on as many as a layer says that it looks back."""
+
+    def times(*chain):
+        return times_of_trial(Graph(sequential(*chain)), batch=2)
+
+    assert [509, 127, 19] == times(layers.LSTM(3))
+    assert [127, 19] == times(layers.Dense(5000), layers.Dense(3), layers.LSTM(3))
+    assert [19] == times(layers.Dense(50_000), layers.Dense(3), layers.LSTM(3))
+    far = layers.Conv1D(3, 2, padding="causal", dilation_rate=600)
+    assert [601] == times(far, layers.LSTM(3))
