@@ -81,6 +81,8 @@ class AdvanceRequest:
             of the session's first request shall be answered again and not begin once more.
         ends: The session ends with these steps. With a `position` a retry is answered again, for
             `ENDING_S`.
+        are_apart: The steps came as requests of their own, of one step and nothing else each, and a
+            retry of each is answered again. All of them are applied, or none.
     """
 
     key: SessionKey
@@ -94,6 +96,17 @@ class AdvanceRequest:
     must_exist: bool = False
     begins_anew: bool = False
     ends: bool = False
+    are_apart: bool = False
+
+    def digests_apart(self) -> list[bytes]:
+        """Return what `digest` would of each step as a request of its own."""
+        data, size = self.inputs.tobytes(), self.inputs.itemsize * self.inputs.shape[1]
+        digests = []
+        for start in range(0, len(data), size):
+            digest = _HASHES[0].copy()
+            digest.update(data[start : start + size])
+            digests.append(digest.digest())
+        return digests
 
     def digest(self) -> bytes:
         """Return 16 bytes that tell this request from others, but for position and epoch."""

@@ -129,7 +129,7 @@ class Engine:
             self._answers,
             self._hand_over,
         )
-        self._wake = asyncio.Event()
+        self._waking: asyncio.Future[None] | None = None  # what the loop waits for, if it does
         self._idle = asyncio.Event()
         self._refusal: ServiceError | None = None
         self._successor: Engine | None = None
@@ -253,7 +253,7 @@ class Engine:
         self._num_taken += len(jobs)
         for job in jobs:
             self._turns.add(job)
-        self._wake.set()
+        self._wake()
         if timeout_s is not None:
             for job in jobs:
                 self._set_deadline(job, timeout_s)
@@ -293,7 +293,7 @@ class Engine:
         self._admit()
         self._num_taken += 1
         self._turns.add(job)
-        self._wake.set()
+        self._wake()
 
     async def ask(self, request: Request) -> Reply:
         """Submit a request and wait for its answer; a cancelled wait cancels the job.
@@ -529,10 +529,18 @@ class Engine:
         if not self.num_pending:
             self._idle.set()
 
+    def _wake(self) -> None:
+        waking, self._waking = self._waking, None
+        if waking is not None and not waking.done():
+            waking.set_result(None)
+
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            if not self._turns.has_ready:
+                # Not an `Event`: each wait for one costs a call of the system, in `getpid`.
+                self._waking = loop.create_future()
+                await self._waking
             if self._limits.max_wait_us:
                 await asyncio.sleep(self._limits.max_wait_us / 1e6)
             while self._turns.has_ready:
@@ -589,7 +597,7 @@ class Engine:
                 self._answers.answer(job, result)
                 self._turns.end(job)
                 self._note_idle()
-            self._wake.set()
+            self._wake()
 
         deputy = Job(job.request, take_back, perf_counter())
         deputy.is_cancelled, deputy.is_deputy = job.is_cancelled, True

@@ -179,7 +179,7 @@ def parse_single_steps(frames: Sequence[bytes], signature: Signature) -> Float32
     """Read several frames of one time step each at once, which costs little more than one alone.
 
     Returns:
-        `(frames, 1, input_size)`, or None where one of them is something else, or not good:
+        `(frames, input_size)` float32, or None where one of them is something else, or not good:
         `parse_binary_steps` tells.
     """
     size = signature.input_size
@@ -188,7 +188,7 @@ def parse_single_steps(frames: Sequence[bytes], signature: Signature) -> Float32
     for frame in frames:
         if len(frame) != 4 * size:
             return None
-    inputs = np.ndarray((len(frames), 1, size), _LITTLE_FLOAT, b"".join(frames))
+    inputs = np.ndarray((len(frames), size), _LITTLE_FLOAT, b"".join(frames))
     if np.vdot(inputs, _zeros(len(frames) * size)):
         return None
     return inputs.astype(np.float32, copy=False)

@@ -81,8 +81,8 @@ class Pause:
 
     @property
     def num_waiting(self):
-        """How many jobs wait."""
-        return len(self._waiting)
+        """How many time steps wait."""
+        return sum(len(job.request.inputs) for job in self._waiting)
 
     def end(self):
         """Let the engine have them."""
