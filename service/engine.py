@@ -208,7 +208,7 @@ class Engine:
             return self._heir(self._successor).submit(request, complete, timeout_s)
         if self._obstacles:
             raise NotStreamableError(self.signature.model, self._obstacles)
-        job = Job(request, complete, perf_counter())
+        job = Job(request.key, request, complete, perf_counter())
         taker = self._taker(job.key) if self._earlier else self
         taker.take(job)
         if timeout_s is not None:
@@ -247,7 +247,7 @@ class Engine:
         taken_at = perf_counter()
         room = max(0, self._limits.max_pending - self.num_pending)
         jobs = [
-            Job(request, partial(complete, index), taken_at)
+            Job(request.key, request, partial(complete, index), taken_at)
             for index, request in enumerate(requests[:room])
         ]
         self._num_taken += len(jobs)
@@ -599,7 +599,7 @@ class Engine:
                 self._note_idle()
             self._wake()
 
-        deputy = Job(job.request, take_back, perf_counter())
+        deputy = Job(job.key, job.request, take_back, perf_counter())
         deputy.is_cancelled, deputy.is_deputy = job.is_cancelled, True
         version.take(deputy)
         job.deputy = deputy

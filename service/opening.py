@@ -7,10 +7,11 @@ store that others write to for every answer that no commit would confirm. Change
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from msgspec.structs import replace
 
 from service import sessions
 from service.arena import Arena, unplaced

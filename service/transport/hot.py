@@ -6,10 +6,10 @@ Knows no socket: a connection gives it the body and takes its answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.errors import ServiceError
@@ -87,8 +87,10 @@ class _NoEvent:
         """Do nothing: a hot request waits for nothing."""
 
 
-@dataclass(eq=False)
-class Hot:
+_NO_EVENT = _NoEvent()
+
+
+class Hot(msgspec.Struct, eq=False):
     """One request. In uvicorn's eyes it is a `RequestResponseCycle`.
 
     Attributes:
@@ -105,17 +107,16 @@ class Hot:
 
     connection: Connection
     head: Head
-    # What follows is left to the class until it changes: it costs a request nothing.
-    body: bytes | bytearray = field(init=False, default=b"")
-    request_id: str = field(init=False, default="")
-    is_whole: bool = field(init=False, default=False)
-    is_queued: bool = field(init=False, default=False)
-    keep_alive: bool = field(init=False, default=True)
-    disconnected: bool = field(init=False, default=False)
-    response_complete: bool = field(init=False, default=False)
-    message_event: _NoEvent = field(init=False, default=_NoEvent())
-    _work: Work | None = field(init=False, default=None)
-    _began: float = field(init=False, default=0.0)
+    body: bytes | bytearray = b""
+    request_id: str = ""
+    is_whole: bool = False
+    is_queued: bool = False
+    keep_alive: bool = True
+    disconnected: bool = False
+    response_complete: bool = False
+    message_event: _NoEvent = _NO_EVENT
+    _work: Work | None = None
+    _began: float = 0.0
 
     def extend(self, body: bytes) -> None:
         """Take a part of the body."""

@@ -216,7 +216,7 @@ def vector(values: Sequence[float], signature: Signature, where: Location) -> Fl
         raise wrong(where, count(kind, size, len(values)))
     if signature.vocabulary is not None:
         _check_tokens(values, signature.vocabulary, where)
-    return np.frombuffer(_packer(size).pack(*values), np.float32).reshape(1, size)
+    return np.ndarray((1, size), np.float32, _packer(size).pack(*values))
 
 
 def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Location) -> Float32:

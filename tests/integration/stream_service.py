@@ -75,7 +75,7 @@ class Pause:
         engine.submit = self._hold
 
     def _hold(self, request, complete):
-        job = Job(request, complete)
+        job = Job(request.key, request, complete)
         self._waiting.append(job)
         return job
 

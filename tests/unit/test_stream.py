@@ -48,7 +48,7 @@ class Script:
         """Take a request."""
         if self.refusal is not None:
             raise self.refusal
-        job = Job(request, complete)
+        job = Job(request.key, request, complete)
         self.jobs.append(job)
         return job
 
