@@ -1,13 +1,13 @@
 """Queued steps of one session run in one piece, with the answers of steps that run alone."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.domain import AdvanceReply
 from service.errors import PositionConflictError, ServiceError
