@@ -216,13 +216,16 @@ def _replies_apart(run: Run, outputs: Float32) -> list[tuple[AdvanceRequest, Adv
 
 def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32, Bool | None]:
     """Return the next time steps of each run, `(batch, time, input_size)`, and their mask."""
+    first = runs[0]
+    if len(runs) == 1 and lengths[0] == len(first.inputs):
+        return first.inputs[None], None if first.mask is None else first.mask[None]
     time = max(lengths)
-    features = runs[0].inputs.shape[1]
-    if time == 1 and runs[0].mask is None:
+    features = first.inputs.shape[1]
+    if time == 1 and first.mask is None:
         parts = [run.inputs[-run.num_left] for run in runs]
         return np.concatenate(parts).reshape(len(runs), 1, features), None
     inputs = np.zeros((len(runs), time, features), np.float32)
-    mask = np.ones((len(runs), time), np.bool_) if runs[0].mask is not None else None
+    mask = np.ones((len(runs), time), np.bool_) if first.mask is not None else None
     for index, (run, length) in enumerate(zip(runs, lengths, strict=True)):
         span = slice(run.num_done, run.num_done + length)
         inputs[index, :length] = run.inputs[span]
