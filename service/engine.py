@@ -53,6 +53,7 @@ from service.signature import Signature
 from service.stores.base import SessionStore
 from service.tick import Ticker
 from service.turns import Turns
+from service.versions import Versions
 
 
 class Engine:
@@ -61,6 +62,7 @@ class Engine:
     Attributes:
         signature: What the model takes and gives.
         stats: What the engine has done.
+        versions: The engines of the model's other versions.
     """
 
     def __init__(
@@ -96,9 +98,7 @@ class Engine:
         self._turns: Turns[Job] = Turns()
         self._lifetimes = lifetimes or Lifetimes()
         self._clock = clock
-        self._earlier = tuple(earlier)
-        self._dropped: tuple[Engine, ...] = ()
-        self._versions = {engine.signature.fingerprint: engine for engine in earlier}
+        self.versions: Versions[Engine] = Versions(earlier)
         self._arena = Arena(runtime, self._turns.is_out)
         self._answers = Answers(self._arena, signature.state_layout)
         self.stats: EngineStats = self._answers.stats
@@ -107,7 +107,7 @@ class Engine:
             self._arena,
             store,
             self._lifetimes,
-            self._versions,
+            self.versions,
             self._limits.chunk_steps,
             self._turns.behind,
             clock,
@@ -132,7 +132,6 @@ class Engine:
         self._waking: asyncio.Future[None] | None = None  # what the loop waits for, if it does
         self._idle = asyncio.Event()
         self._refusal: ServiceError | None = None
-        self._successor: Engine | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._passivation_task: asyncio.Task[None] | None = None
         self._num_taken = 0
@@ -141,12 +140,12 @@ class Engine:
     @property
     def earlier(self) -> tuple[Engine, ...]:
         """The engines of earlier versions of the model."""
-        return self._earlier
+        return self.versions.earlier
 
     @property
     def all_versions(self) -> tuple[Engine, ...]:
         """This one, those of earlier versions, and for what they have counted those dropped."""
-        return (self, *self._earlier, *self._dropped)
+        return (self, *self.versions.earlier, *self.versions.dropped)
 
     @property
     def is_ready(self) -> bool:
@@ -204,12 +203,12 @@ class Engine:
             QueueFullError: Too many requests wait.
             NotStreamableError: The model has no sessions.
         """
-        if self._successor is not None:
-            return self._heir(self._successor).submit(request, complete, timeout_s)
+        if (heir := self.versions.heir) is not None:
+            return heir.submit(request, complete, timeout_s)
         if self._obstacles:
             raise NotStreamableError(self.signature.model, self._obstacles)
         job = Job(request.key, request, complete, perf_counter())
-        taker = self._taker(job.key) if self._earlier else self
+        taker = self._taker(job.key) if self.versions.earlier else self
         taker.take(job)
         if timeout_s is not None:
             taker._set_deadline(job, timeout_s)  # noqa: SLF001 - as this one
@@ -236,13 +235,13 @@ class Engine:
             DrainingError: The engine is about to end: none was taken.
             NotStreamableError: The model has no sessions.
         """
-        if self._successor is not None:
-            return self._heir(self._successor).submit_many(requests, complete, timeout_s)
+        if (heir := self.versions.heir) is not None:
+            return heir.submit_many(requests, complete, timeout_s)
         if self._obstacles:
             raise NotStreamableError(self.signature.model, self._obstacles)
         if self._refusal is not None:
             raise self._refusal.again()
-        if self._earlier:
+        if self.versions.earlier:
             return self._submit_each(requests, complete, timeout_s)
         taken_at = perf_counter()
         room = max(0, self._limits.max_pending - self.num_pending)
@@ -282,11 +281,11 @@ class Engine:
 
         What comes now goes behind them. Without any, this one takes it.
         """
-        if not self._turns.is_out(key):
-            for engine in self._earlier:  # who was before this one comes first
-                if engine.is_ready and engine._turns.is_out(key):  # noqa: SLF001 - as this one
-                    return engine
-        return self
+        return (not self.has_jobs(key) and self.versions.with_jobs(key)) or self
+
+    def has_jobs(self, key: SessionKey) -> bool:
+        """Tell whether a session has jobs here."""
+        return self._turns.is_out(key)
 
     def take(self, job: Job) -> None:
         """Take a job into its session's turn; see `submit`."""
@@ -339,8 +338,8 @@ class Engine:
             DeadlineExceededError: It had not begun in time.
             StateNotFiniteError: An output is not finite.
         """
-        if self._successor is not None:
-            return await self._heir(self._successor).predict(inputs, mask, timeout_s)
+        if (heir := self.versions.heir) is not None:
+            return await heir.predict(inputs, mask, timeout_s)
         self._admit()
         self._num_predictions += 1
         try:
@@ -364,8 +363,8 @@ class Engine:
             InvalidRequestError: The first input is missing, and the session has had no output.
             StateNotFiniteError: A state or an output is not finite.
         """
-        if self._successor is not None:
-            return await self._heir(self._successor).forecast(request)
+        if (heir := self.versions.heir) is not None:
+            return await heir.forecast(request)
         look = LookRequest(key=request.key, position=request.position, epoch=request.epoch)
         session = cast(SessionReply, await self.ask(look))
         # In the place of the look, which was admitted.
@@ -391,14 +390,14 @@ class Engine:
         """
         if session.fingerprint == self.signature.fingerprint:
             return self._compute
-        engine = self._versions.get(session.fingerprint)
+        engine = self.versions.find(session.fingerprint)
         if engine is None:
             raise self._unserved(session.fingerprint)
         return engine._compute  # noqa: SLF001 - an engine as this one
 
     def signature_of(self, fingerprint: str) -> Signature:
         """Return that of the version which a state belongs to; of this one if it is not here."""
-        engine = self._versions.get(fingerprint)
+        engine = self.versions.find(fingerprint)
         return self.signature if engine is None else engine.signature
 
     def _unserved(self, fingerprint: str) -> FingerprintMismatchError:
@@ -421,7 +420,7 @@ class Engine:
 
     async def start(self) -> None:
         """Begin to take requests."""
-        for engine in self._earlier:
+        for engine in self.versions.earlier:
             await engine.start()
         loop = asyncio.get_running_loop()
         self._loop_task = loop.create_task(self._run())
@@ -440,32 +439,17 @@ class Engine:
         Args:
             predecessor: It has started, as this one has, which may be one of its earlier ones.
         """
-        self._successor = None
-        for engine in (predecessor, *predecessor.earlier):
-            if engine is not self:
-                self.add_earlier(engine)
-                # Of all, not of the last one only: else each would keep those that came between.
-                engine.send_on(self)
-        predecessor._opener.is_alone = False
-        predecessor._earlier = ()
-        self._dropped, predecessor._dropped = predecessor._dropped, ()
+        self._opener.is_alone = predecessor._opener.is_alone = False
+        self.versions.succeed(self, predecessor)
 
     def send_on(self, successor: Engine) -> None:
         """Ask another engine, which runs the model now, what is asked of this one from now on."""
-        self._successor = successor
-
-    def _heir(self, successor: Engine) -> Engine:
-        """Return what runs the model by now: a successor, or who came after it."""
-        while successor._successor is not None:
-            successor = successor._successor
-        self._successor = successor
-        return successor
+        self.versions.send_on(successor)
 
     def add_earlier(self, engine: Engine) -> None:
         """Let an engine, which has started and is not alone, run the sessions of its version."""
         self._opener.is_alone = False
-        self._earlier = (*self._earlier, engine)
-        self._versions[engine.signature.fingerprint] = engine
+        self.versions.add(engine)
 
     def drop_earlier(self, fingerprint: str) -> Engine:
         """Refuse the sessions of an earlier version from now on, unless they are reset.
@@ -473,12 +457,7 @@ class Engine:
         Returns:
             What has run them, which is to be ended.
         """
-        dropped = self._versions[fingerprint]
-        self._earlier = tuple(engine for engine in self._earlier if engine is not dropped)
-        for engine in (self, *self._earlier):  # which were in front of it once
-            engine._versions.pop(fingerprint, None)  # noqa: SLF001 - as this one
-        self._dropped = (*self._dropped, dropped)
-        return dropped
+        return self.versions.drop(fingerprint)
 
     def refuse(self, reason: ServiceError | None = None) -> None:
         """Take no new requests from now on; those taken are answered.
@@ -494,7 +473,7 @@ class Engine:
         while self.num_pending:  # a forecast may have followed its look
             self._idle.clear()
             await self._idle.wait()
-        for engine in self._earlier:
+        for engine in self.versions.earlier:
             await engine.drain()
         for task in (self._loop_task, self._passivation_task):
             if task is not None:
@@ -507,12 +486,12 @@ class Engine:
         What it has counted stays.
         """
         await self.drain()
-        for engine in self._earlier:
+        for engine in self.versions.earlier:
             await engine.end()
         # Here and now: the garbage collector leaves alone what the start has built.
         del self._ticker, self._opener, self._answers, self._arena
         self._compute.release()
-        self._versions.clear()
+        self.versions.clear()
 
     def _admit(self) -> None:
         if self._refusal is not None:
@@ -584,7 +563,7 @@ class Engine:
         Raises:
             ServiceError: It does not take it.
         """
-        version = self._versions.get(fingerprint)
+        version = self.versions.find(fingerprint)
         if version is None:
             raise self._unserved(fingerprint)  # since its turn began
 
