@@ -57,6 +57,21 @@ async def test_a_state_that_would_not_be_finite_is_not_taken():
     await engine.drain()
 
 
+@pytest.mark.parametrize("num_steps", [1, 5])
+async def test_a_state_that_would_not_be_finite_takes_no_slot(num_steps):
+    """However often it is asked for."""
+    engine = make_engine(network(activation="exponential"))
+    await engine.start()
+    await engine.ask(step(inputs(1)[0]))
+    bad = inputs(num_steps)
+    bad[-1] = 1e30
+    for _ in range(3):
+        with pytest.raises(StateNotFiniteError):
+            await engine.ask(sequence(bad))
+    assert 1 == engine.arena.num_rows_used
+    await engine.drain()
+
+
 class FaultyRuntime(CpuRuntime):
     """Breaks down on a batch that holds the input 13."""
 
