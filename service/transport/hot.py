@@ -171,7 +171,7 @@ class Hot(msgspec.Struct, eq=False):
 
 
 class AnswerHeads:
-    """What stands before the bodies of answers, as uvicorn would write it."""
+    """Writes answers as uvicorn would, and remembers what stands before their bodies."""
 
     def __init__(self) -> None:
         """Know no default headers yet."""
@@ -186,7 +186,7 @@ class AnswerHeads:
         *,
         closes: bool,
     ) -> bytes:
-        """Return the bytes before an answer's body.
+        """Return the bytes of an answer.
 
         Args:
             default_headers: uvicorn's, such as the date; another list where they are others.
@@ -205,11 +205,12 @@ class AnswerHeads:
             if len(self._beginnings) == _MAX_BEGINNINGS:
                 self._beginnings.clear()
             self._beginnings[kind] = beginning
-        return b"%b%d\r\nx-request-id: %b\r\n%b\r\n" % (
+        return b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (
             beginning,
             len(answer.body),
             request_id.encode(),
             b"connection: close\r\n" if closes else b"",
+            answer.body,
         )
 
 
