@@ -224,7 +224,7 @@ class Engine:
             for index, request in enumerate(requests[:room])
         ]
         self._num_taken += len(jobs)
-        self._sessions.add(*jobs)
+        self._sessions.add_all(jobs)
         if timeout_s is not None:
             for job in jobs:
                 self._sessions.expire_after(job, timeout_s)

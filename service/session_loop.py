@@ -7,7 +7,7 @@ the sessions at hand. Admits whatever it is given, and knows no other version's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from time import perf_counter
 
 from lstm_core.runtime.base import Runtime
@@ -129,8 +129,14 @@ class SessionLoop:
         """Tell whether a session has jobs here."""
         return self._turns.is_out(key)
 
-    def add(self, *jobs: Job) -> None:
-        """Queue jobs, each behind the others of its session."""
+    def add(self, job: Job) -> None:
+        """Queue a job behind the others of its session."""
+        self._turns.add(job)
+        if self._waking is not None:
+            self._wake()
+
+    def add_all(self, jobs: Iterable[Job]) -> None:
+        """Queue jobs as `add` does each."""
         for job in jobs:
             self._turns.add(job)
         self._wake()
