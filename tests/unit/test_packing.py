@@ -60,7 +60,7 @@ def told(value):
     if isinstance(value, tuple):
         return tuple(map(told, value))
     if isinstance(value, Record | Replay | LongReplay | AdvanceReply):
-        return (type(value), *(told(getattr(value, name)) for name in value.__slots__))
+        return (type(value), *(told(getattr(value, name)) for name in value.__struct_fields__))
     return value
 
 
