@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,20 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Those behind the program's name; None means the process's own.
 
     Returns:
-        The exit status: 0, or 2 where an argument, a file or the store is at fault; `sessions` has
-        1 for a session.
+        The exit status: 0, or 2 where an argument, a file or the store is at fault; 1 where nobody
+        reads on what is written, and `sessions` has it for a session.
     """
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "models":
-            return _print_models(options.files, runtime_choice(read_settings(options)))
-        if options.command == "convert":
-            return _convert(options.source, options.target, is_forced=options.force)
-        if options.command in ("sessions", "store"):
-            from service.commands.run import run
-
-            return run(options)
-        return _serve(read_settings(options))
+        status = _run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has read enough; the interpreter must not fail in its last flush either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ModelFileError, SettingError, StoreChoiceError, OSError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
     except ValidationError as error:
@@ -51,7 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "settings"
             )
             print(f"lstm-service: {option}: {problem['msg']}", file=sys.stderr)
+    else:
+        return status
     return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "models":
+        return _print_models(options.files, runtime_choice(read_settings(options)))
+    if options.command == "convert":
+        return _convert(options.source, options.target, is_forced=options.force)
+    if options.command in ("sessions", "store"):
+        from service.commands.run import run
+
+        return run(options)
+    return _serve(read_settings(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -56,7 +56,7 @@ class ModelUnknownError(ServiceError):
     code = "model_unknown"
 
     def __init__(self, name: str, known: list[str]) -> None:
-        super().__init__(f"no model is called {name!r}; there are: {', '.join(known)}")
+        super().__init__(f"no model is called {name!r}; there are: {', '.join(known) or 'none'}")
         self.name = name
 
 

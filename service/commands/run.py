@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -31,11 +30,10 @@ def run(options: argparse.Namespace) -> int:
         options: What `add_parsers` made of the command line.
 
     Returns:
-        The exit status: 0; 1 where some session failed, or nobody reads on; 2 where the store
-        cannot be used.
+        The exit status: 0; 1 where some session failed; 2 where the store cannot be used.
 
     Raises:
-        OSError: A file or the data directory cannot be used.
+        OSError: A file or the data directory cannot be used, or nobody reads on.
         pydantic.ValidationError: A setting makes no sense.
     """
     settings = read_settings(options)
@@ -43,10 +41,6 @@ def run(options: argparse.Namespace) -> int:
     try:
         store = _build_store(settings, is_importing=options.action == "import")
         return asyncio.run(_run(store, options))
-    except BrokenPipeError:
-        # Whoever read has read enough; the interpreter must not fail in its last flush either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (ServiceError, StoreChoiceError) as error:
         print(f"lstm-service: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,7 @@ from service.jobs import Job
 from service.transport.problem import Answer
 from service.transport.render import render_advance
 from service.transport.sliced_work import SlicedWork
-from service.transport.slices import Slices, Turns, is_long, render_advance_in_slices
+from service.transport.slices import SliceRunner, Slices, is_long, render_advance_in_slices
 from service.transport.work import Done
 
 
@@ -20,9 +20,11 @@ class SequenceWork(SlicedWork[AdvanceRequest, Reply]):
 
     __slots__ = ("_engine",)
 
-    def __init__(self, engine: Engine, turns: Turns, timeout_s: float | None, done: Done) -> None:
+    def __init__(
+        self, engine: Engine, runner: SliceRunner, timeout_s: float | None, done: Done
+    ) -> None:
         """Take what it needs: see `SlicedWork`."""
-        super().__init__(turns, timeout_s, done)
+        super().__init__(runner, timeout_s, done)
         self._engine = engine
 
     def ask(

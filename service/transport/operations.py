@@ -24,7 +24,7 @@ from service.transport.long_sequences import SequenceWork
 from service.transport.parse import parse_sequence, parse_step
 from service.transport.parse_steps import Row, parse_steps
 from service.transport.problem import Answer
-from service.transport.slices import LARGE_BODY_BYTES, Turns, parse_sequence_in_slices
+from service.transport.slices import LARGE_BODY_BYTES, SliceRunner, parse_sequence_in_slices
 from service.transport.work import Begin, Done, Work
 
 MAX_ROWS_IN_FLIGHT = 256
@@ -43,7 +43,7 @@ class SessionOperations:
         """Take the engines by model name, the default model's first."""
         self._engines = engines
         self._max_sequence_steps = max_sequence_steps
-        self._turns = Turns()
+        self._runner = SliceRunner()
 
     def step(self, parameters: dict[str, str]) -> Begin:
         """Take one time step."""
@@ -67,7 +67,7 @@ class SessionOperations:
         done: Done,
     ) -> Work:
         check_json(headers)
-        work = SequenceWork(engine, self._turns, timeout_s, done)
+        work = SequenceWork(engine, self._runner, timeout_s, done)
         most = self._max_sequence_steps
         if len(body) <= LARGE_BODY_BYTES:
             work.submit(parse_sequence(body, engine.signature, key, most))

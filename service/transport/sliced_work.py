@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from service.errors import InternalError, ServiceError
 from service.transport.problem import Answer
-from service.transport.slices import Slices, Turns
+from service.transport.slices import SliceRunner, Slices
 from service.transport.work import Done, Work
 
 log = logging.getLogger(__name__)
@@ -26,17 +26,17 @@ ReplyT = TypeVar("ReplyT")
 class SlicedWork(ABC, Generic[RequestT, ReplyT]):
     """One request on its way; at each time it is read, asked, or written."""
 
-    __slots__ = ("_current", "_done", "_ends_at", "_turns")
+    __slots__ = ("_current", "_done", "_ends_at", "_runner")
 
-    def __init__(self, turns: Turns, timeout_s: float | None, done: Done) -> None:
+    def __init__(self, runner: SliceRunner, timeout_s: float | None, done: Done) -> None:
         """Take what it needs; `submit` or `read` sets it going.
 
         Args:
-            turns: Of all long works of this process.
+            runner: Shared with other long works, so that they take turns.
             timeout_s: How long the caller waits, None for any time.
             done: Called once with the answer or the error, unless the work was cancelled.
         """
-        self._turns = turns
+        self._runner = runner
         self._done = done
         self._ends_at = None if timeout_s is None else monotonic() + timeout_s
         self._current: Work | asyncio.Task[RequestT] | asyncio.Task[Answer] | None = None
@@ -69,7 +69,7 @@ class SlicedWork(ABC, Generic[RequestT, ReplyT]):
 
     def read(self, reading: Slices[RequestT]) -> None:
         """Begin with a body that is read in slices."""
-        task = asyncio.get_running_loop().create_task(self._turns.run(reading))
+        task = asyncio.get_running_loop().create_task(self._runner.run(reading))
         self._current = task
         task.add_done_callback(self._take_request)
 
@@ -103,7 +103,7 @@ class SlicedWork(ABC, Generic[RequestT, ReplyT]):
         if isinstance(written, Answer):
             self._done(written)
             return
-        task = asyncio.get_running_loop().create_task(self._turns.run(written))
+        task = asyncio.get_running_loop().create_task(self._runner.run(written))
         self._current = task
         task.add_done_callback(self._take_answer)
 

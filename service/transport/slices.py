@@ -2,7 +2,7 @@
 
 The validator holds the interpreter from the first byte to the last: ten thousand time steps take it
 tens of milliseconds, in which no other session gets its answer. Here generators do the same work
-and yield between slices; `Turns` runs them.
+and yield between slices; `SliceRunner` runs them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def at_once(slices: Slices[Result]) -> Result:
             return result
 
 
-class Turns:
+class SliceRunner:
     """Runs slices of long work, one each time the event loop turns, however many works there are.
 
     A work that nobody waits for any more, because its task was cancelled, goes no further.

@@ -9,7 +9,6 @@ import signal
 import ssl
 import threading
 from contextlib import ExitStack, contextmanager
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,8 @@ X = [0.1] * 12
 def cluster(directory, *options, grpc_ports=None):
     """Three replicas behind a balancer, with options of `serve`, and gRPC where it has ports."""
     with ExitStack() as stack:
-        replicas = [
-            stack.enter_context(
-                live_server(*options, *(f"--grpc-port={port}",) * (port is not None))
-            )
-            for port in grpc_ports or repeat(None, len(REPLICAS))
-        ]
+        own = [[f"--grpc-port={port}"] for port in grpc_ports] if grpc_ports else [[], [], []]
+        replicas = [stack.enter_context(live_server(*options, *each)) for each in own]
         front = balancer(directory, ports_of(replicas), grpc_ports=grpc_ports)
         yield stack.enter_context(front), replicas
 

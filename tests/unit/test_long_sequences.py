@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import SessionUnknownError
 from service.transport.long_sequences import SequenceWork
-from service.transport.slices import Turns
+from service.transport.slices import SliceRunner
 from tests.unit.engines import inputs, look, make_engine, sequence
 
 
@@ -15,7 +15,7 @@ async def test_a_sequence_cancelled_as_its_reading_ends_is_not_applied():
     engine = make_engine()
     await engine.start()
     answers: list[object] = []
-    work = SequenceWork(engine, Turns(), None, answers.append)
+    work = SequenceWork(engine, SliceRunner(), None, answers.append)
 
     def reading():
         yield

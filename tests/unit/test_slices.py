@@ -190,7 +190,7 @@ def test_an_answer_in_slices_is_the_same_to_the_byte(num_steps, size, has_row, i
 
 async def test_works_take_turns_and_others_come_between():
     """However many they are, no more than one slice runs before everybody else has had a turn."""
-    turns = slices.Turns()
+    runner = slices.SliceRunner()
     seen = []
 
     def work(name):
@@ -204,7 +204,7 @@ async def test_works_take_turns_and_others_come_between():
             seen.append("other")
             await asyncio.sleep(0)
 
-    results = await asyncio.gather(*(turns.run(work(name)) for name in "abc"), other())
+    results = await asyncio.gather(*(runner.run(work(name)) for name in "abc"), other())
     assert ["a", "b", "c", None] == results
     works = [index for index, name in enumerate(seen) if name != "other"]
     between = [seen[i:j].count("other") for i, j in pairwise(works)]

@@ -9,7 +9,7 @@ from service.errors import ServiceError
 from service.transport.headers import Headers
 from service.transport.problem import Answer
 from service.transport.sliced_work import SlicedWork
-from service.transport.slices import LARGE_BODY_BYTES, Slices, Turns, at_once
+from service.transport.slices import LARGE_BODY_BYTES, SliceRunner, Slices, at_once
 from service.transport.v2.catalog import Catalog
 from service.transport.v2.compression import accepted_encoding, encoding_of, expand
 from service.transport.v2.http_answers import HEADER_LENGTH, AnswerForm, write_infer
@@ -36,7 +36,7 @@ class InferOperation:
         self._catalog = catalog
         self._inference = inference
         self._max_body_bytes = max_body_bytes
-        self._turns = Turns()
+        self._runner = SliceRunner()
 
     def infer(self, parameters: dict[str, str]) -> Begin:
         """Take the model of a path; it is looked up for each request, as models come and go."""
@@ -46,7 +46,7 @@ class InferOperation:
         def begin(headers: Headers, body: bytes, timeout_s: float | None, done: Done) -> Work:
             began = perf_counter()
             accepted = accepted_encoding(headers)
-            work = _InferWork(self._inference, self._turns, timeout_s, done, accepted)
+            work = _InferWork(self._inference, self._runner, timeout_s, done, accepted)
             try:
                 asked = reading.read(headers, body)
             except ServiceError:
@@ -120,13 +120,13 @@ class _InferWork(SlicedWork[Asked, InferReply]):
     def __init__(
         self,
         inference: Inference,
-        turns: Turns,
+        runner: SliceRunner,
         timeout_s: float | None,
         done: Done,
         encoding: str | None,
     ) -> None:
         """Take what it needs, and how its answer shall be compressed: see `SlicedWork`."""
-        super().__init__(turns, timeout_s, done)
+        super().__init__(runner, timeout_s, done)
         self._inference = inference
         self._encoding = encoding
         self._form: AnswerForm | None = None
