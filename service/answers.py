@@ -17,7 +17,7 @@ from service.errors import (
 )
 from service.histograms import Histogram
 from service.jobs import Job, Run
-from service.signature import StateVector
+from service.signature import Signature
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,11 @@ class Answers:
         stats: What the engine has done.
     """
 
-    def __init__(self, arena: Arena, layout: tuple[StateVector, ...]) -> None:
-        """Answer jobs whose runs have slots in an arena, whose rows have a layout."""
+    def __init__(self, arena: Arena, signature: Signature) -> None:
+        """Answer jobs whose runs have slots in an arena of a version of the model."""
         self.stats = EngineStats()
-        self._layout = layout
+        self._layout = signature.state_layout
+        self._version = signature.version
         self._arena = arena
 
     def answer(self, job: Job, result: Reply | ServiceError) -> None:
@@ -69,13 +70,14 @@ class Answers:
             self.drop_run(job)
         # As `_end`, spelled out: it is done for each step.
         job.is_done = True
+        # Who asked may hold another version of the model than the one that ran.
+        job.version = job.version or self._version
         self.stats.num_ended += 1
         if job.deadline is not None:
             job.deadline.cancel()
         if job.is_cancelled and not job.is_deputy:
             return
         if isinstance(result, AdvanceReply) and result.row is not None and not result.layout:
-            # Who asked may hold another version of the model than the one that ran.
             result = replace(result, layout=self._layout)
         try:
             job.complete(result)

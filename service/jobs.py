@@ -85,6 +85,7 @@ class Job(msgspec.Struct, eq=False):
         is_deputy: This is one: it is completed even where it is cancelled, to end the other's turn.
         deadline: What answers it if it has had no turn by then.
         run: How its time steps go, once they have begun.
+        version: Of the model, whose engine has answered it; empty before.
     """
 
     key: SessionKey
@@ -100,6 +101,7 @@ class Job(msgspec.Struct, eq=False):
     is_deputy: bool = False
     deadline: Timer | None = None
     run: Run | None = None
+    version: str = ""
 
     def cancel(self) -> None:
         """Say that nobody waits any more: what has not gone to the store will not be applied."""

@@ -256,11 +256,11 @@ class Opener:
     ) -> Opening:
         start = record or self._fresh(now)
         is_ours = start.fingerprint == self._signature.fingerprint
+        if not is_ours and start.fingerprint in self._versions:
+            return Elsewhere(start.fingerprint)
         # An answer that holds no state is the same whatever the model is by now.
         if isinstance(decision, sessions.Answered) and (is_ours or decision.reply.row is None):
             return replace(decision.reply, replayed=True)
-        if start.fingerprint in self._versions:
-            return Elsewhere(start.fingerprint)
         if not is_ours:
             raise FingerprintMismatchError(
                 self._signature.fingerprint,

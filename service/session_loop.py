@@ -72,7 +72,7 @@ class SessionLoop:
         self._on_ended = on_ended
         self._turns: Turns[Job] = Turns()
         self.arena = Arena(runtime, self._turns.is_out)
-        self._answers = Answers(self.arena, signature.state_layout)
+        self._answers = Answers(self.arena, signature)
         self.stats: EngineStats = self._answers.stats
         self._opener = Opener(
             signature,
@@ -212,6 +212,7 @@ class SessionLoop:
                 # The session is not that version's any more: another replica was here.
                 self._turns.again(job.key)
             else:
+                job.version = deputy.version
                 self._answers.answer(job, result)
                 self._turns.end(job)
                 self._on_ended()

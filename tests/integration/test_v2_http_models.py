@@ -3,6 +3,7 @@
 import json
 
 import httpx
+import numpy as np
 
 from service.models import ModelLoader
 from service.opening import Lifetimes
@@ -16,10 +17,8 @@ from tests.integration.small_service import (
     streaming,
     words,
 )
-from tests.integration.v2_http import (
-    document,
-    sequence,
-)
+from tests.integration.v2_http import INFER, document, sequence
+from tests.unit.engines import network
 from tests.unit.model_directory import write
 
 
@@ -52,6 +51,31 @@ async def test_an_earlier_version_is_in_the_index_only():
         assert ["2"] == (await client.get("/v2/models/net")).json()["versions"]
         index = (await client.post("/v2/repository/index")).json()
         assert ["1", "2"] == [line["version"] for line in index]
+
+
+async def test_an_answer_names_the_version_that_ran(serving):
+    """A session's own, to its end; the current one for what begins."""
+    store = MemoryStore(50)
+    before = make_engine("net", streaming(), store=store)
+    async with serving(make_app({"net": before})) as client:
+        body = document(parameters=sequence(start=True))
+        assert "1" == (await client.post(INFER, json=body)).json()["model_version"]
+    earlier = make_engine("net", streaming(), store=store, is_alone=False)
+    current = make_engine("net", network(seed=5), version="2", store=store, earlier=[earlier])
+    async with serving(make_app({"net": current})) as client:
+
+        async def version_of(**parameters):
+            answer = await client.post(INFER, json=document(parameters=sequence(**parameters)))
+            return answer.json()["model_version"]
+
+        assert ["1", "1", "1"] == [
+            await version_of(position=1),
+            await version_of(position=1),  # replayed
+            await version_of(end=True),
+        ]
+        assert ["2", "2"] == [await version_of(start=True), await version_of()]
+        batch = await client.post(INFER, json=document(np.zeros((1, 3, 3))))
+        assert "2" == batch.json()["model_version"]
 
 
 async def test_models_of_a_repository_come_and_go(tmp_path, serving):

@@ -39,13 +39,13 @@ class Answering:
         self.complete = complete
         self.began = began
 
-    def succeed(self, outputs: Float32, parameters: Parameters) -> None:
-        """Tell what the model gave."""
+    def succeed(self, outputs: Float32, parameters: Parameters, version: str) -> None:
+        """Tell what a version of the model gave."""
         request, model = self.request, self.model
         self.complete(
             InferReply(
                 model_name=request.model_name,
-                model_version=model.version,
+                model_version=version,
                 id=request.id,
                 outputs=split_outputs(outputs, request.outputs, model.engine.signature),
                 parameters=parameters,
@@ -114,7 +114,8 @@ class Steps(Answering):
             }
         # The batch is 1, where the request has that dimension.
         outputs = result.outputs
-        self.succeed(outputs if self.num_dimensions == 1 else outputs[None], parameters)
+        outputs = outputs if self.num_dimensions == 1 else outputs[None]
+        self.succeed(outputs, parameters, job.version)
 
 
 class Prediction(Answering):
@@ -141,7 +142,7 @@ class Prediction(Answering):
         error = task.exception()
         if error is None:
             self.model.statistics.note_prediction(num_rows, perf_counter() - self.began)
-            self.succeed(task.result(), _NOTHING)
+            self.succeed(task.result(), _NOTHING, self.model.version)
             return
         if not isinstance(error, ServiceError):
             log.error("a batch for model %s failed", self.model.name, exc_info=error)

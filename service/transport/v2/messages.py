@@ -73,8 +73,7 @@ class InferReply:
 
     Attributes:
         model_name: The model.
-        model_version: The version that new sessions take. One that lives on an earlier version ran
-            on that.
+        model_version: The version that ran: of a session the one that it lives on.
         id: The request's.
         outputs: The tensors that were wanted.
         parameters: `position`, `epoch` (int) and `replayed` (bool) where the request had `position`
