@@ -1,37 +1,86 @@
 """A session's record as few bytes, for this process's memory alone.
 
 Not for disks and not for other processes: no format number, no checksum, and what many sessions
-have in common is kept once, beside the bytes. They begin with what compare-and-set compares.
-Knows no store.
+have in common is kept once, beside the bytes. They begin with what compare-and-set compares; then
+come the row, the flags where not all are set, and the replays, whose bytes stay the same from one
+record of the session to the next. Knows no store.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from service.domain import AdvanceReply, LongReplay, Record, Replay
+from service.domain import AdvanceReply, Bool, LongReplay, Record, Replay
 
 _STAMP = struct.Struct("<QQQ")
-_HEAD = struct.Struct("<QQQddH")
-"""The version, touched_at, ttl_s (NaN: none), and which of the kinds."""
+_HEAD = struct.Struct("<QQQddI")
+"""The version, touched_at, ttl_s (NaN: none), and which of the kinds. The row behind it is aligned:
+NumPy takes several times as long to read one that is not."""
 _LIFETIME = struct.Struct("<dd")
-_SMALL = struct.Struct("<B16sBBH")
-_WIDE = struct.Struct("<B16sQQIQ")
-"""Of a replay: its form, its digest, how far before the record's position it started and ended, and
-the size of a step's output; where these are large or unusual, the number of steps too."""
+_STEP = struct.Struct("<HB16sQ")
+"""Of a replay: its size in bytes, its form, its digest and where it started. Outputs follow."""
+_WIDE = struct.Struct("<HB16sQIQIQ")
+"""Where it is not that of a step: 0 in the place of the size, and behind the start the size, where
+it ended, the size of a step's output or the number of flags, and the number of steps in it."""
+_SIZE = struct.Struct("<I")
 
-_IS_LONG, _HAS_TIME, _HAS_ROW, _IS_WIDE = 1, 2, 4, 8
+_FORM_AT = 2
+_IS_LONG, _HAS_TIME, _HAS_ROW = 1, 2, 4
 
-Kind = tuple[str, int, int]
-"""Fingerprint, state size and number of flags: few, but in every record."""
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What few records differ in, and every one has.
+
+    Attributes:
+        num_flags: How many flags stand behind the row: none where all are set.
+        all_set: The flags then, one read-only array for all sessions; else None.
+    """
+
+    fingerprint: str
+    state_size: int
+    num_flags: int
+    all_set: Bool | None
+
+
+class UnpackedRecord(Record):
+    """A record that was made of bytes. What the engine makes of it is not one."""
+
+    __slots__ = ()
+
+
+class PackedReplay(Replay):
+    """A replay that is read from its bytes when somebody asks for it; few ever do.
+
+    Attributes:
+        packed: The bytes.
+        epoch: The session's.
+    """
+
+    __slots__ = ("epoch", "packed")
+
+    def __init__(self, packed: bytes, epoch: int) -> None:
+        """Read nothing yet: what the dataclass has is missing, which calls `__getattr__`."""
+        self.packed = packed
+        self.epoch = epoch
+        self.encoded = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is
+        """Read all of it, and return what was asked for."""
+        if name not in ("start", "digest", "reply"):
+            raise AttributeError(name)
+        self.start, self.digest, self.reply = _read_replay(self.packed, self.epoch)
+        return getattr(self, name)
 
 
 def is_version(packed: bytes, record: Record) -> bool:
     """Tell whether bytes are those of a record, by its version."""
-    return packed.startswith(_STAMP.pack(*record.version))
+    return packed.startswith(_STAMP.pack(record.epoch, record.position, record.nonce))
 
 
 def position_and_epoch(packed: bytes) -> tuple[int, int]:
@@ -51,107 +100,140 @@ class Packer:
 
     def __init__(self) -> None:
         """Begin with no kind."""
-        self._kinds: list[Kind] = []
-        self._numbers: dict[Kind, int] = {}
+        self._kinds: list[_Kind] = []
+        self._numbers: dict[tuple[str, int, int, bool], int] = {}
 
     def pack(self, record: Record) -> bytes:
         """Return a record as bytes."""
-        kind = (record.fingerprint, len(record.row), len(record.has_output))
-        number = self._numbers.get(kind)
+        row, flags, ttl_s = record.row, record.has_output.tobytes(), record.ttl_s
+        are_all_set = 0 not in flags
+        common = (record.fingerprint, len(row), len(flags), are_all_set)
+        number = self._numbers.get(common)
         if number is None:
-            number = self._numbers[kind] = len(self._kinds)
-            self._kinds.append(kind)
-        ttl_s = math.nan if record.ttl_s is None else record.ttl_s
+            number = self._add_kind(*common)
         parts = [
-            _HEAD.pack(*record.version, record.touched_at, ttl_s, number),
-            record.has_output.tobytes(),
-            record.row.tobytes(),
+            _HEAD.pack(
+                record.epoch,
+                record.position,
+                record.nonce,
+                record.touched_at,
+                math.nan if ttl_s is None else ttl_s,
+                number,
+            ),
+            row.tobytes(),
         ]
-        for replay in record.replays:
-            _pack_replay(replay, record.position, parts)
+        if not are_all_set:
+            parts.append(flags)
+        parts += [
+            each.packed if isinstance(each, PackedReplay) else _pack_replay(each)
+            for each in record.replays
+        ]
         return b"".join(parts)
 
+    def _add_kind(
+        self,
+        fingerprint: str,
+        state_size: int,
+        num_flags: int,
+        are_all_set: bool,  # noqa: FBT001 - one of four that go together
+    ) -> int:
+        number = self._numbers[fingerprint, state_size, num_flags, are_all_set] = len(self._kinds)
+        all_set = None
+        if are_all_set:
+            all_set = np.ones(num_flags, np.bool_)
+            all_set.flags.writeable = False
+            num_flags = 0
+        self._kinds.append(_Kind(fingerprint, state_size, num_flags, all_set))
+        return number
+
     def unpack(self, packed: bytes) -> Record:
-        """Return the record that bytes were made of. Its arrays look into the bytes."""
+        """Return the record that bytes were made of. Its arrays look into them."""
         epoch, position, nonce, touched_at, ttl_s, number = _HEAD.unpack_from(packed)
-        fingerprint, state_size, num_flags = self._kinds[number]
-        at = _HEAD.size
-        has_output = np.frombuffer(packed, np.bool_, num_flags, at)
-        at += num_flags
-        row = np.frombuffer(packed, np.float32, state_size, at)
-        at += row.nbytes
+        kind = self._kinds[number]
+        row = np.frombuffer(packed, np.float32, kind.state_size, _HEAD.size)
+        at = _HEAD.size + 4 * kind.state_size
+        has_output = kind.all_set
+        if has_output is None:
+            has_output = np.frombuffer(packed, np.bool_, kind.num_flags, at)
+            at += kind.num_flags
         replays: list[Replay | LongReplay] = []
         while at < len(packed):
-            replay, at = _unpack_replay(packed, at, epoch, position, state_size, num_flags)
-            replays.append(replay)
-        return Record(
-            fingerprint=fingerprint,
-            epoch=epoch,
-            position=position,
-            row=row,
-            has_output=has_output,
-            touched_at=touched_at,
-            ttl_s=None if math.isnan(ttl_s) else ttl_s,
-            replays=tuple(replays),
-            nonce=nonce,
+            size = (
+                packed[at] + 256 * packed[at + 1] or _SIZE.unpack_from(packed, at + _STEP.size)[0]
+            )
+            replay = packed[at : at + size]
+            is_long = replay[_FORM_AT] & _IS_LONG
+            replays.append(_read_long(replay) if is_long else PackedReplay(replay, epoch))
+            at += size
+        return UnpackedRecord(
+            kind.fingerprint,
+            epoch,
+            position,
+            row,
+            has_output,
+            touched_at,
+            None if math.isnan(ttl_s) else ttl_s,
+            tuple(replays),
+            nonce,
         )
 
 
-def _pack_replay(replay: Replay | LongReplay, position: int, parts: list[bytes]) -> None:
-    """Append the bytes of a replay of a record at a position."""
-    began = position - replay.start
+def _pack_replay(replay: Replay | LongReplay) -> bytes:
     if isinstance(replay, LongReplay):
-        parts.append(_WIDE.pack(_IS_LONG | _IS_WIDE, replay.digest, began, 0, 0, 0))
-        parts.append(replay.has_output_before.tobytes())
-        parts.append(replay.row_before.tobytes())
-        return
+        before, flags = replay.row_before.tobytes(), replay.has_output_before.tobytes()
+        return _pack_wide(_IS_LONG, replay, 0, len(flags), 0, flags + before)
     reply = replay.reply
     outputs, row = reply.outputs, reply.row
-    form = (_HAS_TIME if outputs.ndim == 2 else 0) | (0 if row is None else _HAS_ROW)
-    num_times = len(outputs) if outputs.ndim == 2 else 1
-    output_size = outputs.shape[-1]
-    ended = position - reply.position
-    is_usual = outputs.ndim == 1 or num_times == began - ended
-    if is_usual and 0 <= ended <= began < 256 and output_size < 65_536:
-        parts.append(_SMALL.pack(form, replay.digest, began, ended, output_size))
-    else:
-        form |= _IS_WIDE
-        parts.append(_WIDE.pack(form, replay.digest, began, ended, output_size, num_times))
-    parts.append(outputs.tobytes())
+    has_time = outputs.ndim == 2
+    form = _HAS_TIME if has_time else 0
+    num_times = len(outputs) if has_time else 1
+    data = outputs.tobytes()
+    size = _STEP.size + len(data)
+    if num_times == 1 and reply.position == replay.start + 1 and row is None and size < 65_536:
+        return _STEP.pack(size, form, replay.digest, replay.start) + data
     if row is not None:
-        parts.append(row.tobytes())
+        form |= _HAS_ROW
+        data += row.tobytes()
+    return _pack_wide(form, replay, reply.position, outputs.shape[-1], num_times, data)
 
 
-def _unpack_replay(
-    packed: bytes, at: int, epoch: int, position: int, state_size: int, num_flags: int
-) -> tuple[Replay | LongReplay, int]:
-    """Return the replay at an offset of a record's bytes, and the offset behind it."""
-    form = packed[at]
-    has_time = bool(form & _HAS_TIME)
-    if form & _IS_WIDE:
-        _, digest, began, ended, output_size, num_times = _WIDE.unpack_from(packed, at)
-        at += _WIDE.size
-    else:
-        _, digest, began, ended, output_size = _SMALL.unpack_from(packed, at)
-        num_times = began - ended if has_time else 1
-        at += _SMALL.size
-    start = position - began
-    if form & _IS_LONG:
-        flags = np.frombuffer(packed, np.bool_, num_flags, at)
-        at += num_flags
-        before = np.frombuffer(packed, np.float32, state_size, at)
-        long = LongReplay(start=start, digest=digest, row_before=before, has_output_before=flags)
-        return long, at + before.nbytes
-    outputs = np.frombuffer(packed, np.float32, num_times * output_size, at)
-    at += outputs.nbytes
+def _pack_wide(
+    form: int,
+    replay: Replay | LongReplay,
+    end: int,
+    width: int,
+    num_times: int,
+    data: bytes,
+) -> bytes:
+    size = _WIDE.size + len(data)
+    head = _WIDE.pack(0, form, replay.digest, replay.start, size, end, width, num_times)
+    return head + data
+
+
+def _read_replay(packed: bytes, epoch: int) -> tuple[int, bytes, AdvanceReply]:
+    """Return where a packed replay started, its digest and its reply."""
+    size, form, digest, start = _STEP.unpack_from(packed)
     row = None
-    if form & _HAS_ROW:
-        row = np.frombuffer(packed, np.float32, state_size, at)
-        at += row.nbytes
-    reply = AdvanceReply(
-        outputs=outputs.reshape(num_times, output_size) if has_time else outputs,
-        position=position - ended,
-        epoch=epoch,
-        row=row,
+    if size:
+        end = start + 1
+        outputs = np.frombuffer(packed, np.float32, offset=_STEP.size)
+        if form & _HAS_TIME:
+            outputs = outputs[None]
+    else:
+        *_, end, width, num_times = _WIDE.unpack_from(packed)
+        outputs = np.frombuffer(packed, np.float32, num_times * width, _WIDE.size)
+        if form & _HAS_ROW:
+            row = np.frombuffer(packed, np.float32, offset=_WIDE.size + outputs.nbytes)
+        if form & _HAS_TIME:
+            outputs = outputs.reshape(num_times, width)
+    return start, digest, AdvanceReply(outputs, end, epoch, row=row)
+
+
+def _read_long(packed: bytes) -> LongReplay:
+    _, _, digest, start, _, _, num_flags, _ = _WIDE.unpack_from(packed)
+    return LongReplay(
+        start=start,
+        digest=digest,
+        has_output_before=np.frombuffer(packed, np.bool_, num_flags, _WIDE.size),
+        row_before=np.frombuffer(packed, np.float32, offset=_WIDE.size + num_flags),
     )
-    return Replay(start=start, digest=digest, reply=reply), at
