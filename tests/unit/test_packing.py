@@ -1,7 +1,7 @@
 """Records as few bytes."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from hypothesis import given
@@ -74,6 +74,19 @@ def test_nothing_of_a_record_is_lost(drawn):
     packed = [packer.pack(record) for record in drawn]
 
     assert list(map(told, drawn)) == [told(packer.unpack(each)) for each in packed]
+
+
+@given(records(), st.integers(0, 1000))
+def test_replays_go_from_record_to_record_as_they_are(record, num_steps):
+    """The next record keeps them, although nobody has read them and the session has gone on."""
+    packer = packing.Packer()
+    before = packer.unpack(packer.pack(record))
+    after = replace(before, position=before.position + num_steps, replays=before.replays[1:])
+
+    again = packer.unpack(packer.pack(after))
+
+    assert told(record.replays[1:]) == told(again.replays)
+    assert told(replace(record, position=after.position, replays=after.replays)) == told(again)
 
 
 @given(records())
