@@ -49,8 +49,12 @@ class _Kind:
     all_set: Bool | None
 
 
+_Common = tuple[str, int, int, bool]
+"""What tells kinds apart: fingerprint, state size, number of flags, and whether all are set."""
+
+
 class UnpackedRecord(Record):
-    """A record that was made of bytes. What the engine makes of it is not one."""
+    """A record that was made of bytes. What a step makes of it is not one."""
 
     __slots__ = ()
 
@@ -102,7 +106,7 @@ class Packer:
     def __init__(self) -> None:
         """Begin with no kind."""
         self._kinds: list[_Kind] = []
-        self._numbers: dict[tuple[str, int, int, bool], int] = {}
+        self._numbers: dict[_Common, int] = {}
 
     def pack(self, record: Record) -> bytes:
         """Return a record as bytes."""
@@ -111,7 +115,7 @@ class Packer:
         common = (record.fingerprint, len(row), len(flags), are_all_set)
         number = self._numbers.get(common)
         if number is None:
-            number = self._add_kind(*common)
+            number = self._add_kind(common)
         parts = [
             _HEAD.pack(
                 record.epoch,
@@ -131,14 +135,9 @@ class Packer:
         ]
         return b"".join(parts)
 
-    def _add_kind(
-        self,
-        fingerprint: str,
-        state_size: int,
-        num_flags: int,
-        are_all_set: bool,  # noqa: FBT001 - one of four that go together
-    ) -> int:
-        number = self._numbers[fingerprint, state_size, num_flags, are_all_set] = len(self._kinds)
+    def _add_kind(self, common: _Common) -> int:
+        fingerprint, state_size, num_flags, are_all_set = common
+        number = self._numbers[common] = len(self._kinds)
         all_set = None
         if are_all_set:
             all_set = np.ones(num_flags, np.bool_)
