@@ -111,9 +111,10 @@ class Advancer:
         """
         run.slot = slot
         run.num_left = 0
-        chunks.check_finite(index)
+        if not chunks.are_finite:
+            chunks.check_finite(index)
         request, start, job, live = run.request, run.start, run.job, run.live
-        output, row = chunks.first_output(index), chunks.row(index)
+        output, row = chunks.single_outputs[index], chunks.rows[index]
         reply = AdvanceReply(
             output[None] if request.return_sequences else output,
             start.position + 1,
@@ -121,7 +122,7 @@ class Advancer:
             False,  # noqa: FBT003 - not replayed
             row if request.return_state else None,
         )
-        has_output = chunks.has_output(index)
+        has_output = chunks.has_output[index]
         after: Record | None = sessions.advanced(start, request, reply, row, has_output, now)
         if request.ends and after is not None:
             after = sessions.ended(after, request, self._tombstone_s)
@@ -139,7 +140,8 @@ class Advancer:
             self._arena.free(run.slot)
         run.slot = slot
         run.num_left -= length
-        chunks.check_finite(index)
+        if not chunks.are_finite:
+            chunks.check_finite(index)
         request = run.request
         if run.num_left:
             if request.return_sequences:
@@ -157,7 +159,7 @@ class Advancer:
 
     def _finish(self, run: Run, outputs: Float32, chunks: Chunks, index: int, now: float) -> None:
         """Finish a run of one request, which gave `(time, output_size)` outputs."""
-        request, start, row = run.request, run.start, chunks.row(index)
+        request, start, row = run.request, run.start, chunks.rows[index]
         reply = AdvanceReply(
             outputs if request.return_sequences else outputs[-1],
             start.position + len(run.inputs),
@@ -169,7 +171,7 @@ class Advancer:
         if run.is_replay:
             self._answers.answer(job, reply)
             return
-        has_output = chunks.has_output(index)
+        has_output = chunks.has_output[index]
         after: Record | None = sessions.advanced(start, request, reply, row, has_output, now)
         if request.ends and after is not None:
             after = sessions.ended(after, request, self._tombstone_s)
@@ -181,8 +183,8 @@ class Advancer:
         after = sessions.advanced_together(
             run.start,
             steps,
-            row=chunks.row(index),
-            has_output=chunks.has_output(index),
+            row=chunks.rows[index],
+            has_output=chunks.has_output[index],
             now=now,
         )
         replies = [reply for _, reply in steps]
@@ -216,13 +218,16 @@ def _replies_apart(run: Run, outputs: Float32) -> list[tuple[AdvanceRequest, Adv
 
 def _gather_inputs(runs: Sequence[Run], lengths: Sequence[int]) -> tuple[Float32, Bool | None]:
     """Return the next time steps of each run, `(batch, time, input_size)`, and their mask."""
+    first = runs[0]
+    if len(runs) == 1 and lengths[0] == len(first.inputs):
+        return first.inputs[None], None if first.mask is None else first.mask[None]
     time = max(lengths)
-    features = runs[0].inputs.shape[1]
-    if time == 1 and runs[0].mask is None:
+    features = first.inputs.shape[1]
+    if time == 1 and first.mask is None:
         parts = [run.inputs[-run.num_left] for run in runs]
         return np.concatenate(parts).reshape(len(runs), 1, features), None
     inputs = np.zeros((len(runs), time, features), np.float32)
-    mask = np.ones((len(runs), time), np.bool_) if runs[0].mask is not None else None
+    mask = np.ones((len(runs), time), np.bool_) if first.mask is not None else None
     for index, (run, length) in enumerate(zip(runs, lengths, strict=True)):
         span = slice(run.num_done, run.num_done + length)
         inputs[index, :length] = run.inputs[span]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from typing import Any
@@ -167,28 +167,11 @@ def create_app(
     if repository is not None:
         repository.attach(served)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for engine in dict(served).values():
-            await engine.start()
-        watching = None
-        if repository is not None and repository_poll_s:
-            watching = asyncio.create_task(repository.watch(repository_poll_s))
-        yield
-        assert isinstance(app, Application)
-        await app.streams.close()
-        if watching is not None:
-            watching.cancel()
-        for engine in dict(served).values():
-            await engine.drain()
-        if repository is not None:
-            await repository.close()
-
     app = Application(
         title="LSTM service",
         version=_version(),
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=_lifespan(served, repository, repository_poll_s),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -211,6 +194,29 @@ def create_app(
     )
     add_docs(app)
     return app
+
+
+def _lifespan(
+    served: ServedModels, repository: ModelRepository | None, repository_poll_s: float
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for engine in dict(served).values():
+            await engine.start()
+        watching = None
+        if repository is not None and repository_poll_s:
+            watching = asyncio.create_task(repository.watch(repository_poll_s))
+        yield
+        assert isinstance(app, Application)
+        await app.streams.close()
+        if watching is not None:
+            watching.cancel()
+        for engine in dict(served).values():
+            await engine.drain()
+        if repository is not None:
+            await repository.close()
+
+    return lifespan
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

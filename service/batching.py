@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class HasSteps(Protocol):
@@ -24,8 +23,7 @@ class HasSteps(Protocol):
 JobT = TypeVar("JobT", bound=HasSteps)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[JobT]):
+class Batch(NamedTuple, Generic[JobT]):
     """Jobs for one `advance`.
 
     Attributes:
@@ -48,7 +46,7 @@ def plan(jobs: Sequence[JobT], chunk_steps: int) -> list[Batch[JobT]]:
         jobs: What is ready.
         chunk_steps: Most time steps of one job in one tick, at least 1.
     """
-    if all(job.num_left == 1 and job.mask is None for job in jobs):
+    if not [job for job in jobs if job.num_left != 1 or job.mask is not None]:
         # Nearly always: nothing but single steps.
         return [Batch(list(jobs), [1] * len(jobs))] if jobs else []
     groups: dict[tuple[int, bool], Batch[JobT]] = {}

@@ -6,27 +6,39 @@ Copies: a view would keep the whole batch in memory as long as one session of it
 from __future__ import annotations
 
 from functools import cache
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_core.runtime.base import Advanced
 from service.domain import Bool, Float32
 from service.errors import StateNotFiniteError
 
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
 
 class Chunks:
-    """The rows of an `Advanced`."""
+    """The rows of an `Advanced`.
+
+    Attributes:
+        are_finite: Whether every row came to a state that a session may have, as nearly always.
+        rows: `(state_size,)` float32 each, the new states.
+        has_output: `(recurrent layers,)` bool each, the new flags.
+        single_outputs: `(output_size,)` float32 each, where one step was taken; else empty.
+    """
 
     def __init__(self, advanced: Advanced) -> None:
-        """Look at what all rows have in common, nearly always."""
+        """Copy what sessions keep."""
         self._advanced = advanced
-        self._rows = advanced.rows
-        self._first_outputs = advanced.outputs[:, 0]
-        self._are_finite = _are_all(advanced.is_state_finite) and _are_all(
-            advanced.is_output_finite
+        self.are_finite = _are_all(advanced.is_state_finite) and _are_all(advanced.is_output_finite)
+        self.rows = _copies(advanced.rows)
+        flags, outputs = advanced.has_output, advanced.outputs
+        self.has_output: list[Bool] = (
+            [_all_set(flags.shape[1])] * len(flags) if _are_all(flags) else _copies(flags)
         )
-        flags = advanced.has_output
-        self._all_have_output = _all_set(flags.shape[1]) if _are_all(flags) else None
+        self.single_outputs: list[Float32] = _copies(outputs[:, 0]) if outputs.shape[1] == 1 else []
 
     def check_finite(self, index: int) -> None:
         """Look at one row.
@@ -34,30 +46,19 @@ class Chunks:
         Raises:
             StateNotFiniteError: It came to no state that a session may have.
         """
-        if self._are_finite:
-            return
         if not self._advanced.is_state_finite[index]:
             raise StateNotFiniteError("a state")
         if not self._advanced.is_output_finite[index]:
             raise StateNotFiniteError("an output")
 
-    def first_output(self, index: int) -> Float32:
-        """Return `(output_size,)` float32, what a row gave in its first step."""
-        return self._first_outputs[index].copy()
-
     def outputs(self, index: int, start: int, end: int) -> Float32:
         """Return `(end - start, output_size)` float32, what a row gave in some of its steps."""
         return self._advanced.outputs[index, start:end].copy()
 
-    def row(self, index: int) -> Float32:
-        """Return `(state_size,)` float32, a row's new state."""
-        return self._rows[index].copy()
 
-    def has_output(self, index: int) -> Bool:
-        """Return `(recurrent layers,)` bool, a row's new flags."""
-        if self._all_have_output is not None:
-            return self._all_have_output
-        return self._advanced.has_output[index].copy()
+def _copies(rows: npt.NDArray[ScalarT]) -> list[npt.NDArray[ScalarT]]:
+    # With no look behind the last one, which NumPy answers with an exception, at a microsecond.
+    return list(map(np.ndarray.copy, islice(rows, len(rows))))
 
 
 def _are_all(flags: Bool) -> bool:

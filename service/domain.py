@@ -6,9 +6,10 @@ import hashlib
 import math
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -59,12 +60,12 @@ class SessionKey(NamedTuple):
     client_id: str
 
 
-# What every step makes anew is neither frozen nor keyword-only: either takes three times as long to
-# make. It is never changed all the same, and positional only where each step makes it.
+# What every step makes anew is a struct, made in a quarter of the time of a data class, and not
+# frozen, which would cost as much again. It is never changed all the same. It holds no cycles, so
+# the garbage collector need not know of it.
 
 
-@dataclass(slots=True, eq=False)
-class AdvanceRequest:
+class AdvanceRequest(msgspec.Struct, eq=False, gc=False):
     """Take the next time steps of a session: one for a step, many for a sequence. Never changed.
 
     Attributes:
@@ -81,6 +82,8 @@ class AdvanceRequest:
             of the session's first request shall be answered again and not begin once more.
         ends: The session ends with these steps. With a `position` a retry is answered again, for
             `ENDING_S`.
+        are_apart: The steps came as requests of their own, of one step and nothing else each, and a
+            retry of each is answered again. All of them are applied, or none.
     """
 
     key: SessionKey
@@ -94,6 +97,17 @@ class AdvanceRequest:
     must_exist: bool = False
     begins_anew: bool = False
     ends: bool = False
+    are_apart: bool = False
+
+    def digests_apart(self) -> list[bytes]:
+        """Return what `digest` would of each step as a request of its own."""
+        data, size = self.inputs.tobytes(), self.inputs.itemsize * self.inputs.shape[1]
+        digests = []
+        for start in range(0, len(data), size):
+            digest = _HASHES[0].copy()
+            digest.update(data[start : start + size])
+            digests.append(digest.digest())
+        return digests
 
     def digest(self) -> bytes:
         """Return 16 bytes that tell this request from others, but for position and epoch."""
@@ -199,8 +213,7 @@ class ForkRequest:
 Request = AdvanceRequest | ResetRequest | ImportRequest | LookRequest | DeleteRequest | ForkRequest
 
 
-@dataclass(slots=True, eq=False)
-class AdvanceReply:
+class AdvanceReply(msgspec.Struct, eq=False, gc=False):
     """What time steps gave. Never changed.
 
     Attributes:
@@ -288,8 +301,7 @@ class EndedReply:
 Reply = AdvanceReply | SessionReply | EndedReply
 
 
-@dataclass(slots=True, eq=False)
-class Replay:
+class Replay(msgspec.Struct, eq=False, gc=False):
     """An answered request, kept with its answer for its retry.
 
     Attributes:
@@ -305,8 +317,7 @@ class Replay:
     encoded: bytes | None = None
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class LongReplay:
+class LongReplay(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """An answered request whose answer is too long to keep, but is computed again for its retry.
 
     Attributes:
@@ -324,8 +335,7 @@ class LongReplay:
     encoded: bytes | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Record:
+class Record(msgspec.Struct, eq=False, gc=False):
     """Everything that is kept of a session. Never changed: each commit makes a new one.
 
     Attributes:
@@ -351,7 +361,7 @@ class Record:
     touched_at: float = 0.0
     ttl_s: float | None = None
     replays: tuple[Replay | LongReplay, ...] = ()
-    nonce: int = field(default_factory=new_nonce)
+    nonce: int = msgspec.field(default_factory=new_nonce)
 
     @property
     def version(self) -> tuple[int, int, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from service.domain import (
     AdvanceRequest,
@@ -13,6 +14,7 @@ from service.domain import (
     Record,
     Reply,
     Request,
+    SessionKey,
 )
 from service.errors import ServiceError
 from service.stores.base import Commit, Stored
@@ -28,8 +30,7 @@ class Timer(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class Live:
+class Live(msgspec.Struct, eq=False):
     """A session at hand.
 
     Attributes:
@@ -43,8 +44,7 @@ class Live:
     used_at: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class Change(Commit):
+class Change(Commit, eq=False):
     """A change of one session that waits for its commit. Never changed itself.
 
     Attributes:
@@ -67,15 +67,14 @@ class Change(Commit):
         return (self.job, *self.run.followers)
 
 
-@dataclass(eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """A request, from its admission to its answer.
 
     Attributes:
+        key: The session.
         request: What is asked.
         complete: Called once with the answer or the error, unless the job was cancelled.
         taken_at: When it was admitted, in seconds of `perf_counter`.
-        key: The session.
         is_cancelled: Nobody waits for the answer any more.
         is_done: It is answered, or nobody waited.
         begun_at: When it had its first turn, in seconds of `perf_counter`; from then on its outcome
@@ -88,22 +87,19 @@ class Job:
         run: How its time steps go, once they have begun.
     """
 
+    key: SessionKey
     request: Request
     complete: Complete
     taken_at: float = 0.0
-    # What follows is left to the class until it changes: it costs a step nothing.
-    is_cancelled: bool = field(init=False, default=False)
-    is_deputy: bool = field(init=False, default=False)
-    is_done: bool = field(init=False, default=False)
-    begun_at: float = field(init=False, default=0.0)
-    is_away: bool = field(init=False, default=False)
-    is_alone: bool = field(init=False, default=False)
-    deputy: Job | None = field(init=False, default=None)
-    deadline: Timer | None = field(init=False, default=None)
-    run: Run | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self.key = self.request.key
+    is_cancelled: bool = False
+    is_done: bool = False
+    begun_at: float = 0.0
+    is_away: bool = False
+    is_alone: bool = False
+    deputy: Job | None = None
+    is_deputy: bool = False
+    deadline: Timer | None = None
+    run: Run | None = None
 
     def cancel(self) -> None:
         """Say that nobody waits any more: what has not gone to the store will not be applied."""
@@ -114,8 +110,7 @@ class Job:
             self.deputy.cancel()
 
 
-@dataclass(eq=False)
-class Run:
+class Run(msgspec.Struct, eq=False):
     """Time steps of one session on their way: those of a request, or of several in one piece.
 
     Attributes:
@@ -140,11 +135,10 @@ class Run:
     slot: int
     inputs: Float32
     num_left: int
-    # As in `Job`.
-    mask: Bool | None = field(init=False, default=None)
-    is_replay: bool = field(init=False, default=False)
-    followers: Sequence[Job] = field(init=False, default=())
-    chunks: list[Float32] | tuple[()] = field(init=False, default=())
+    mask: Bool | None = None
+    is_replay: bool = False
+    followers: Sequence[Job] = ()
+    chunks: list[Float32] | tuple[()] = ()
 
     @property
     def num_done(self) -> int:

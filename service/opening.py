@@ -6,11 +6,12 @@ store that others write to for every answer that no commit would confirm. Change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from msgspec.structs import replace
 
 from service import sessions
 from service.arena import Arena, unplaced
@@ -83,7 +84,7 @@ class Opener:
         arena: Arena,
         store: SessionStore,
         lifetimes: Lifetimes,
-        versions: Collection[str],
+        versions: Container[str],
         most_together: int,
         behind: Callable[[SessionKey], Iterable[Job]],
         clock: Callable[[], float],

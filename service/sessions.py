@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from service.domain import (
     ENDING_S,
@@ -243,6 +244,9 @@ def advanced(
         has_output: `(recurrent layers,)` bool, the new flags.
         now: Seconds since 1970.
     """
+    if request.are_apart:
+        replays = _replays_apart(before, request, reply)
+        return _next(before, replays, reply.position, row, has_output, now)
     num_bytes = reply.outputs.nbytes + (0 if reply.row is None else reply.row.nbytes)
     replay: Replay | LongReplay
     if num_bytes <= MAX_STORED_ANSWER_BYTES:
@@ -255,6 +259,17 @@ def advanced(
             has_output_before=before.has_output,
         )
     return _next(before, (replay,), reply.position, row, has_output, now)
+
+
+def _replays_apart(before: Record, request: AdvanceRequest, reply: AdvanceReply) -> list[Replay]:
+    """Return what is kept of the steps of one request as if each had been a request."""
+    start, epoch = before.position, before.epoch
+    return [
+        Replay(position, digest, AdvanceReply(output, position + 1, epoch))
+        for position, (digest, output) in enumerate(
+            zip(request.digests_apart(), reply.outputs, strict=True), start
+        )
+    ]
 
 
 def advanced_together(

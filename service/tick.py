@@ -89,10 +89,11 @@ class Ticker:
             for job, opening in zip(starting, openings, strict=True):
                 if isinstance(opening, Run):
                     job.run = opening
-                    self._answers.stats.num_replayed += opening.is_replay
+                    runs.append(opening)
+                    if opening.is_replay:
+                        self._answers.stats.num_replayed += 1
                     for follower in opening.followers:
                         follower.begun_at = job.begun_at
-                    runs.append(opening)
                 else:
                     self._begin(job, opening)
         await self._advancer.advance(runs)

@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from service.client.documents import Place, Vector
 from service.client.exchange import Exchange, RetryPolicy
 from service.client.network import Address, Answer, Lost, disconnected, unanswered
-from service.client.session import Numbering, SessionCore
+from service.client.numbering import Numbering
+from service.client.session import SessionCore
 from service.client.stream import AsyncStream
 
 

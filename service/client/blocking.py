@@ -16,7 +16,8 @@ from websockets.sync.client import ClientConnection, connect
 from service.client.documents import Place, Vector
 from service.client.exchange import Exchange, RetryPolicy
 from service.client.network import Address, Answer, Lost, disconnected, unanswered
-from service.client.session import Numbering, SessionCore
+from service.client.numbering import Numbering
+from service.client.session import SessionCore
 from service.client.stream import AsyncStream
 
 P = ParamSpec("P")

@@ -21,7 +21,8 @@ from service.client.errors import (
 )
 from service.client.exchange import Backoff
 from service.client.network import Lost
-from service.client.session import STEP, Numbering
+from service.client.numbering import Numbering
+from service.client.session import STEP
 
 MAX_STORED_ANSWER_BYTES = 16 * 1024
 """A service keeps longer answers for the last step only, so that no more may be in doubt."""

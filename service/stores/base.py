@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+import msgspec
+
 from service.domain import Record, SessionKey, SessionSummary
 
 
@@ -50,8 +52,7 @@ def is_same(actual: Stored | None, expected: Stored | None) -> bool:
     return actual == expected
 
 
-@dataclass(slots=True, eq=False)
-class Commit:
+class Commit(msgspec.Struct, eq=False):
     """A change of one session, made only if the session is as it was. Never changed itself.
 
     Attributes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,6 @@ it ended, the size of a step's output or the number of flags, and the number of 
 _SIZE = struct.Struct("<I")
 
 _FLOAT32 = np.dtype(np.float32)
-_FORM_AT = 2
 _IS_LONG, _HAS_TIME, _HAS_ROW = 1, 2, 4
 
 
@@ -53,34 +51,18 @@ _Common = tuple[str, int, int, bool]
 """What tells kinds apart: fingerprint, state size, number of flags, and whether all are set."""
 
 
-class UnpackedRecord(Record):
+class UnpackedRecord(Record, eq=False, gc=False):
     """A record that was made of bytes. What a step makes of it is not one."""
 
-    __slots__ = ()
 
-
-class PackedReplay(Replay):
-    """A replay that is read from its bytes when somebody asks for it; few ever do.
+class PackedReplay(Replay, eq=False, gc=False):
+    """A replay that was made of bytes, with them, for the session's next record.
 
     Attributes:
         packed: The bytes.
-        epoch: The session's.
     """
 
-    __slots__ = ("epoch", "packed")
-
-    def __init__(self, packed: bytes, epoch: int) -> None:
-        """Read nothing yet: what the dataclass has is missing, which calls `__getattr__`."""
-        self.packed = packed
-        self.epoch = epoch
-        self.encoded = None
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is
-        """Read all of it, and return what was asked for."""
-        if name not in ("start", "digest", "reply"):
-            raise AttributeError(name)
-        self.start, self.digest, self.reply = _read_replay(self.packed, self.epoch)
-        return getattr(self, name)
+    packed: bytes = b""
 
 
 def is_version(packed: bytes, record: Record) -> bool:
@@ -162,9 +144,7 @@ class Packer:
             size = (
                 packed[at] + 256 * packed[at + 1] or _SIZE.unpack_from(packed, at + _STEP.size)[0]
             )
-            replay = packed[at : at + size]
-            is_long = replay[_FORM_AT] & _IS_LONG
-            replays.append(_read_long(replay) if is_long else PackedReplay(replay, epoch))
+            replays.append(_unpack_replay(packed[at : at + size], epoch))
             at += size
         return UnpackedRecord(
             kind.fingerprint,
@@ -211,30 +191,24 @@ def _pack_wide(
     return head + data
 
 
-def _read_replay(packed: bytes, epoch: int) -> tuple[int, bytes, AdvanceReply]:
-    """Return where a packed replay started, its digest and its reply."""
+def _unpack_replay(packed: bytes, epoch: int) -> Replay | LongReplay:
     size, form, digest, start = _STEP.unpack_from(packed)
-    row = None
+    outputs: Float32
     if size:
-        end = start + 1
-        outputs = np.frombuffer(packed, np.float32, offset=_STEP.size)
-        if form & _HAS_TIME:
-            outputs = outputs[None]
-    else:
-        *_, end, width, num_times = _WIDE.unpack_from(packed)
-        outputs = np.frombuffer(packed, np.float32, num_times * width, _WIDE.size)
-        if form & _HAS_ROW:
-            row = np.frombuffer(packed, np.float32, offset=_WIDE.size + outputs.nbytes)
-        if form & _HAS_TIME:
-            outputs = outputs.reshape(num_times, width)
-    return start, digest, AdvanceReply(outputs, end, epoch, row=row)
-
-
-def _read_long(packed: bytes) -> LongReplay:
-    _, _, digest, start, _, _, num_flags, _ = _WIDE.unpack_from(packed)
-    return LongReplay(
-        start=start,
-        digest=digest,
-        has_output_before=np.frombuffer(packed, np.bool_, num_flags, _WIDE.size),
-        row_before=np.frombuffer(packed, np.float32, offset=_WIDE.size + num_flags),
-    )
+        width = (size - _STEP.size) // 4
+        shape = (1, width) if form & _HAS_TIME else (width,)
+        outputs = np.ndarray(shape, _FLOAT32, packed, _STEP.size)
+        reply = AdvanceReply(outputs, start + 1, epoch)
+        return PackedReplay(start, digest, reply, None, packed)
+    *_, end, width, num_times = _WIDE.unpack_from(packed)
+    at = _WIDE.size
+    if form & _IS_LONG:
+        flags = np.frombuffer(packed, np.bool_, width, at)
+        before = np.frombuffer(packed, np.float32, offset=at + width)
+        return LongReplay(start=start, digest=digest, row_before=before, has_output_before=flags)
+    outputs = np.frombuffer(packed, np.float32, num_times * width, at)
+    at += outputs.nbytes
+    row = np.frombuffer(packed, np.float32, offset=at) if form & _HAS_ROW else None
+    if form & _HAS_TIME:
+        outputs = outputs.reshape(num_times, width)
+    return PackedReplay(start, digest, AdvanceReply(outputs, end, epoch, row=row), None, packed)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from service.domain import SessionKey, SessionSummary
 from service.errors import UnavailableError
@@ -20,6 +20,7 @@ from service.stores.base import Commit, Loaded, Outcome, SessionStore
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 _CHECK_EVERY_S = 1.0
 _FIRST_RETRY_S = 0.02
@@ -74,31 +75,31 @@ class WatchedStore:
 
     async def load_many(self, keys: Sequence[SessionKey]) -> list[Loaded]:
         """Return what each key has, None where there is nothing."""
-        return await self._trip(lambda: self._store.load_many(keys))
+        return await self._trip(self._store.load_many, keys)
 
     async def commit_many(self, commits: Sequence[Commit]) -> list[Outcome]:
         """Make each change whose session is as expected; tell what became of each."""
-        return await self._trip(lambda: self._store.commit_many(commits))
+        return await self._trip(self._store.commit_many, commits)
 
     async def list_sessions(
         self, tenant: str, model: str, limit: int, cursor: str | None
     ) -> tuple[list[SessionSummary], str | None]:
         """Return up to `limit` sessions, and the cursor of the rest."""
-        return await self._trip(lambda: self._store.list_sessions(tenant, model, limit, cursor))
+        return await self._trip(self._store.list_sessions, tenant, model, limit, cursor)
 
     async def list_keys(
         self, limit: int, cursor: str | None
     ) -> tuple[list[SessionKey], str | None]:
         """Return about `limit` keys, and the cursor of the rest."""
-        return await self._trip(lambda: self._store.list_keys(limit, cursor))
+        return await self._trip(self._store.list_keys, limit, cursor)
 
-    async def _trip(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _trip(self, call: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments) -> T:
         if self.error is not None:
             self.num_errors += 1
             raise self.error.again()
         began = perf_counter()
         try:
-            result = await call()
+            result = await call(*arguments)
         except UnavailableError as error:
             self.num_errors += 1
             self._note(error)

@@ -211,7 +211,7 @@ class WatchedHttpProtocol(HttpToolsProtocol):
     def _whole(self, answer: Answer, request_id: str, *, closes: bool) -> bytes:
         """Return the bytes of an answer."""
         headers = self.server_state.default_headers
-        return self._heads.render(headers, answer, request_id, closes=closes) + answer.body
+        return self._heads.render(headers, answer, request_id, closes=closes)
 
 
 def is_answered(cycle: Any) -> bool:  # noqa: ANN401 - of either kind; None before the first one

@@ -67,24 +67,13 @@ def check_num_parts(body: bytes, limit: PartsLimit) -> None:
     Raises:
         InvalidRequestError: It does.
     """
-    if not is_over(len(body), limit):
+    most = limit.num_parts + _MAX_STRAY_PARTS
+    if len(body) <= most:
         return
-    num_parts = count_half_parts(body, 0, len(body)) // 2
-    if is_over(num_parts, limit):
+    num_parts = body.count(b"[") + body.count(b"{") + body.count(b'"') // 2
+    if num_parts > most:
         text = f"expected {limit.expected}, got {num_parts} arrays, objects and strings"
         raise wrong((), text)
-
-
-def is_over(num_parts: int, limit: PartsLimit) -> bool:
-    """Tell whether so many parts are far more than there may be."""
-    return num_parts > limit.num_parts + _MAX_STRAY_PARTS
-
-
-def count_half_parts(body: bytes, start: int, end: int) -> int:
-    """Return twice the number of arrays, objects and strings that begin in a span of a body."""
-    return 2 * (body.count(b"[", start, end) + body.count(b"{", start, end)) + body.count(
-        b'"', start, end
-    )
 
 
 def reject_duplicate_fields(body: bytes, document: BaseModel, num_strings: int = 0) -> None:
@@ -100,7 +89,9 @@ def reject_duplicate_fields(body: bytes, document: BaseModel, num_strings: int =
     """
     # Two quotes a name and a string value: more of them mean a field given twice, or an escaped
     # quote. Which one, the slow look tells; the count spares it nearly always.
-    if body.count(b'"') == 2 * (len(document.model_fields_set) + num_strings):
+    # `model_fields_set` is a property over this, which takes five times as long.
+    fields_set = document.__pydantic_fields_set__
+    if body.count(b'"') == 2 * (len(fields_set) + num_strings):
         return
 
     def check(pairs: list[tuple[str, object]]) -> None:

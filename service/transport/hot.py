@@ -6,10 +6,10 @@ Knows no socket: a connection gives it the body and takes its answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.errors import ServiceError
@@ -87,8 +87,10 @@ class _NoEvent:
         """Do nothing: a hot request waits for nothing."""
 
 
-@dataclass(eq=False)
-class Hot:
+_NO_EVENT = _NoEvent()
+
+
+class Hot(msgspec.Struct, eq=False):
     """One request. In uvicorn's eyes it is a `RequestResponseCycle`.
 
     Attributes:
@@ -105,17 +107,16 @@ class Hot:
 
     connection: Connection
     head: Head
-    # What follows is left to the class until it changes: it costs a request nothing.
-    body: bytes | bytearray = field(init=False, default=b"")
-    request_id: str = field(init=False, default="")
-    is_whole: bool = field(init=False, default=False)
-    is_queued: bool = field(init=False, default=False)
-    keep_alive: bool = field(init=False, default=True)
-    disconnected: bool = field(init=False, default=False)
-    response_complete: bool = field(init=False, default=False)
-    message_event: _NoEvent = field(init=False, default=_NoEvent())
-    _work: Work | None = field(init=False, default=None)
-    _began: float = field(init=False, default=0.0)
+    body: bytes | bytearray = b""
+    request_id: str = ""
+    is_whole: bool = False
+    is_queued: bool = False
+    keep_alive: bool = True
+    disconnected: bool = False
+    response_complete: bool = False
+    message_event: _NoEvent = _NO_EVENT
+    _work: Work | None = None
+    _began: float = 0.0
 
     def extend(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -170,7 +171,7 @@ class Hot:
 
 
 class AnswerHeads:
-    """What stands before the bodies of answers, as uvicorn would write it."""
+    """Writes answers as uvicorn would, and remembers what stands before their bodies."""
 
     def __init__(self) -> None:
         """Know no default headers yet."""
@@ -185,7 +186,7 @@ class AnswerHeads:
         *,
         closes: bool,
     ) -> bytes:
-        """Return the bytes before an answer's body.
+        """Return the bytes of an answer.
 
         Args:
             default_headers: uvicorn's, such as the date; another list where they are others.
@@ -204,11 +205,12 @@ class AnswerHeads:
             if len(self._beginnings) == _MAX_BEGINNINGS:
                 self._beginnings.clear()
             self._beginnings[kind] = beginning
-        return b"%b%d\r\nx-request-id: %b\r\n%b\r\n" % (
+        return b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (
             beginning,
             len(answer.body),
             request_id.encode(),
             b"connection: close\r\n" if closes else b"",
+            answer.body,
         )
 
 

@@ -30,6 +30,7 @@ class HttpEntrance:
     Attributes:
         routes: The table.
         max_body_bytes: A longer body is refused.
+        observe: Told of every request: its template, the status, and the seconds that it took.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class HttpEntrance:
         """
         self.routes = routes
         self.max_body_bytes = max_body_bytes
-        self._observe = observe
+        self.observe: Observe = observe or _ignore
         self._admit = admit
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -105,10 +106,9 @@ class HttpEntrance:
         if self._admit is not None:
             self._admit(headers)
 
-    def observe(self, template: str, status: int, seconds: float) -> None:
-        """Tell the observer, if there is one."""
-        if self._observe is not None:
-            self._observe(template, status, seconds)
+
+def _ignore(template: str, status: int, seconds: float) -> None:
+    """Be told, and do nothing."""
 
 
 async def _run(operation: Operation, call: Call) -> Answer:

@@ -54,17 +54,13 @@ def parse_sequence(
     """
     is_real = signature.vocabulary is None
     body_class = schema.SequenceBody if is_real else schema.TokenSequenceBody
-    document = read(body_class, body, sequence_limit(max_steps))
+    # An array a time step; the few others are within what the limit lets through.
+    limit = PartsLimit(max_steps, f"at most {max_steps} time steps")
+    document = read(body_class, body, limit)
     num_steps = len(document.inputs)
     _check_num_steps(document, num_steps, signature, max_steps)
     inputs = _sequence(document.inputs, signature, ("inputs",))
     return sequence_request(document, inputs, signature, key, max_steps)
-
-
-def sequence_limit(max_steps: int) -> PartsLimit:
-    """Return what a `SequenceBody` of so many time steps may hold."""
-    # An array a time step; the few others are within what the limit lets through.
-    return PartsLimit(max_steps, f"at most {max_steps} time steps")
 
 
 def sequence_request(
@@ -179,7 +175,7 @@ def parse_single_steps(frames: Sequence[bytes], signature: Signature) -> Float32
     """Read several frames of one time step each at once, which costs little more than one alone.
 
     Returns:
-        `(frames, 1, input_size)`, or None where one of them is something else, or not good:
+        `(frames, input_size)` float32, or None where one of them is something else, or not good:
         `parse_binary_steps` tells.
     """
     size = signature.input_size
@@ -188,7 +184,7 @@ def parse_single_steps(frames: Sequence[bytes], signature: Signature) -> Float32
     for frame in frames:
         if len(frame) != 4 * size:
             return None
-    inputs = np.ndarray((len(frames), 1, size), _LITTLE_FLOAT, b"".join(frames))
+    inputs = np.ndarray((len(frames), size), _LITTLE_FLOAT, b"".join(frames))
     if np.vdot(inputs, _zeros(len(frames) * size)):
         return None
     return inputs.astype(np.float32, copy=False)
@@ -216,7 +212,7 @@ def vector(values: Sequence[float], signature: Signature, where: Location) -> Fl
         raise wrong(where, count(kind, size, len(values)))
     if signature.vocabulary is not None:
         _check_tokens(values, signature.vocabulary, where)
-    return np.frombuffer(_packer(size).pack(*values), np.float32).reshape(1, size)
+    return np.ndarray((1, size), np.float32, _packer(size).pack(*values))
 
 
 def _sequence(rows: Sequence[Sequence[float]], signature: Signature, where: Location) -> Float32:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
+import msgspec
+
 from service.errors import (
     InvalidRequestError,
     ServiceError,
@@ -18,7 +20,7 @@ from service.transport.status import status_of
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, eq=False, gc=False):
     """A whole answer, for any entrance to write.
 
     Attributes:

@@ -31,6 +31,12 @@ _ADVANCE_ERRORS = (
     errors.DeviceMemoryError,
     errors.TooManySessionsError,
 )
+_CHANGE_ERRORS = (
+    *_EVERY_SESSION_ERROR,
+    errors.SessionUnknownError,
+    errors.PositionConflictError,
+    errors.TooManySessionsError,
+)
 _PRECONDITIONS = tuple(
     {
         "name": name,
@@ -79,46 +85,10 @@ def session_routes(
     """
     return [
         *_advance_routes(operations, prefix, suffix),
+        *_life_routes(states, prefix, suffix),
         *_state_routes(states, prefix, suffix),
         _forecast_route(forecasts, prefix, suffix),
-        Route(
-            method="GET",
-            template=prefix,
-            name=f"list_sessions{suffix}",
-            handler=sessions.list_sessions,
-            summary="List sessions",
-            tag="sessions",
-            query=_PAGE,
-            reply=replies.SessionList,
-            errors=(errors.ModelUnknownError, errors.InvalidRequestError, *_STORE_ERRORS),
-        ),
-        Route(
-            method="GET",
-            template=f"{prefix}/{{client_id}}",
-            name=f"get_session{suffix}",
-            handler=sessions.look,
-            summary="Where a session is",
-            tag="sessions",
-            has_timeout=True,
-            reply=replies.SessionDocument,
-            errors=_LIVE_ERRORS,
-        ),
-        Route(
-            method="DELETE",
-            template=f"{prefix}/{{client_id}}",
-            name=f"delete_session{suffix}",
-            handler=sessions.delete,
-            summary="End a session",
-            tag="sessions",
-            has_timeout=True,
-            query=_PRECONDITIONS,
-            reply_status=204,
-            errors=(
-                *_EVERY_SESSION_ERROR,
-                errors.SessionUnknownError,
-                errors.PositionConflictError,
-            ),
-        ),
+        *_session_routes(sessions, prefix, suffix),
     ]
 
 
@@ -178,13 +148,7 @@ def _forecast_route(forecasts: ForecastHandler, prefix: str, suffix: str) -> Rou
     )
 
 
-def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route]:
-    changing = (
-        *_EVERY_SESSION_ERROR,
-        errors.SessionUnknownError,
-        errors.PositionConflictError,
-        errors.TooManySessionsError,
-    )
+def _life_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route]:
     return [
         Route(
             method="POST",
@@ -198,8 +162,28 @@ def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route
             bodies=(schema.ResetBody,),
             is_body_required=False,
             reply=replies.ResetReply,
-            errors=changing,
+            errors=_CHANGE_ERRORS,
         ),
+        Route(
+            method="POST",
+            template=f"{prefix}/{{client_id}}/fork",
+            name=f"fork{suffix}",
+            handler=states.fork,
+            summary="A second session from this one's state",
+            description="It begins at this one's position and with its time to live, in an epoch of"
+            " its own. The answers kept for retries are not copied.",
+            tag="sessions",
+            has_timeout=True,
+            bodies=(schema.ForkBody,),
+            reply=replies.SessionDocument,
+            reply_status=201,
+            errors=(*_LIVE_ERRORS, errors.SessionExistsError, errors.TooManySessionsError),
+        ),
+    ]
+
+
+def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route]:
+    return [
         Route(
             method="GET",
             template=f"{prefix}/{{client_id}}/state",
@@ -227,21 +211,49 @@ def _state_routes(states: StateHandlers, prefix: str, suffix: str) -> list[Route
             binary_bodies={tensors.MEDIA_TYPE: tensors.DESCRIPTION},
             query=_PRECONDITIONS,
             reply=replies.SessionDocument,
-            errors=(*changing, errors.FingerprintMismatchError),
+            errors=(*_CHANGE_ERRORS, errors.FingerprintMismatchError),
+        ),
+    ]
+
+
+def _session_routes(sessions: SessionHandlers, prefix: str, suffix: str) -> list[Route]:
+    return [
+        Route(
+            method="GET",
+            template=prefix,
+            name=f"list_sessions{suffix}",
+            handler=sessions.list_sessions,
+            summary="List sessions",
+            tag="sessions",
+            query=_PAGE,
+            reply=replies.SessionList,
+            errors=(errors.ModelUnknownError, errors.InvalidRequestError, *_STORE_ERRORS),
         ),
         Route(
-            method="POST",
-            template=f"{prefix}/{{client_id}}/fork",
-            name=f"fork{suffix}",
-            handler=states.fork,
-            summary="A second session from this one's state",
-            description="It begins at this one's position and with its time to live, in an epoch of"
-            " its own. The answers kept for retries are not copied.",
+            method="GET",
+            template=f"{prefix}/{{client_id}}",
+            name=f"get_session{suffix}",
+            handler=sessions.look,
+            summary="Where a session is",
             tag="sessions",
             has_timeout=True,
-            bodies=(schema.ForkBody,),
             reply=replies.SessionDocument,
-            reply_status=201,
-            errors=(*_LIVE_ERRORS, errors.SessionExistsError, errors.TooManySessionsError),
+            errors=_LIVE_ERRORS,
+        ),
+        Route(
+            method="DELETE",
+            template=f"{prefix}/{{client_id}}",
+            name=f"delete_session{suffix}",
+            handler=sessions.delete,
+            summary="End a session",
+            tag="sessions",
+            has_timeout=True,
+            query=_PRECONDITIONS,
+            reply_status=204,
+            errors=(
+                *_EVERY_SESSION_ERROR,
+                errors.SessionUnknownError,
+                errors.PositionConflictError,
+            ),
         ),
     ]

@@ -20,11 +20,10 @@ from service.domain import AdvanceReply, AdvanceRequest, Float32, SessionKey
 from service.errors import InvalidRequestError
 from service.signature import Signature
 from service.transport import schema
-from service.transport.documents import check_num_parts, count_half_parts, is_over, read
+from service.transport.documents import read
 from service.transport.parse import (
     pack,
     parse_sequence,
-    sequence_limit,
     sequence_request,
 )
 from service.transport.parse_steps import are_tokens
@@ -35,8 +34,7 @@ LARGE_BODY_BYTES = 64 * 1024
 LARGE_ANSWER_VALUES = 8192
 """An answer of up to as many numbers is written in one piece."""
 
-_READ_BYTES = 24 * 1024
-_COUNT_BYTES = 256 * 1024
+_READ_BYTES = 48 * 1024
 _WRITE_VALUES = 4096
 _HEAD_BYTES = 256 * 1024
 # Members before `inputs` that hold no object and no string, so that nothing in them can look like
@@ -96,14 +94,7 @@ def parse_sequence_in_slices(
     Raises:
         InvalidRequestError: As `parse_sequence` does.
     """
-    limit = sequence_limit(max_steps)
-    num_half_parts = 0
-    for start in range(0, len(body), _COUNT_BYTES):
-        num_half_parts += count_half_parts(body, start, start + _COUNT_BYTES)
-        yield
-    if is_over(num_half_parts // 2, limit):
-        check_num_parts(body, limit)
-    found = yield from _read_in_slices(body, signature)
+    found = yield from _read_in_slices(body, signature, max_steps)
     if found is None:
         return parse_sequence(body, signature, key, max_steps)
     return sequence_request(*found, signature, key, max_steps)
@@ -140,18 +131,19 @@ def render_advance_in_slices(reply: AdvanceReply, signature: Signature) -> Slice
 
 
 def _read_in_slices(
-    body: bytes, signature: Signature
+    body: bytes, signature: Signature, max_steps: int
 ) -> Slices[tuple[schema.SequenceBody, Float32] | None]:
     """Read a `SequenceBody` in the plain form.
 
     Returns:
         The document with an empty `inputs`, and these as `(time, input_size)` float32; None where
-        it has another form, or anything is wrong.
+        it has another form, more than `max_steps` rows, or anything is wrong.
     """
     head = _HEAD.match(body, 0, _HEAD_BYTES)
     if head is None:
         return None
     matrices: list[Float32] = []
+    num_rows = 0
     at = head.end()
     while True:
         cut = _end_of_slice(body, at)
@@ -159,6 +151,9 @@ def _read_in_slices(
         if matrix is None:
             return None
         matrices.append(matrix)
+        num_rows += len(matrix)
+        if num_rows > max_steps:
+            return None
         yield
         comma = _COMMA.match(body, cut)
         if comma is None:

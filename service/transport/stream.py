@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from service.domain import (
+    MAX_STORED_ANSWER_BYTES,
     REPLAY_WINDOW,
     AdvanceReply,
     AdvanceRequest,
@@ -35,6 +36,7 @@ from service.errors import (
     PositionConflictError,
     ServiceError,
     SessionUnknownError,
+    StateNotFiniteError,
 )
 from service.jobs import Complete, Job
 from service.signature import Signature
@@ -50,8 +52,8 @@ from service.transport.stream_messages import Close, Incoming, Limits, Outgoing
 
 log = logging.getLogger(__name__)
 
-_Waiting = tuple[bool, bytes | Float32 | None]
-"""An `Incoming`, or the inputs that it holds."""
+_Messages = Incoming | Float32
+"""A message; or binary ones of one step each, as their inputs `(messages, input_size)`."""
 
 
 class Engine(Protocol):
@@ -69,19 +71,26 @@ class Engine(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Step:
-    """A message that is not answered yet.
+    """A message, or several of one step each, that is not answered yet.
 
     Attributes:
-        is_text: How it came, and is answered.
+        messages: What came.
+        position: From where it starts.
         may_replay: Whether it may be an earlier request that comes again.
         job: The engine's, until there is a result.
         result: What the engine said.
     """
 
-    is_text: bool
+    messages: _Messages
+    position: int
     may_replay: bool
     job: Job | None = None
     result: Reply | ServiceError | None = None
+
+    @property
+    def num_messages(self) -> int:
+        """How many answers it gets."""
+        return len(self.messages) if isinstance(self.messages, np.ndarray) else 1
 
 
 class Stream:
@@ -113,8 +122,9 @@ class Stream:
         # that a client has sent before it came back.
         self._head = 0
         self._num_doubted = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Messages] = deque()
         self._in_flight: deque[_Step] = deque()
+        self._num_unanswered = 0  # messages in both
         self._greeting: list[Outgoing] = []
         self._error: ServiceError | None = None
 
@@ -123,7 +133,7 @@ class Stream:
         """How many more messages may be handed in now."""
         if self._error is not None or not self._is_open:
             return 0
-        return REPLAY_WINDOW - len(self._in_flight) - len(self._waiting)
+        return REPLAY_WINDOW - self._num_unanswered
 
     def begin(
         self, engine: Engine, key: SessionKey, position: int | None, epoch: int | None
@@ -147,7 +157,12 @@ class Stream:
 
     def take(self, messages: Sequence[Incoming]) -> None:
         """Take messages as they come, no more than there is room for."""
-        self._waiting.extend(self._inputs_of(messages) or messages)
+        self._num_unanswered += len(messages)
+        inputs = self._single_steps(messages)
+        if inputs is None:
+            self._waiting.extend(messages)
+        else:
+            self._waiting.append(inputs)
         self._submit_waiting()
 
     def answers(self) -> list[Outgoing]:
@@ -162,16 +177,25 @@ class Stream:
                 in_flight.clear()
                 break
             assert isinstance(result, AdvanceReply)
-            if in_flight.popleft().is_text:
-                answers.append((True, render_advance(result, self._engine.signature)))
-            else:
-                answers.append((False, render_floats(result.outputs)))
+            step = in_flight.popleft()
+            self._num_unanswered -= step.num_messages
+            answers += self._answers_of(step, result)
         if self._waiting:
             self._submit_waiting()
         if self._error is not None and not in_flight and self.close is None:
             answers.append((True, render_error_frame(self._error)))
             self.close = Close(status_of(self._error).websocket, self._error.code)
         return answers
+
+    def _answers_of(self, step: _Step, reply: AdvanceReply) -> list[Outgoing]:
+        messages = step.messages
+        if not isinstance(messages, np.ndarray):
+            if messages[0]:
+                return [(True, render_advance(reply, self._engine.signature))]
+            return [(False, render_floats(reply.outputs))]
+        payload = render_floats(reply.outputs)
+        size = len(payload) // len(messages)
+        return [(False, payload[at : at + size]) for at in range(0, len(payload), size)]
 
     def end(self, error: ServiceError) -> None:
         """End with an error, after the answers to the steps in flight."""
@@ -240,15 +264,18 @@ class Stream:
             return None
         return PositionConflictError(self._head, self._epoch, problem)
 
-    def _inputs_of(self, messages: Sequence[Incoming]) -> list[_Waiting] | None:
-        """Return the inputs of several messages that are single steps; None if they are not."""
-        if len(messages) < 2:
+    def _single_steps(self, messages: Sequence[Incoming]) -> Float32 | None:
+        """Return the inputs of messages that are single steps, `(messages, input_size)`.
+
+        None where they are not, or are better asked for one by one.
+        """
+        signature = self._engine.signature
+        if len(messages) < 2 or signature.output_size * 4 > MAX_STORED_ANSWER_BYTES:
             return None
         frames = [frame for is_text, frame in messages if frame is not None and not is_text]
         if len(frames) < len(messages) or len(frames[0]) > self._limits.frame_bytes:
             return None
-        inputs = parse_single_steps(frames, self._engine.signature)
-        return None if inputs is None else [(False, step) for step in inputs]
+        return parse_single_steps(frames, signature)
 
     def _submit_waiting(self) -> None:
         """Submit what has its turn, in order."""
@@ -263,24 +290,13 @@ class Stream:
             log.exception("a stream of session %s failed", self._key)
             self.end(InternalError())
 
-    def _submit(self, message: _Waiting) -> bool:
-        """Submit a message; false, and nothing done, if it is not its turn yet.
+    def _submit(self, messages: _Messages) -> bool:
+        """Submit what is the first that waits; false, and nothing done, if it is not its turn yet.
 
         Raises:
             ServiceError: It is none, or was not taken.
         """
-        is_text, frame = message
-        named, epoch, return_state = None, self._epoch, False
-        if isinstance(frame, np.ndarray):
-            inputs = frame
-        elif frame is None or len(frame) > self._limits.frame_bytes:
-            raise BodyTooLargeError(self._limits.frame_bytes)
-        elif is_text:
-            asked = parse_step(frame, self._engine.signature, self._key)
-            inputs, return_state, named = asked.inputs, asked.return_state, asked.position
-            epoch = epoch if asked.epoch is None else asked.epoch
-        else:
-            inputs = parse_binary_steps(frame, self._engine.signature, self._limits.frame_steps)
+        inputs, return_state, named, epoch = self._read(messages)
         position = self._position if named is None else named
         if self._in_flight and (position != self._position or self._epoch is None):
             # A jump, such as a retry from before a reconnect: what is in flight comes first, so
@@ -288,12 +304,21 @@ class Stream:
             # that its epoch is known.
             return False
         may_replay = named is not None or position < self._head or self._num_doubted > 0
-        step = _Step(is_text, may_replay)
-        # A step that names its position may be the retry of the one that began the session.
-        must_begin = self._epoch is None and not may_replay
-        return_sequences = len(inputs) > 1
+        step = _Step(messages, position, may_replay)
+        are_apart = step.num_messages > 1
+        if are_apart and (may_replay or self._epoch is None):
+            self._split_first()
+            return self._submit(self._waiting[0])
         request = AdvanceRequest(
-            self._key, inputs, None, return_sequences, return_state, position, epoch, must_begin
+            self._key,
+            inputs,
+            return_sequences=len(inputs) > 1,
+            return_state=return_state,
+            position=position,
+            epoch=self._epoch if epoch is None else epoch,
+            # A step that names its position may be the retry of the one that began the session.
+            must_begin=self._epoch is None and not may_replay,
+            are_apart=are_apart,
         )
         job = self._engine.submit(request, partial(self._complete, step))
         self._in_flight.append(step)
@@ -302,6 +327,29 @@ class Stream:
         if self._num_doubted:
             self._num_doubted -= 1
         return True
+
+    def _read(self, messages: _Messages) -> tuple[Float32, bool, int | None, int | None]:
+        """Return the inputs, whether the state is wanted, and the position and epoch that it names.
+
+        Raises:
+            InvalidRequestError, BodyTooLargeError: It is nothing that can be asked.
+        """
+        if isinstance(messages, np.ndarray):
+            return messages, False, None, None
+        is_text, frame = messages
+        if frame is None or len(frame) > self._limits.frame_bytes:
+            raise BodyTooLargeError(self._limits.frame_bytes)
+        if is_text:
+            asked = parse_step(frame, self._engine.signature, self._key)
+            return asked.inputs, asked.return_state, asked.position, asked.epoch
+        inputs = parse_binary_steps(frame, self._engine.signature, self._limits.frame_steps)
+        return inputs, False, None, None
+
+    def _split_first(self) -> None:
+        """Put steps that wait together apart."""
+        inputs = self._waiting.popleft()
+        assert isinstance(inputs, np.ndarray)
+        self._waiting.extendleft(inputs[i : i + 1] for i in reversed(range(len(inputs))))
 
     def _complete(self, step: _Step, result: Reply | ServiceError) -> None:
         """Take the engine's word; an error ends the stream before the next step has its turn."""
@@ -312,12 +360,28 @@ class Stream:
             if result.replayed and not step.may_replay:
                 problem = "another writer has sent the same step"
                 result = PositionConflictError(result.position, result.epoch, problem)
+        elif isinstance(result, StateNotFiniteError) and step.num_messages > 1:
+            self._ask_again(step)
+            return
         step.result = result
         if isinstance(result, ServiceError):
             self.end(result)
             self._cancel()
         else:
             self._tell()
+
+    def _ask_again(self, failed: _Step) -> None:
+        """Ask for steps that failed together, of which none was applied, one by one.
+
+        So those before the one whose fault it is are applied, as if each had been a request.
+        """
+        self._cancel()
+        first = self._in_flight.index(failed)
+        while len(self._in_flight) > first:
+            self._waiting.appendleft(self._in_flight.pop().messages)
+        self._position = failed.position
+        self._split_first()
+        self._submit_waiting()
 
     def _cancel(self) -> None:
         for step in self._in_flight:

@@ -1,9 +1,9 @@
 """Sessions in a Redis store, as its tests make them and look at them."""
 
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from service.domain import Record, SessionKey
 from service.errors import StoreUnavailableError

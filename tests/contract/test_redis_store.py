@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from service.domain import SessionKey
 from service.errors import InvalidRequestError, StoreUnavailableError

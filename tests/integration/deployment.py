@@ -111,16 +111,17 @@ class Balancer:
         grpc_address: Where it takes gRPC, if it does.
     """
 
-    def __init__(self, directory, ports, *, grpc_ports=None):
+    def __init__(self, directory, ports, *, grpc_ports=None, tls_pem=None):
         """Start it.
 
         Args:
             directory: For the configuration.
             ports: Of the replicas.
             grpc_ports: Of the replicas, for gRPC.
+            tls_pem: A file of a certificate and its key; None: without TLS.
         """
         port, operators_port, grpc_port = free_port(), free_port(), free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http{'s' if tls_pem else ''}://127.0.0.1:{port}"
         self.grpc_address = f"127.0.0.1:{grpc_port}"
         self._operators_url = f"http://127.0.0.1:{operators_port}"
         files = [directory / BALANCER_CONFIG.name]
@@ -137,7 +138,7 @@ class Balancer:
                 for name, replica in zip(REPLICAS, grpc_ports, strict=True)
             }
             files[1].write_text(rewire(GRPC_CONFIG.read_text(), addresses))
-        self._process = run_haproxy(*files)
+        self._process = run_haproxy(*files, tls_pem=tls_pem)
         wait_until(lambda: self.count_up() == len(REPLICAS))
 
     def count_up(self):
@@ -153,24 +154,27 @@ class Balancer:
 
 
 @contextmanager
-def balancer(directory, ports, *, grpc_ports=None):
-    """Run the balancer for as long as the block lasts."""
-    running = Balancer(directory, ports, grpc_ports=grpc_ports)
+def balancer(directory, ports, **options):
+    """Run the balancer for as long as the block lasts; see `Balancer` for the options."""
+    running = Balancer(directory, ports, **options)
     try:
         yield running
     finally:
         running.end()
 
 
-def run_haproxy(*files):
-    """Start HAProxy on configuration files, in the foreground."""
+def run_haproxy(*files, tls_pem=None):
+    """Start HAProxy on configuration files, in the foreground, with TLS where a file is given."""
     program = find_tool("haproxy")
     assert program is not None, "the tests that need it are skipped"
     command = [program, "-db"]
     for file in files:
         command += ["-f", str(file)]
-    # The default model is the shipped one's, whatever this shell has set.
-    environment = {name: value for name, value in os.environ.items() if name != "DEFAULT_MODEL"}
+    # Whatever this shell has set.
+    own = ("DEFAULT_MODEL", "TLS_PEM")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    if tls_pem is not None:
+        environment["TLS_PEM"] = str(tls_pem)
     return subprocess.Popen(command, env=environment)
 
 

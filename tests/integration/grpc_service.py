@@ -12,13 +12,17 @@ import pytest
 from service.limits import EngineLimits
 from service.transport.grpc import messages
 from service.transport.grpc.server import GrpcServer
-from tests.integration.small_service import LIMITS, make_app, make_engine, streaming
+from tests.integration.small_service import LIMITS, X, make_app, make_engine, streaming
 
 PATIENCE_S = 10
 """Longer than anything here takes; what hangs fails."""
 SLOW = EngineLimits(arena_rows=300, max_pending=100, max_wait_us=200_000)
 """Turns come 200 ms late."""
 MAX_MESSAGE_BYTES = 64 * 1024
+START = {"sequence_id": 7, "sequence_start": True}
+GO_ON = {"sequence_id": 7}
+STEPS = np.array(X, np.float32)[:, None]
+"""Time steps of a sequence, `(3, 1, 3)`."""
 
 
 @dataclass
@@ -134,3 +138,8 @@ async def failing(call):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value
+
+
+def metadata_of(error):
+    """Return the trailing metadata of an error."""
+    return dict(error.trailing_metadata())

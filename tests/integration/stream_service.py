@@ -75,14 +75,14 @@ class Pause:
         engine.submit = self._hold
 
     def _hold(self, request, complete):
-        job = Job(request, complete)
+        job = Job(request.key, request, complete)
         self._waiting.append(job)
         return job
 
     @property
     def num_waiting(self):
-        """How many jobs wait."""
-        return len(self._waiting)
+        """How many time steps wait."""
+        return sum(len(job.request.inputs) for job in self._waiting)
 
     def end(self):
         """Let the engine have them."""

@@ -98,11 +98,11 @@ def test_the_alerts_fire(tmp_path):
     check(find_tool("promtool"), "test", "rules", str(test))
 
 
-def test_the_compose_file_is_one():
+def test_the_compose_files_are_such():
     """By the schema of the Compose specification, as check-jsonschema carries it."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
 
-    check(*command, str(DEPLOY / "compose.yaml"))
+    check(*command, *map(str, DEPLOY.glob("compose*.yaml")))
 
 
 @pytest.mark.parametrize("version", ["1.25.0", "1.37.0"])
@@ -218,7 +218,11 @@ def test_every_variable_is_a_setting():
 
 def test_the_services_find_each_other():
     """What HAProxy, Prometheus and Grafana connect to are services of the compose file."""
-    servers = set(re.findall(r"(?m)^ +server \S+ (\S+):", BALANCER_CONFIG.read_text()))
+    servers = {
+        name
+        for config in (BALANCER_CONFIG, GRPC_CONFIG)
+        for name in re.findall(r"(?m)^ +server \S+ (\S+):", config.read_text())
+    }
     targets = {
         target.split(":")[0]
         for job in PROMETHEUS["scrape_configs"]
@@ -234,3 +238,49 @@ def test_the_services_find_each_other():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in COMPOSE["volumes"] or (DEPLOY / source).exists(), (name, source)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "setting"),
+    [(BALANCER_CONFIG, "http", "LSTM_PORT"), (GRPC_CONFIG, "grpc", "LSTM_GRPC_PORT")],
+    ids=["http", "grpc"],
+)
+def test_the_balancer_listens_where_it_is_published(config, name, setting):
+    """It is given the configuration, and asks the replicas where they are told to serve."""
+    [section] = re.findall(rf"(?ms)^frontend {name}\n(.*?)^\S+end", config.read_text())
+    binds = set(re.findall(r"(?m)^ +bind :(\d+)", section))
+    servers = set(re.findall(r"(?m)^ +server \S+ \S+:(\d+)", config.read_text()))
+    balancer = SERVICES["balancer"]
+    mounts = dict(volume.split(":")[:2] for volume in balancer["volumes"])
+
+    assert mounts[f"./{config.name}"] in balancer["command"]
+    [port] = binds
+    assert f"${{PUBLISH_ADDRESS:-127.0.0.1}}:{port}:{port}" in balancer["ports"]
+    for replica in REPLICAS:
+        assert {SERVICES[replica]["environment"][setting]} == servers
+        assert servers <= set(SERVICES[replica]["expose"])
+
+
+@pytest.mark.parametrize(("name", "setting"), [("http", "LSTM_PORT"), ("grpc", "LSTM_GRPC_PORT")])
+def test_kubernetes_finds_the_ports(name, setting):
+    """Setting, container, Service and network policy mean the same one."""
+    base = render(DEPLOY / "kubernetes/base")
+    by_kind = {document["kind"]: document["spec"] for document in base if "spec" in document}
+    [container] = by_kind["Deployment"]["template"]["spec"]["containers"]
+    ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+    targets = {port["name"]: port["targetPort"] for port in by_kind["Service"]["ports"]}
+    [allowed] = by_kind["NetworkPolicy"]["ingress"]
+
+    assert settings_of_kubernetes()[0][setting] == ports[name]
+    assert name == targets[name]
+    assert name in {port["port"] for port in allowed["ports"]}
+
+
+def test_tls_is_where_the_balancer_looks():
+    """The file that compose mounts is the one that the configuration names."""
+    [given] = yaml.safe_load((DEPLOY / "compose-tls.yaml").read_text())["services"].values()
+    [volume] = given["volumes"]
+
+    assert volume.endswith(f":{given['environment']['TLS_PEM']}:ro")
+    for config in (BALANCER_CONFIG, GRPC_CONFIG):
+        assert 'crt "$TLS_PEM"' in config.read_text()

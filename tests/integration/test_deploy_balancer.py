@@ -6,16 +6,25 @@ its requests went to one replica.
 
 import json
 import signal
+import ssl
 import threading
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from service.model_files import bundled_models
+from service.transport.grpc import messages
+from tests.contract.redis_server import certificate
 from tests.integration.deployment import PATHS, REPLICAS, balancer, needs, wait_until
-from tests.integration.live_server import live_server
+from tests.integration.live_server import free_port, live_server
+from tests.integration.triton_visit import NUM_SEQUENCES, NUM_STEPS, TOLERANCE, visit
 
 pytestmark = needs("haproxy", "haproxy")
 
@@ -24,18 +33,36 @@ X = [0.1] * 12
 
 
 @contextmanager
-def cluster(directory):
-    """Three replicas behind a balancer."""
+def cluster(directory, *options, grpc_ports=None):
+    """Three replicas behind a balancer, with options of `serve`, and gRPC where it has ports."""
     with ExitStack() as stack:
-        replicas = [stack.enter_context(live_server()) for _ in REPLICAS]
-        ports = [httpx.URL(replica.url).port for replica in replicas]
-        yield stack.enter_context(balancer(directory, ports)), replicas
+        replicas = [
+            stack.enter_context(
+                live_server(*options, *(f"--grpc-port={port}",) * (port is not None))
+            )
+            for port in grpc_ports or repeat(None, len(REPLICAS))
+        ]
+        front = balancer(directory, ports_of(replicas), grpc_ports=grpc_ports)
+        yield stack.enter_context(front), replicas
+
+
+def ports_of(replicas):
+    """Return where they serve."""
+    return [httpx.URL(replica.url).port for replica in replicas]
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    """A cluster whose replicas live as long as the tests."""
-    with cluster(tmp_path_factory.mktemp("cluster")) as parts:
+def grpc_ports():
+    """Where the replicas of `running` serve gRPC."""
+    return [free_port() for _ in REPLICAS]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, bench_model, grpc_ports):
+    """A cluster whose replicas live as long as the tests; `vowels` is its default model."""
+    models = (bundled_models() | {"bench": bench_model}).items()
+    options = [f"--model={name}={path}" for name, path in models]
+    with cluster(tmp_path_factory.mktemp("cluster"), *options, grpc_ports=grpc_ports) as parts:
         yield parts
 
 
@@ -147,6 +174,57 @@ def test_a_stream_goes_to_its_session(running):
     assert {9} == {len(output) for output in outputs}
     after = httpx.post(step, json={"inputs": X, "position": 11})
     assert 12 == after.json()["position"]
+
+
+def test_grpc_passes(running, bench_outputs):
+    """An unmodified tritonclient sees what it sees of one server; its sessions are together."""
+    front, replicas = running
+
+    told = visit("triton_grpc_script", front.grpc_address)
+
+    for kind in ("integer", "string", "gzip", "deflate"):
+        np.testing.assert_allclose(told[kind], bench_outputs[0], **TOLERANCE)
+    answers = [outputs for name, outputs in told["streamed"] if name is not None]
+    in_turn = bench_outputs.transpose(1, 0, 2).reshape(NUM_SEQUENCES * NUM_STEPS, -1)
+    np.testing.assert_allclose(answers, in_turn, **TOLERANCE)
+    np.testing.assert_allclose(told["interleaved"]["unary"], bench_outputs, **TOLERANCE)
+    # Those that the program leaves open.
+    left = {"int:70": 1, "int:900": NUM_STEPS}
+    assert [{}, {}, left] == sorted((sessions_of(each, "bench") for each in replicas), key=len)
+
+
+def ask_if_live(channel):
+    """Call the inference service; return the answer's bytes."""
+    call: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+    return call(b"", timeout=10)
+
+
+def test_tls_at_the_balancer(running, grpc_ports, tmp_path):
+    """Requests, streams and gRPC, for who believes in the certificate; none without TLS."""
+    cert, key = certificate(tmp_path)
+    pem = tmp_path / "tls.pem"
+    pem.write_text(Path(cert).read_text() + Path(key).read_text())
+    trust = ssl.create_default_context(cafile=cert)
+    path = "/v1/sessions/tls"
+
+    ports = ports_of(running[1])
+    with balancer(tmp_path, ports, grpc_ports=grpc_ports, tls_pem=pem) as front:
+        answer = httpx.post(f"{front.url}{path}/step", json={"inputs": X}, verify=trust)
+        with connect(f"wss{front.url[5:]}{path}/stream", ssl=trust) as stream:
+            hello = json.loads(stream.recv())
+        credentials = grpc.ssl_channel_credentials(Path(cert).read_bytes())
+        with grpc.secure_channel(front.grpc_address, credentials) as channel:
+            told = messages.ServerLiveResponse.FromString(ask_if_live(channel))
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http{front.url[5:]}{path}")
+        with (
+            grpc.insecure_channel(front.grpc_address) as channel,
+            pytest.raises(grpc.RpcError, match="UNAVAILABLE"),
+        ):
+            ask_if_live(channel)
+
+    assert (200, 1, 1) == (answer.status_code, answer.json()["position"], hello["position"])
+    assert told.live
 
 
 def test_a_killed_replica_is_replaced_by_another(tmp_path):

@@ -1,10 +1,9 @@
 """HAProxy with the shipped configuration in front of stand-ins: what it repeats, and what never.
 
-The HAProxy ingress of Kubernetes and the file for gRPC are tried here too.
+The HAProxy ingress of Kubernetes is tried here too.
 """
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -16,6 +15,8 @@ from tests.integration.deployment import (
     PATHS,
     REPLICAS,
     balancer,
+    check,
+    find_tool,
     needs,
     run_haproxy,
     wait_until,
@@ -151,47 +152,6 @@ def test_a_slow_sender_never_reaches_a_replica(failing):
     assert {"/v1/models"} == set(reached)
 
 
-def test_grpc_passes_once_it_is_served(tmp_path):
-    """Calls and streams over HTTP/2 without TLS go through, each program's to one replica."""
-    grpc = pytest.importorskip("grpc")
-
-    def grpc_server(name):
-        def tell(_, context):
-            context.set_trailing_metadata((("served-by", name),))
-            return name.encode()
-
-        def echo(requests, _):
-            yield from requests
-
-        server = grpc.server(ThreadPoolExecutor(4))
-        methods = {
-            "Tell": grpc.unary_unary_rpc_method_handler(tell),
-            "Echo": grpc.stream_stream_rpc_method_handler(echo),
-        }
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("x.Y", methods)])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        return server, port
-
-    ready = [FakeReplica(200) for _ in REPLICAS]
-    servers = [grpc_server(name) for name in REPLICAS]
-    grpc_ports = [port for _, port in servers]
-    with (
-        balancer(tmp_path, [replica.port for replica in ready], grpc_ports=grpc_ports) as front,
-        grpc.insecure_channel(front.grpc_address) as channel,
-    ):
-        names = {channel.unary_unary("/x.Y/Tell")(b"", timeout=10) for _ in range(10)}
-        frames = [b"%d" % number for number in range(20)]
-        echoed = list(channel.stream_stream("/x.Y/Echo")(iter(frames), timeout=10))
-    for server, _ in servers:
-        server.stop(None)
-    for replica in ready:
-        replica.end()
-
-    assert frames == echoed
-    assert 1 == len(names)
-
-
 INGRESS = """
 global
     maxconn 100
@@ -242,3 +202,14 @@ def test_the_ingress_hashes_like_the_balancer(tmp_path):
     assert [0] * 3 == [count % len(PATHS) for count in counts]
     assert 1 < sum(count > 0 for count in counts)
     assert 1 < sum(count > 0 for count in others), others
+
+
+def test_the_ingress_of_grpc_is_accepted(tmp_path):
+    """What its snippet says is said as HAProxy wants it."""
+    ingress = yaml.safe_load((DEPLOY / "kubernetes/ingress-haproxy/grpc-ingress.yaml").read_text())
+    snippet = ingress["metadata"]["annotations"]["haproxy.org/backend-config-snippet"]
+    config = tmp_path / "ingress.cfg"
+    server = "    server s 127.0.0.1:1 proto h2"
+    config.write_text(INGRESS.format(port=free_port(), snippet=snippet, servers=server))
+
+    check(find_tool("haproxy"), "-c", "-q", "-f", str(config))

@@ -21,7 +21,7 @@ from service.stores.memory import MemoryStore
 from service.transport.grpc import messages
 from service.transport.grpc.server import Tls
 from tests.contract.redis_server import certificate
-from tests.integration.grpc_service import PATIENCE_S, failing, raw_request, serving_grpc
+from tests.integration.grpc_service import PATIENCE_S, START, failing, raw_request, serving_grpc
 from tests.integration.live_server import free_port, live_server
 from tests.integration.small_service import make_engine, streaming
 
@@ -29,7 +29,6 @@ SERVICE = "inference.GRPCInferenceService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-START = {"sequence_id": 7, "sequence_start": True}
 
 
 class MoodyStore(MemoryStore):

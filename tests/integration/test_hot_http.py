@@ -204,35 +204,45 @@ async def test_a_websocket_behind_a_step_applies_nothing_twice():
             pass
 
 
-async def test_a_client_who_leaves_before_the_turn_has_nothing_applied():
-    """It is observed as 499."""
+@pytest.mark.parametrize("is_half", [False, True], ids=["abort", "half-close"])
+async def test_a_client_who_leaves_before_the_turn_has_nothing_applied(is_half):
+    """It is observed as 499, also where only the end of what it sends has come, and no answer."""
     seen = []
     engines = make_engines()
     engine = engines["net"]
     app = make_app(engines, observe=lambda *observed: seen.append(observed[:2]))
     async with listening(app) as opened:
-        engine._turns.take, take = (lambda _: []), engine._turns.take  # noqa: SLF001
-        _, writer = await opened.open()
+        turns = engine._sessions._turns  # noqa: SLF001
+        turns.take, take = (lambda _: []), turns.take
+        reader, writer = await opened.open()
         writer.write(post())
         await until(lambda: pending(engines))
-        writer.transport.abort()
+        if is_half:
+            writer.write_eof()
+        else:
+            writer.transport.abort()
+        async with asyncio.timeout(5):
+            assert b"" == await reader.read()
         await until(lambda: not opened.state.connections)
-        engine._turns.take = take  # noqa: SLF001
+        turns.take = take
         await until(lambda: not pending(engines))
         assert [("/v1/sessions/{client_id}/step", 499)] == seen
         assert engine.stats.num_cancelled == 1
         assert 0 == engine.stats.num_steps
 
 
-async def test_a_client_who_half_closes_is_let_go():
-    """As by uvicorn: the end of what it sends is the end of the connection."""
-    async with listening(make_app()) as opened:
+@pytest.mark.parametrize("http", [None, HttpToolsProtocol], ids=["hot", "uvicorn"])
+async def test_a_client_who_half_closes_is_let_go(http):
+    """As by uvicorn: behind its answer comes the end, though the connection could be kept."""
+    async with listening(make_app(), http=http) as opened:
         reader, writer = await opened.open()
         writer.write(post())
-        writer.write_eof()
         async with asyncio.timeout(5):
-            await reader.read()
-        writer.close()
+            status, headers, _ = await read_answer(reader)
+            assert (200, None) == (status, headers.get("connection"))
+            assert 1 == len(opened.state.connections)
+            writer.write_eof()
+            assert b"" == await reader.read()
         await until(lambda: not opened.state.connections)
 
 

@@ -4,20 +4,12 @@ import asyncio
 
 import httpx
 import numpy as np
-import pytest
 
 from service.transport import replies
 from tests.integration.small_service import X, make_app
 
 STEP = "/v1/sessions/alice/step"
 STATE = "/v1/sessions/alice/state"
-
-
-@pytest.fixture
-async def client(serving):
-    """A client of a running service."""
-    async with serving(make_app()) as client:
-        yield client
 
 
 async def test_steps_and_a_sequence_give_the_same(client):

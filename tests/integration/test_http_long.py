@@ -13,13 +13,6 @@ NUM_STEPS = 6000
 URL = "/v1/sessions/{}/sequence"
 
 
-@pytest.fixture
-async def client(serving):
-    """A client of a running service."""
-    async with serving(make_app()) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def inputs():
     """Many time steps, `(time, 3)` float32."""

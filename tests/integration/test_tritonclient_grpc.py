@@ -1,59 +1,19 @@
 """NVIDIA's client for the Open Inference Protocol, unmodified, against a live server over gRPC."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-from bench_model import expected_outputs, write_bench_model
 
 from service import __version__
 from tests.integration.live_server import free_port, live_server
-
-SCRIPT = Path(__file__).with_name("triton_grpc_script.py")
-NUM_SEQUENCES, NUM_STEPS = 8, 4
-TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
+from tests.integration.triton_visit import NUM_SEQUENCES, NUM_STEPS, TOLERANCE, visit
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A model's file, in which the input is called `input` and the output `head`."""
-    path = tmp_path_factory.mktemp("model") / "bench.keras"
-    write_bench_model(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def sequences():
-    """Inputs, `(sequences, time, 32)` float32."""
-    values = np.random.default_rng(6).uniform(-1, 1, (NUM_SEQUENCES, NUM_STEPS, 32))
-    return values.astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def expected(model, sequences):
-    """What the equations give for them, `(sequences, time, 8)`."""
-    return np.stack([expected_outputs(model, each) for each in sequences])
-
-
-@pytest.fixture(scope="module")
-def told(model, sequences):
+def told(bench_model):
     """What the client tells."""
     port = free_port()
-    with live_server("--model", f"bench={model}", "--grpc-port", str(port)):
-        result = subprocess.run(
-            [sys.executable, SCRIPT, f"127.0.0.1:{port}"],
-            input=json.dumps(sequences.tolist()),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert 0 == result.returncode, result.stderr
-    return json.loads(result.stdout)
+    with live_server("--model", f"bench={bench_model}", "--grpc-port", str(port)):
+        return visit("triton_grpc_script", f"127.0.0.1:{port}")
 
 
 def test_what_the_server_tells_of_itself(told):
@@ -81,36 +41,37 @@ def test_what_the_server_tells_of_itself(told):
 
 
 @pytest.mark.parametrize("kind", ["integer", "string", "gzip", "deflate"])
-def test_sequences(told, expected, kind):
+def test_sequences(told, bench_outputs, kind):
     """With either kind of id, and compressed."""
-    np.testing.assert_allclose(told[kind], expected[0], **TOLERANCE)
+    np.testing.assert_allclose(told[kind], bench_outputs[0], **TOLERANCE)
 
 
-def test_typed_contents(told, expected):
+def test_typed_contents(told, bench_outputs):
     """Of a step, by the client's own generated classes."""
     assert "typed" == told["typed"]["id"]
-    np.testing.assert_allclose(told["typed"]["outputs"], expected[0][0], **TOLERANCE)
+    np.testing.assert_allclose(told["typed"]["outputs"], bench_outputs[0][0], **TOLERANCE)
 
 
-def test_several_steps_in_one_request_and_batches_without_a_sequence(told, expected):
+def test_several_steps_in_one_request_and_batches_without_a_sequence(told, bench_outputs):
     """`[1, time, features]` of a sequence, and `[batch, time, features]` of none."""
-    np.testing.assert_allclose(told["several"], expected[:1], **TOLERANCE)
-    np.testing.assert_allclose(told["batch"], expected, **TOLERANCE)
+    np.testing.assert_allclose(told["several"], bench_outputs[:1], **TOLERANCE)
+    np.testing.assert_allclose(told["batch"], bench_outputs, **TOLERANCE)
 
 
 def test_retries_with_a_position(told):
     """Each step and its retry, the one that ends the sequence too."""
-    assert [[p, again] for p in (1, 2, 3) for again in (False, True)] == told["retries"]
+    answers = [(told["position"], told["replayed"]) for told in told["retries"]]
+    assert [(1, False), (1, True), (2, False), (2, True), (3, False), (3, True)] == answers
 
 
-def test_a_stream_of_interleaved_sequences(told, expected):
+def test_a_stream_of_interleaved_sequences(told, bench_outputs):
     """Answers keep the order of their requests; an error stands in its place and ends nothing."""
     answers = iter(told["streamed"])
     for t in range(NUM_STEPS):
         for n in range(NUM_SEQUENCES):
             request_id, outputs = next(answers)
             assert f"{n}-{t}" == request_id
-            np.testing.assert_allclose(outputs, expected[n][t], **TOLERANCE)
+            np.testing.assert_allclose(outputs, bench_outputs[n][t], **TOLERANCE)
         request_id, message = next(answers)
         assert request_id is None
         assert "expected the shape [1, 32]" in message
@@ -128,7 +89,7 @@ def test_errors(told):
         "unknown sequence": "INVALID_ARGUMENT",
         "unknown model": "NOT_FOUND",
         "shape": "INVALID_ARGUMENT",
-        "gap": "INVALID_ARGUMENT",
+        "far start": "INVALID_ARGUMENT",
         "regions": "UNIMPLEMENTED",
         "trace": "UNIMPLEMENTED",
         "log": "UNIMPLEMENTED",
@@ -150,7 +111,7 @@ def test_statistics_count_what_was_asked(told):
     assert NUM_STEPS + 3 == grown("fail")
 
 
-def test_many_sequences_at_once_by_the_client_of_asyncio(told, expected):
+def test_many_sequences_at_once_by_the_client_of_asyncio(told, bench_outputs):
     """Unary, and over a stream."""
-    np.testing.assert_allclose(told["interleaved"]["unary"], expected, **TOLERANCE)
-    np.testing.assert_allclose(told["interleaved"]["streamed"], expected[0], **TOLERANCE)
+    np.testing.assert_allclose(told["interleaved"]["unary"], bench_outputs, **TOLERANCE)
+    np.testing.assert_allclose(told["interleaved"]["streamed"], bench_outputs[0], **TOLERANCE)

@@ -1,25 +1,14 @@
-"""The Open Inference Protocol over HTTP, by either entrance: what each operation answers."""
+"""Inference over `/v2`, by either entrance: steps, sequences, and the parameters of requests."""
 
 import asyncio
-import gzip
-import json
-import zlib
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
 from lstm_core import equations
 from service.errors import UnauthenticatedError
 from service.limits import EngineLimits
-from service.models import ModelLoader
-from service.opening import Lifetimes
-from service.repository import ModelRepository
-from service.served import ServedModels
-from service.stores.memory import MemoryStore
 from tests.integration.small_service import (
-    LIMITS,
     X,
     both_ways,
     make_app,
@@ -28,30 +17,20 @@ from tests.integration.small_service import (
     words,
 )
 from tests.integration.v2_http import (
+    CLOSE,
     INFER,
     INPUTS,
-    LENGTH,
     binary,
     document,
     expected,
     outputs_of,
     sequence,
 )
-from tests.unit.model_directory import write
 
-CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
 UNKNOWN = (
     "inference request for sequence {} to model 'net' must specify the START flag on the first"
     " request of the sequence"
 )
-
-
-@pytest.fixture
-async def client(serving):
-    """A client of a running service, which asks for nothing to be compressed."""
-    async with serving(make_app()) as client:
-        client.headers["accept-encoding"] = "identity"
-        yield client
 
 
 async def infer(client, values=INPUTS[:1], **parameters):
@@ -96,65 +75,6 @@ async def test_the_shapes_of_a_sequence(client, values, shape):
     assert shape == answer.json()["outputs"][0]["shape"]
     num_steps = values.size // 3
     np.testing.assert_allclose(outputs_of(answer).reshape(-1, 2), expected()[:num_steps], **CLOSE)
-
-
-@pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
-@pytest.mark.parametrize("is_binary", [True, False])
-async def test_bodies_in_every_form(client, is_binary, encoding):
-    """Binary tensors or JSON, compressed or not, and likewise back."""
-    parameters = sequence(start=True, end=True, binary_data_output=is_binary)
-    body, headers = binary(parameters=parameters)
-    if not is_binary:
-        body, headers = json.dumps(document(parameters=parameters)).encode(), {}
-    if encoding is not None:
-        body = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
-        headers |= {"content-encoding": encoding, "accept-encoding": encoding}
-    answer = await client.post(INFER, content=body, headers=headers)
-
-    assert encoding == answer.headers.get("content-encoding")
-    assert is_binary == (LENGTH in answer.headers)
-    kind = "application/octet-stream" if is_binary else "application/json"
-    assert kind == answer.headers["content-type"]
-    np.testing.assert_allclose(outputs_of(answer), expected()[:1], **CLOSE)
-
-
-async def test_an_answer_is_compressed_as_is_asked(client):
-    """With what is most welcome, and never where nothing is asked."""
-    body = document(parameters=sequence(start=True))
-    for accepted, encoding in (
-        ("gzip, deflate, br", "gzip"),
-        ("deflate, gzip", "gzip"),
-        ("gzip;q=0.5, deflate;q=0.8", "deflate"),
-        ("gzip;q=0", None),
-        ("br, zstd;q=x, *", None),
-        ("", None),
-    ):
-        answer = await client.post(INFER, json=body, headers={"accept-encoding": accepted})
-        assert encoding == answer.headers.get("content-encoding")
-    answer = await client.post(INFER, content=b"", headers={"content-encoding": "br"})
-    assert (415, True) == (answer.status_code, "gzip or deflate" in answer.json()["error"])
-
-
-async def test_an_output_says_for_itself_if_it_is_binary(client):
-    """Whatever is said of all."""
-    for of_all, of_one in ((True, False), (False, True)):
-        parameters = sequence(start=True, binary_data_output=of_all)
-        outputs = [{"name": "outputs", "parameters": {"binary_data": of_one}}]
-        body = document(parameters=parameters, outputs=outputs)
-        answer = await client.post(INFER, json=body)
-        assert of_one == (LENGTH in answer.headers)
-
-
-async def test_a_raw_body_is_one_sequence_without_a_state(client):
-    """A header length of 0: nothing but the numbers of the model's only input."""
-    headers = {LENGTH: "0"}
-    answer = await client.post(INFER, content=INPUTS.tobytes(), headers=headers)
-    assert 200 == answer.status_code
-    np.testing.assert_allclose(outputs_of(answer), expected()[None], **CLOSE)
-    assert 400 == (await client.post(INFER, content=b"123", headers=headers)).status_code
-    assert 400 == (await client.post(INFER, content=b"", headers=headers)).status_code
-    sessions = (await client.get("/v1/sessions")).json()["sessions"]
-    assert [] == sessions
 
 
 async def test_a_batch_without_a_sequence_keeps_no_state(client):
@@ -339,27 +259,6 @@ async def test_what_belongs_to_a_sequence_needs_one(client):
         assert name in answer.json()["error"]
 
 
-async def test_what_is_remembered_is_nobody_elses(client):
-    """Requests that differ in little are read anew: a path's last one spares only its equals."""
-    good = document(parameters=sequence(start=True))
-    for _ in range(2):
-        assert 200 == (await client.post(INFER, json=good)).status_code
-    for odd in ({"sequence_id": True}, {"sequence_id": 1.0}, {"sequence_start": 1}):
-        body = document(parameters=good["parameters"] | odd)
-        assert 400 == (await client.post(INFER, json=body)).status_code
-    outputs = [{"name": "other"}]
-    assert 400 == (await client.post(INFER, json=good | {"outputs": outputs})).status_code
-    for name in ("a", "b"):
-        assert name == (await client.post(INFER, json=good | {"id": name})).json()["id"]
-    for number in (5, 6):
-        for values in (INPUTS[:1], INPUTS[1:2]):
-            body, headers = binary(values, parameters=sequence(number, start=True))
-            answer = await client.post(INFER, content=body, headers=headers)
-            np.testing.assert_allclose(outputs_of(answer), expected(values), **CLOSE)
-    sessions = (await client.get("/v1/sessions")).json()["sessions"]
-    assert {"int:1", "int:5", "int:6"} == {each["client_id"] for each in sessions}
-
-
 async def test_parameters_that_mean_nothing_here(client):
     """Clients send what other servers understand."""
     extra = {"priority": 3, "headers": "x", "triton_enable_empty_final_response": True, "own": 1.5}
@@ -382,139 +281,6 @@ async def test_a_deadline(serving):
         assert 2 == stats["inference_stats"]["fail"]["count"]
 
 
-async def test_health_and_ready(client):
-    """An empty 200."""
-    for path in ("health/live", "health/ready", "models/net/ready", "models/net/versions/1/ready"):
-        answer = await client.get(f"/v2/{path}")
-        assert (200, b"") == (answer.status_code, answer.content)
-
-
-async def test_versions(client):
-    """The current one is known by its number."""
-    told = (await client.get("/v2/models/net")).json()
-    assert told == (await client.get("/v2/models/net/versions/1")).json()
-    url = "/v2/models/net/versions/{}/infer"
-    body = document(parameters=sequence(start=True))
-    assert "1" == (await client.post(url.format(1), json=body)).json()["model_version"]
-    for version in ("2", "0", "x", "01"):
-        answer = await client.post(url.format(version), json=body)
-        assert 404 == answer.status_code
-        assert f"net/{version}" in answer.json()["error"]
-
-
-async def test_an_earlier_version_is_in_the_index_only():
-    """Its sessions go on; requests name the current one."""
-    earlier = make_engine("net", streaming(), is_alone=False)
-    app = make_app({"net": make_engine("net", words(), version="2", earlier=[earlier])})
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        assert ["2"] == (await client.get("/v2/models/net")).json()["versions"]
-        index = (await client.post("/v2/repository/index")).json()
-        assert ["1", "2"] == [line["version"] for line in index]
-
-
-async def test_models_of_a_repository_come_and_go(tmp_path, serving):
-    """By load and unload; a version that is broken is told, and takes no working one down."""
-    write(tmp_path, 1)
-    loader = ModelLoader(store=MemoryStore(50), limits=LIMITS, lifetimes=Lifetimes())
-    repository = ModelRepository(tmp_path, loader)
-    served = {"net": make_engine("net", streaming()), **repository.read_all()}
-    async with serving(make_app(served, repository=repository)) as client:
-
-        async def control(verb, model="vowels"):
-            answer = await client.post(f"/v2/repository/models/{model}/{verb}")
-            return answer.status_code
-
-        async def versions():
-            index = (await client.post("/v2/repository/index")).json()
-            return {line["version"]: line["state"] for line in index if line["name"] == "vowels"}
-
-        assert 200 == await control("unload")
-        assert 404 == (await client.get("/v2/models/vowels/ready")).status_code
-        assert {"1": "UNAVAILABLE"} == await versions()
-        write(tmp_path, 2, shift=1.0)
-        (write(tmp_path, 3, shift=2.0) / "model.keras").write_bytes(b"no model")
-        assert 400 == await control("load")
-        assert ["2"] == (await client.get("/v2/models/vowels")).json()["versions"]
-        assert {"1": "READY", "2": "READY", "3": "UNAVAILABLE"} == await versions()
-        assert [400, 404] == [await control("unload", name) for name in ("net", "nothing")]
-        assert 200 == (await client.get("/v2/models/net/ready")).status_code
-
-
-async def test_a_model_that_goes_while_a_store_is_asked_is_no_fault(serving):
-    """Ready is what is served then."""
-
-    class SlowStore(MemoryStore):
-        async def check(self):
-            if "net" in served:
-                await served.drop("net").drain()
-
-    store = SlowStore(50)
-    served = ServedModels({n: make_engine(n, streaming(), store=store) for n in ("first", "net")})
-    async with serving(make_app(served)) as client:
-        for path in ("/readyz", "/v2/health/ready"):
-            assert 200 == (await client.get(path)).status_code
-
-
-async def test_the_repository(client):
-    """Lists what is served; what was given at the start stays."""
-    index = (await client.post("/v2/repository/index")).json()
-    ready = {"version": "1", "state": "READY", "reason": ""}
-    assert [{"name": name, **ready} for name in ("net", "both", "words")] == index
-    assert index == (await client.post("/v2/repository/index", json={"ready": True})).json()
-    for verb in ("load", "unload"):
-        answer = await client.post(f"/v2/repository/models/net/{verb}", json={"parameters": {}})
-        assert 400 == answer.status_code
-        assert "none of a model repository" in answer.json()["error"]
-    for parameters, said in (({"config": "{}"}, "without parameters; got config"), (1, "object")):
-        body = {"parameters": parameters}
-        answer = await client.post("/v2/repository/models/net/load", json=body)
-        assert 400 == answer.status_code
-        assert said in answer.json()["error"]
-    assert 200 == (await client.get("/v2/models/net/ready")).status_code
-
-
-async def test_not_ready_before_the_start():
-    """503, and the index says so."""
-    transport = httpx.ASGITransport(make_app())
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        for path in ("health/ready", "models/net/ready"):
-            answer = await client.get(f"/v2/{path}")
-            assert 503 == answer.status_code
-            assert {"error"} == answer.json().keys()
-            assert "1" == answer.headers["retry-after"]
-        index = (await client.post("/v2/repository/index")).json()
-        assert {"UNAVAILABLE"} == {entry["state"] for entry in index}
-        assert [] == (await client.post("/v2/repository/index", json={"ready": True})).json()
-
-
-async def test_errors_have_one_member(client):
-    """Those of HTTP too, on every path of the protocol."""
-    for method, path, status in (
-        ("GET", "/v2/nowhere", 404),
-        ("GET", "/v2/models/net/nowhere", 404),
-        ("GET", "/v2/models/other", 404),
-        ("POST", "/v2/models/other/infer", 404),
-        ("GET", "/v2/models/net/infer", 405),
-        ("DELETE", "/v2", 405),
-        ("POST", "/v2/models/net/ready", 405),
-        ("PUT", "/v2/repository/index", 405),
-    ):
-        body = json.dumps(document(parameters=sequence())) if method == "POST" else None
-        answer = await client.request(method, path, content=body)
-        assert status == answer.status_code
-        assert "application/json" == answer.headers["content-type"]
-        assert {"error"} == answer.json().keys()
-        assert answer.json()["error"]
-
-
-async def test_other_paths_keep_their_form_of_errors(client):
-    """What only begins like one of the protocol is none."""
-    for path in ("/v2x", "/v20/models", "/v1/nowhere"):
-        answer = await client.get(path)
-        assert "application/problem+json" == answer.headers["content-type"]
-
-
 async def test_who_is_let_in(serving):
     """Not asked for health; else as on every other path."""
 
@@ -530,38 +296,3 @@ async def test_who_is_let_in(serving):
             assert "Bearer" == answer.headers["www-authenticate"]
         client.headers["authorization"] = "Bearer good"
         assert 200 == (await infer(client, start=True)).status_code
-
-
-async def test_bodies_over_the_limit(serving):
-    """Also where they were compressed to less."""
-    async with serving(make_app(max_body_bytes=2000)) as client:
-        body, headers = binary(np.zeros((1, 400, 3), np.float32), parameters=sequence(start=True))
-        for encoding, content in (("identity", body), ("gzip", gzip.compress(body))):
-            given = headers | {"content-encoding": encoding}
-            answer = await client.post(INFER, content=content, headers=given)
-            assert 413 == answer.status_code
-            assert {"error"} == answer.json().keys()
-
-
-async def test_long_answers_are_the_same_in_slices(client):
-    """As JSON and in binary, compressed or not."""
-    values = np.random.default_rng(3).uniform(-1, 1, (3, 1500, 3)).astype(np.float32)
-    first = expected(values[0])
-    for is_binary in (True, False):
-        for encoding in ("identity", "gzip"):
-            outputs = [{"name": "outputs", "parameters": {"binary_data": is_binary}}]
-            body, headers = binary(values, outputs=outputs, id='"data":[]')
-            headers["accept-encoding"] = encoding
-            got = outputs_of(await client.post(INFER, content=body, headers=headers))
-            assert (3, 1500, 2) == got.shape
-            np.testing.assert_allclose(got[0], first, **CLOSE)
-
-
-async def test_a_long_body_that_is_compressed_is_read_in_slices(client):
-    """And applied once, in its turn."""
-    values = np.random.default_rng(4).uniform(-1, 1, (1, 3000, 3)).astype(np.float32)
-    body, headers = binary(values, parameters=sequence(start=True))
-    headers["content-encoding"] = "deflate"
-    answer = await client.post(INFER, content=zlib.compress(body), headers=headers)
-    np.testing.assert_allclose(outputs_of(answer)[0], expected(values[0]), **CLOSE)
-    assert 3000 == (await client.get("/v1/sessions/int:1")).json()["position"]

@@ -1,75 +1,30 @@
 """What an unmodified tritonclient sees over gRPC: a program, for `test_tritonclient_grpc`.
 
-    python triton_grpc_script.py HOST:PORT < inputs.json > told.json
+    python -m tests.integration.triton_grpc_script HOST:PORT < inputs.json > told.json
 
 It asserts nothing: it tells what it got, as JSON.
 """
 
 import asyncio
-import json
 import queue
-import sys
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2
-from tritonclient.utils import InferenceServerException
 
-MODEL, INPUT, OUTPUT = "bench", "input", "head"
+from tests.integration import triton_requests
+from tests.integration.triton_requests import INPUT, MODEL, OUTPUT, failure, tensor
+
 PATIENCE_S = 30
-
-
-def tensor(module, values):
-    """Return an input of a request."""
-    given = module.InferInput(INPUT, list(values.shape), "FP32")
-    given.set_data_from_numpy(values)
-    return given
-
-
-def failure(call, *arguments, **options):
-    """Return what a call fails with: its status and its message."""
-    try:
-        call(*arguments, **options)
-    except InferenceServerException as error:
-        return [error.status(), error.message()]
-    return None
-
-
-def about(client):
-    """Return everything that the server tells of itself."""
-    return {
-        "live": client.is_server_live(),
-        "ready": client.is_server_ready(),
-        "model_ready": client.is_model_ready(MODEL),
-        "version_ready": client.is_model_ready(MODEL, "1"),
-        "other_ready": client.is_model_ready("other"),
-        "server": client.get_server_metadata(as_json=True),
-        "model": client.get_model_metadata(MODEL, as_json=True),
-        "config": client.get_model_config(MODEL, "1", as_json=True),
-        "index": client.get_model_repository_index(as_json=True),
-    }
 
 
 def steps(client, values, sequence_id, **options):
     """Run a sequence step by step; return the output of each."""
-    outputs = []
-    for t, value in enumerate(values):
-        result = client.infer(
-            MODEL,
-            [tensor(triton, value[None])],
-            outputs=[triton.InferRequestedOutput(OUTPUT)] if t % 2 else None,
-            sequence_id=sequence_id,
-            sequence_start=t == 0,
-            sequence_end=t == len(values) - 1,
-            priority=1,
-            timeout=5_000_000,
-            client_timeout=PATIENCE_S,
-            **options,
-        )
-        outputs.append(result.as_numpy(OUTPUT)[0].tolist())
-    return outputs
+    return triton_requests.steps(
+        triton, client, values, sequence_id, client_timeout=PATIENCE_S, **options
+    )
 
 
 def typed(client, values):
@@ -84,22 +39,22 @@ def typed(client, values):
     return {"id": response.id, "outputs": list(response.outputs[0].contents.fp32_contents)}
 
 
+def batch(client, sequences):
+    """Return the outputs of sequences without a state, by the way with a callback."""
+    answers: queue.Queue[Any] = queue.Queue()
+    client.async_infer(
+        MODEL, [tensor(triton, sequences)], lambda result, error: answers.put((result, error))
+    )
+    result, _ = answers.get(timeout=PATIENCE_S)
+    return result.as_numpy(OUTPUT).tolist()
+
+
 def retries(client, values):
     """Return what the parameters of answers say, of steps and their retries."""
-    told = []
-    for position, (start, end) in enumerate([(True, False), (False, False), (False, True)]):
-        for _ in range(2):
-            result = client.infer(
-                MODEL,
-                [tensor(triton, values[position : position + 1])],
-                sequence_id=55,
-                sequence_start=start,
-                sequence_end=end,
-                parameters={"position": position},
-            )
-            parameters = result.get_response().parameters
-            told.append([parameters["position"].int64_param, parameters["replayed"].bool_param])
-    return told
+    return [
+        {"position": told["position"].int64_param, "replayed": told["replayed"].bool_param}
+        for told in triton_requests.retries(triton, client, values)
+    ]
 
 
 def streamed(client, sequences):
@@ -134,36 +89,14 @@ def streamed(client, sequences):
 
 def errors(client, values):
     """Return what goes wrong, and how it is said."""
-    given = [tensor(triton, values[:1])]
-    start = {"sequence_id": 77, "sequence_start": True}
-    return {
-        "unknown sequence": failure(client.infer, MODEL, given, sequence_id=77),
-        "unknown model": failure(client.infer, "other", given, **start),
-        "shape": failure(client.infer, MODEL, [tensor(triton, values[:1, :3])], **start),
-        "gap": failure(client.infer, MODEL, given, **start, parameters={"position": 4}),
-        "regions": failure(client.get_system_shared_memory_status),
+    return triton_requests.errors(triton, client, values) | {
         "trace": failure(client.get_trace_settings),
         "log": failure(client.get_log_settings),
-        "load": failure(client.load_model, MODEL),
-        "unload": failure(client.unload_model, MODEL),
     }
 
 
 async def interleaved(url, sequences):
-    """Return the outputs of many sequences, unary and streamed, by the client of asyncio."""
-
-    async def one(client, sequence_id, values):
-        outputs = []
-        for t, value in enumerate(values):
-            result = await client.infer(
-                MODEL,
-                [tensor(triton_aio, value[None])],
-                sequence_id=sequence_id,
-                sequence_start=t == 0,
-                sequence_end=t == len(values) - 1,
-            )
-            outputs.append(result.as_numpy(OUTPUT)[0].tolist())
-        return outputs
+    """Return what the client of asyncio sees: many sequences at once, and one over a stream."""
 
     async def requests(values):
         for t, value in enumerate(values):
@@ -175,46 +108,35 @@ async def interleaved(url, sequences):
             }
 
     async with triton_aio.InferenceServerClient(url) as client:
-        ids = [n if n % 2 else f"name-{n}" for n in range(1, len(sequences) + 1)]
-        unary = await asyncio.gather(*map(lambda *args: one(client, *args), ids, sequences))
+        unary = await triton_requests.interleaved(triton_aio, client, sequences)
         streamed = []
         async for result, error in client.stream_infer(requests(sequences[0])):
             streamed.append(error or result.as_numpy(OUTPUT)[0].tolist())
     return {"unary": unary, "streamed": streamed}
 
 
-def main():
-    """Use everything, and tell what it gave."""
-    url = sys.argv[1]
-    sequences = np.array(json.load(sys.stdin), np.float32)
+def use(url, sequences):
+    """Use everything; return what it gave."""
     values = sequences[0]
     with triton.InferenceServerClient(url) as client:
         before = client.get_inference_statistics(MODEL, as_json=True)
-        batch = [tensor(triton, sequences)]
-        answers: queue.Queue[Any] = queue.Queue()
-        client.async_infer(MODEL, batch, lambda result, error: answers.put((result, error)))
-        result, _ = answers.get(timeout=PATIENCE_S)
         told = {
-            "about": about(client),
+            "about": triton_requests.about(client, as_json=True),
             "integer": steps(client, values, 42),
             "string": steps(client, values, "a-sequence"),
             "gzip": steps(client, values, 43, compression_algorithm="gzip"),
             "deflate": steps(client, values, 44, compression_algorithm="deflate"),
             "typed": typed(client, values),
-            "several": client.infer(
-                MODEL, [tensor(triton, values[None])], sequence_id=9, sequence_start=True
-            )
-            .as_numpy(OUTPUT)
-            .tolist(),
-            "batch": result.as_numpy(OUTPUT).tolist(),
+            "several": triton_requests.several(triton, client, values),
+            "batch": batch(client, sequences),
             "retries": retries(client, values),
             "streamed": streamed(client, sequences),
             "errors": errors(client, values),
         }
         told["statistics"] = [before, client.get_inference_statistics(MODEL, as_json=True)]
     told["interleaved"] = asyncio.run(interleaved(url, sequences))
-    json.dump(told, sys.stdout)
+    return told
 
 
 if __name__ == "__main__":
-    main()
+    triton_requests.main(use)

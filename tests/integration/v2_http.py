@@ -1,6 +1,7 @@
 """Requests of the Open Inference Protocol for the small models, and what they shall give."""
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from tests.integration.small_service import X, streaming
 INFER = "/v2/models/net/infer"
 LENGTH = "inference-header-content-length"
 INPUTS = np.array(X, np.float32)
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
+"""How near outputs are to the equations."""
 
 
 def expected(inputs=INPUTS):

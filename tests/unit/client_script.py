@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from service.client.documents import Place
 from service.client.exchange import Exchange, RetryPolicy
 from service.client.network import Answer, Lost
-from service.client.session import Numbering, SessionCore
+from service.client.numbering import Numbering
+from service.client.session import SessionCore
 from service.client.stream import AsyncStream
 
 EPOCH = 7

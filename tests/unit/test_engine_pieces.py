@@ -1,13 +1,13 @@
 """Queued steps of one session run in one piece, with the answers of steps that run alone."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.domain import AdvanceReply
 from service.errors import PositionConflictError, ServiceError
@@ -79,6 +79,25 @@ async def test_steps_in_one_piece_are_steps(num):
     assert engine.stats.num_batches == -(-num // 16)
     await engine.drain()
     await assert_same_engines(requests)
+
+
+@pytest.mark.parametrize("num", [2, 16, 17])
+async def test_steps_of_one_request_that_are_apart_are_steps(num):
+    """Their outputs, and a retry of each is answered as its own request is."""
+    values = inputs(num)
+    requests = [step(x, position=i) for i, x in enumerate(values)]
+    engine, alone = make_engine(), make_engine()
+    wanted = await one_by_one(alone, requests)
+    apart = replace(step(values[0]), inputs=values, return_sequences=True, are_apart=True)
+    (got,) = await together(engine, [apart])
+    assert num == got.position
+    wanted_outputs = [reply.outputs for reply in wanted if isinstance(reply, AdvanceReply)]
+    np.testing.assert_allclose(got.outputs, wanted_outputs, **TOLERANCE)
+    for request in requests:
+        again = [(await one_by_one(each, [request])) for each in (alone, engine)]
+        assert_same(*again)
+    assert engine.stats.num_replayed == min(num, 16)
+    await asyncio.gather(alone.drain(), engine.drain())
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,10 +1,10 @@
 """The engine over stores that others write to, that fail, and that hold what cannot be read."""
 
 import asyncio
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from service.domain import (
     AdvanceReply,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import DeleteRequest, ImportRequest, ResetRequest
@@ -113,7 +114,9 @@ async def test_an_earlier_version_may_be_done_before_the_tick_is(is_moved):
     if is_moved:
         await current.ask(step(values[1], position=1))  # at hand of the earlier version here
         [record] = await store.load_many([key()])
-        store.record_at_commit = replace(record, fingerprint=current.signature.fingerprint, nonce=0)
+        store.record_at_commit = structs.replace(
+            record, fingerprint=current.signature.fingerprint, nonce=0
+        )
     store.held = key("bob")
 
     asked = step(values[2]) if is_moved else step(values[1], position=1)
@@ -177,7 +180,7 @@ class GatedStore(SharedStore):
         elif self.record_at_commit is not None:
             [commit] = commits
             theirs, self.record_at_commit = self.record_at_commit, None
-            await super().commit_many([replace(commit, after=theirs)])
+            await super().commit_many([structs.replace(commit, after=theirs)])
         return await super().commit_many(commits)
 
 

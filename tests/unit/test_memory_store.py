@@ -1,9 +1,8 @@
 """What is the memory store's own: its limit, and sessions that it packs."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from service.domain import REPLAY_WINDOW, Record, SessionKey
 from service.errors import PositionConflictError, TooManySessionsError

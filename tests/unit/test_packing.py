@@ -1,12 +1,12 @@
 """Records as few bytes."""
 
 import math
-from dataclasses import fields, replace
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from msgspec.structs import replace
 
 from service.domain import AdvanceReply, LongReplay, Record, Replay
 from service.stores import packing
@@ -62,7 +62,7 @@ def told(value):
         return tuple(map(told, value))
     for kind in (Record, Replay, LongReplay, AdvanceReply):
         if isinstance(value, kind):
-            return (kind, *(told(getattr(value, field.name)) for field in fields(kind)))
+            return (kind, *(told(getattr(value, name)) for name in kind.__struct_fields__))
     return value
 
 

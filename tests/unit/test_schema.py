@@ -165,7 +165,7 @@ def test_frames_read_together_are_read_as_alone(rows):
     if together is not None:
         alone = [parse_binary_steps(frame, signature(), 1) for frame in frames]
         assert np.array(alone).tobytes() == together.tobytes()
-        assert np.array(alone).shape == together.shape
+        assert together.shape == (len(alone), 3)
 
 
 # --- many sessions ---

@@ -1,9 +1,8 @@
 """The rules of a session, request by request."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from service import sessions
 from service.domain import (

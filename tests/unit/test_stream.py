@@ -19,6 +19,7 @@ from service.errors import (
     QueueFullError,
     SessionExpiredError,
     SessionUnknownError,
+    StateNotFiniteError,
 )
 from service.jobs import Job
 from service.transport.stream import Stream
@@ -47,7 +48,7 @@ class Script:
         """Take a request."""
         if self.refusal is not None:
             raise self.refusal
-        job = Job(request, complete)
+        job = Job(request.key, request, complete)
         self.jobs.append(job)
         return job
 
@@ -212,7 +213,8 @@ def test_the_first_error_ends_it_after_the_answers_before_it(what):
         case.engine.refusal = QueueFullError(1)
         case.send([1, 2, 3])
     else:
-        case.send([1, 2, 3], [4, 5, 6])
+        case.send([1, 2, 3])
+        case.send([4, 5, 6])
     assert 1 + 2 * (what == "engine") == len(case.requests())
     case.engine.answer()
     if what == "engine":
@@ -240,12 +242,13 @@ def test_a_stream_that_is_told_to_end_answers_what_is_in_flight():
     """With its own word last."""
     case = Case((0, EPOCH))
     case.received()
-    case.send(*steps(2))
+    case.send(*steps(1))
+    case.send(*steps(2, 1))
     case.stream.end(DrainingError())
     assert ([], None) == (case.received(), case.stream.close)
     case.engine.answer()
     case.engine.answer()
-    assert [[0, 1], [0, 1], "draining"] == [
+    assert [[0, 1], [0, 1], [2, 3], "draining"] == [
         each if isinstance(each, list) else each["code"] for each in case.received()
     ]
     assert (1012, "draining") == case.stream.close
@@ -267,8 +270,9 @@ def test_what_is_abandoned_is_cancelled():
     case = Case((0, EPOCH))
     case.received()
     case.send(*steps(3))
+    case.send(*steps(2, 3))
     case.stream.abandon()
-    assert [True] * 3 == [job.is_cancelled for job in case.engine.jobs]
+    assert [True] * 2 == [job.is_cancelled for job in case.engine.jobs]
     assert ([], 0) == (case.received(), case.stream.room)
 
 
@@ -313,11 +317,47 @@ def test_a_bad_frame_among_many_that_came_together_is_told_as_alone():
 
 
 def test_frames_that_came_together_keep_their_numbers():
-    """Each is the step that it was."""
-    case = Case((0, EPOCH))
+    """They are asked for together, and answered each with a frame of its own."""
+    case = Case((4, EPOCH))
+    case.received()
     case.send(*steps(5))
-    assert steps(5) == [request.inputs[0].tolist() for request in case.requests()]
-    assert {(1, 3)} == {request.inputs.shape for request in case.requests()}
+    (request,) = case.requests()
+    assert steps(5) == request.inputs.tolist()
+    assert (4, EPOCH, True) == (request.position, request.epoch, request.are_apart)
+    assert REPLAY_WINDOW - 5 == case.stream.room
+    case.engine.answer()
+    assert [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]] == case.received()
+    assert REPLAY_WINDOW == case.stream.room
+
+
+def test_frames_that_may_have_come_before_are_asked_for_one_by_one():
+    """A retry of one is told from the others, also where the client's place is in doubt."""
+    case = Case((3, EPOCH), position=1)
+    case.send(*steps(3))
+    assert [1, 2, 3] == [request.position for request in case.requests()]
+    assert not any(request.are_apart for request in case.requests())
+
+
+def test_frames_that_fail_together_are_asked_for_again_one_by_one():
+    """So those before the one whose fault it is are applied, and nothing behind it."""
+    case = Case((0, EPOCH))
+    case.received()
+    case.send(*steps(3))
+    case.send(*steps(2, 3))
+    assert [0, 3] == [request.position for request in case.requests()]
+    case.engine.answer(StateNotFiniteError("a state"))
+    later, *jobs = case.engine.jobs
+    assert later.is_cancelled
+    case.engine.jobs.pop(0)
+    assert [0, 1, 2] == [job.request.position for job in jobs[:3]]
+    assert steps(3) == [job.request.inputs[0].tolist() for job in jobs[:3]]
+    assert not any(job.is_cancelled or job.request.are_apart for job in jobs[:3])
+    assert [3] == [job.request.position for job in jobs[3:]]
+    case.engine.answer()
+    case.engine.answer(StateNotFiniteError("a state"))
+    assert all(job.is_cancelled for job in case.engine.jobs)
+    outputs, error = case.received()
+    assert ([0, 1], "state_not_finite", 4422) == (outputs, error["code"], case.code)
 
 
 @pytest.mark.parametrize("frame", [None, "x" * 101])

@@ -1,10 +1,10 @@
 """Commits that are answered before they are durable."""
 
 import asyncio
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from service.domain import Record, SessionKey
 from service.errors import StoreUnavailableError

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from service.domain import Float32
 from service.transport.problem import Answer, Headers
 from service.transport.render import dump
@@ -148,7 +150,7 @@ def _write_in_slices(reply: InferReply, form: AnswerForm, encoding: str | None) 
         return answer
     body = yield from compress(answer.body, encoding)
     headers = (*answer.headers, (b"content-encoding", encoding.encode()))
-    return answer._replace(body=body, headers=headers)
+    return replace(answer, body=body, headers=headers)
 
 
 def _write_numbers(values: Float32, parts: list[bytes]) -> Slices[None]:
