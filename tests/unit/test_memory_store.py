@@ -115,7 +115,7 @@ async def test_a_session_is_kept_as_it_is_once_its_step_finds_it_at_hand():
 
 
 async def test_the_last_answers_of_a_packed_session_are_given_again():
-    """Each step finds the session packed, and passes on what none of them reads."""
+    """Each step finds the session packed, and passes its earlier answers on."""
     engine = make_engine(
         store=MemoryStore(max_sessions=9, num_recent=0),
         limits=EngineLimits(arena_rows=3, max_pending=1),

@@ -78,7 +78,7 @@ def test_nothing_of_a_record_is_lost(drawn):
 
 @given(records(), st.integers(0, 1000))
 def test_replays_go_from_record_to_record_as_they_are(record, num_steps):
-    """The next record keeps them, although nobody has read them and the session has gone on."""
+    """The next record has them from their bytes, wherever the session has gone meanwhile."""
     packer = packing.Packer()
     before = packer.unpack(packer.pack(record))
     after = replace(before, position=before.position + num_steps, replays=before.replays[1:])
