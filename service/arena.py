@@ -1,11 +1,15 @@
 """Which sessions have their rows at hand, and in which slots.
 
 A cache over the store: every record at hand is in the store too (or was, where others write to it),
-so the least recently used session that nobody waits for can make room at any time.
+so the least recently used session that nobody waits for can make room at any time. Where there is
+none to spare, a session that was away for longer than those at hand takes nobody's place: it goes
+with its step, and stays the next time if that is soon. So sessions that come once in a while do not
+drive out those in use.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -28,6 +32,8 @@ class Arena:
         self._runtime = runtime
         self._is_busy = is_busy
         self._sessions: OrderedDict[SessionKey, Live] = OrderedDict()
+        # When the last session that had to make room was last used.
+        self._made_room_at = -math.inf
 
     def __len__(self) -> int:
         """Return how many sessions are at hand."""
@@ -63,8 +69,16 @@ class Arena:
         return live
 
     def keep(self, key: SessionKey, live: Live, record: Record, slot: int) -> None:
-        """Move a session to its newly committed record and to the slot that holds its row."""
+        """Move a session to its newly committed record and to the slot that holds its row.
+
+        It is let go of instead if those that made room for others were used after it.
+        """
+        before = live.stored
         self._runtime.free(live.slot)
+        if isinstance(before, Record) and before.touched_at < self._made_room_at:
+            self._sessions.pop(key, None)
+            self._runtime.free(slot)
+            return
         live.stored = record
         live.slot = slot
         self._sessions[key] = live
@@ -105,6 +119,7 @@ class Arena:
         for _ in range(len(self._sessions)):
             key = next(iter(self._sessions))
             if not self._is_busy(key):
+                self._made_room_at = self._sessions[key].used_at
                 self.forget(key)
                 return
             # It is about to be used, and so that the next search need not pass it again.

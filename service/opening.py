@@ -131,18 +131,15 @@ class Opener:
         if not has_unsure:
             return cast(list[Opening], openings)
         unsure = [job for job, o in zip(jobs, openings, strict=True) if o is None]
-        opened = await self._open_from_store(unsure, now)
-        return [opened[job.key] if o is None else o for job, o in zip(jobs, openings, strict=True)]
+        opened = iter(await self._open_from_store(unsure, now))
+        return [next(opened) if opening is None else opening for opening in openings]
 
     def _open_at_hand(self, job: Job, live: Live, now: float) -> Opening | None:
         """Open a job with what is at hand; None where only the store can tell."""
+        run = self._go_on(job, live, now)
+        if run is not None:
+            return run
         request, stored = job.request, live.stored
-        if (
-            isinstance(request, AdvanceRequest)
-            and isinstance(stored, Record)
-            and sessions.goes_on(stored, request, now)
-        ):
-            return self._run_on(job, request, live, stored)
         if isinstance(request, ForkRequest):
             return None  # the second session is not at hand
         if (
@@ -160,30 +157,46 @@ class Opener:
         # Had it begun from a stale record, no commit would find that out.
         return None
 
-    async def _open_from_store(self, jobs: Sequence[Job], now: float) -> dict[SessionKey, Opening]:
-        keys = {job.key for job in jobs}
-        keys |= {job.request.target_key for job in jobs if isinstance(job.request, ForkRequest)}
-        try:
-            loaded = await self._store.load_many(list(keys))
-        except ServiceError as error:
-            return {job.key: error.again() for job in jobs}
-        stored = dict(zip(keys, loaded, strict=True))
-        return {
-            job.key: self._open(job, self._take(job.key, stored[job.key], now), stored, now)
-            for job in jobs
-        }
+    def _go_on(self, job: Job, live: Live, now: float) -> Run | None:
+        """Return the steps of a job that simply goes on from its session, as nearly all do."""
+        request, stored = job.request, live.stored
+        if (
+            isinstance(request, AdvanceRequest)
+            and isinstance(stored, Record)
+            and sessions.goes_on(stored, request, now)
+        ):
+            return self._run_on(job, request, live, stored)
+        return None
 
-    def _take(self, key: SessionKey, loaded: Loaded, now: float) -> Live | LostUpdateError:
-        """Return a session that was just loaded, at hand if its row can be."""
+    async def _open_from_store(self, jobs: Sequence[Job], now: float) -> list[Opening]:
+        keys = [job.key for job in jobs]
+        targets = [job.request.target_key for job in jobs if isinstance(job.request, ForkRequest)]
+        # No store is asked twice for one session.
+        all_keys = list(dict.fromkeys([*keys, *targets])) if targets else keys
+        try:
+            loaded = await self._store.load_many(all_keys)
+        except ServiceError as error:
+            return [error.again() for _ in jobs]
+        stored = dict(zip(all_keys, loaded, strict=True)) if targets else {}
+        # Those of the jobs are the first ones, in their order.
+        return [self._open_loaded(*each, stored, now) for each in zip(jobs, loaded, strict=False)]
+
+    def _open_loaded(
+        self, job: Job, loaded: Loaded, others: dict[SessionKey, Loaded], now: float
+    ) -> Opening:
+        """Open a job whose session was just loaded; it is at hand from now on if its row can be."""
         if isinstance(loaded, Record) and loaded.fingerprint == self._signature.fingerprint:
-            return self._arena.place(key, loaded, now)
-        self._arena.forget(key)
-        return LostUpdateError(key.client_id) if isinstance(loaded, Lost) else unplaced(loaded, now)
+            live = self._arena.place(job.key, loaded, now)
+            return self._go_on(job, live, now) or self._open(job, live, others, now)
+        self._arena.forget(job.key)
+        if isinstance(loaded, Lost):
+            return LostUpdateError(job.key.client_id)
+        return self._open(job, unplaced(loaded, now), others, now)
 
     def _open(
         self,
         job: Job,
-        live: Live | LostUpdateError,
+        live: Live,
         loaded: dict[SessionKey, Loaded] | None,
         now: float,
     ) -> Opening:
@@ -191,12 +204,10 @@ class Opener:
 
         Args:
             job: What is asked.
-            live: Its session, or that steps of it were lost.
-            loaded: What was loaded for it, or None.
+            live: Its session.
+            loaded: The second session of a fork, by its key; None where it was not asked for.
             now: Seconds since 1970.
         """
-        if isinstance(live, LostUpdateError):
-            return live
         try:
             stored = live.stored
             if isinstance(stored, Damaged):

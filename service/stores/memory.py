@@ -1,8 +1,9 @@
 """Sessions in this process's memory: nothing survives it.
 
-The most recently committed ones are kept as they are, so that their next step finds them without
-any work; the others as bytes, which take less than half the memory and which the garbage collector
-does not walk.
+Those whose steps find them at hand are kept as they are, so that each step costs no work here; the
+others as bytes, which take less than half the memory and which the garbage collector does not walk.
+A session that is loaded for a step goes back to bytes with its commit, while what it was made of is
+still in the processor's cache.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import heapq
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from service.domain import TOMBSTONE_S, Record, SessionKey, SessionSummary
 from service.stores import packing
@@ -24,6 +25,8 @@ NUM_RECENT = 16_384
 
 Owner = tuple[str, str]
 """Tenant and model."""
+Kept = Record | bytes
+"""A session: as it is, or packed."""
 
 
 class MemoryStore:
@@ -44,7 +47,8 @@ class MemoryStore:
         Args:
             max_sessions: More than these are refused.
             tombstone_s: How long a session whose time to live is over is still known.
-            num_recent: How many sessions stay as they are; those that came before them are packed.
+            num_recent: How many sessions are kept as they are, at most: the latest of those whose
+                steps found them at hand.
             clock: Tells the seconds since 1970.
         """
         self._max_sessions = max_sessions
@@ -53,11 +57,9 @@ class MemoryStore:
         self._num_sessions = 0
         self._barren_at = -math.inf
         self._num_recent = num_recent
-        # A session is in one of the two.
-        self._recent: dict[SessionKey, Record] = {}
-        self._packed: defaultdict[Owner, dict[str, bytes]] = defaultdict(dict)
-        # Every recent one is in it; so may be others, which have ended.
-        self._order: deque[SessionKey] = deque()
+        self._sessions: defaultdict[Owner, dict[str, Kept]] = defaultdict(dict)
+        # Every one that is not packed is in it; so may be others, which have ended.
+        self._recent: deque[SessionKey] = deque()
         self._packer = packing.Packer()
 
     async def open(self) -> None:
@@ -74,64 +76,52 @@ class MemoryStore:
         return [self._load(key) for key in keys]
 
     def _load(self, key: SessionKey) -> Record | None:
-        record = self._recent.get(key)
-        if record is not None:
-            return record
-        packed = self._packed[key[:2]].get(key.client_id)
-        return None if packed is None else self._packer.unpack(packed)
+        kept = self._sessions[key[:2]].get(key.client_id)
+        return self._packer.unpack(kept) if isinstance(kept, bytes) else kept
 
     async def commit_many(self, commits: Sequence[Commit]) -> list[Outcome]:
         """Make each change whose session is as expected; tell what became of each."""
         return [self._commit(commit) for commit in commits]
 
     def _commit(self, commit: Commit) -> Outcome:
-        key, after = commit.key, commit.after
-        actual = self._recent.get(key)
-        if actual is None:
-            return self._commit_packed(commit)
-        # The very object that was read is the common case; the identity spares the comparison.
-        if actual is not commit.before and not is_same(actual, commit.before):
+        key, before, after = commit.key, commit.before, commit.after
+        client_id = key.client_id
+        sessions = self._sessions[key[:2]]
+        kept = sessions.get(client_id)
+        # The very object that was read is a common case; the identity spares the comparison.
+        if kept is not before and not _is_expected(kept, before):
             return Outcome.CONFLICT
         if after is None:
-            del self._recent[key]
-            self._num_sessions -= 1
-        else:
-            self._recent[key] = after
-        return Outcome.COMMITTED
-
-    def _commit_packed(self, commit: Commit) -> Outcome:
-        """Commit a change of a session that is packed, or that there is not."""
-        key, after = commit.key, commit.after
-        sessions = self._packed[key[:2]]
-        packed = sessions.get(key.client_id)
-        if not _is_expected(packed, commit.before):
-            return Outcome.CONFLICT
-        if packed is None:
-            if after is None:
-                return Outcome.COMMITTED
+            if kept is not None:
+                del sessions[client_id]
+                self._num_sessions -= 1
+            return Outcome.COMMITTED
+        if kept is None:
             if self._num_sessions >= self._max_sessions and not self._bury():
                 return Outcome.FULL
             self._num_sessions += 1
+        if isinstance(kept, Record):
+            sessions[client_id] = after
+        elif kept is None or isinstance(before, packing.UnpackedRecord):
+            sessions[client_id] = self._packer.pack(after)
         else:
-            del sessions[key.client_id]
-            if after is None:
-                self._num_sessions -= 1
-                return Outcome.COMMITTED
-        self._recent[key] = after
-        self._order.append(key)
-        if len(self._order) > self._num_recent:
-            self._pack_oldest()
+            # Who commits has it from an earlier commit: it was at hand, and is likely to stay so.
+            sessions[client_id] = after
+            self._recent.append(key)
+            if len(self._recent) > self._num_recent:
+                self._pack_oldest()
         return Outcome.COMMITTED
 
     def _pack_oldest(self) -> None:
-        """Pack the session that has been recent for the longest, unless it has ended since.
+        """Pack the session that has been kept as it is for the longest, unless it has ended since.
 
-        It may be in use all the time: its next commit makes it recent again.
+        It may be in use all the time: a later commit takes it back.
         """
-        key = self._order.popleft()
-        record = self._recent.pop(key, None)
-        if record is not None:
-            self._packed[key[:2]][key.client_id] = self._packer.pack(record)
+        key = self._recent.popleft()
+        sessions = self._sessions[key[:2]]
+        kept = sessions.get(key.client_id)
+        if isinstance(kept, Record):
+            sessions[key.client_id] = self._packer.pack(kept)
 
     def _bury(self) -> int:
         """Drop the sessions that are not to be known any more, and return how many they were."""
@@ -139,12 +129,9 @@ class MemoryStore:
         if self._barren_at <= now < self._barren_at + _BARREN_S:
             return 0
         buried_before = now - self._tombstone_s
-        ended = [key for key, r in self._recent.items() if r.expires_at < buried_before]
-        for key in ended:
-            del self._recent[key]
-        num_buried = len(ended)
-        for sessions in self._packed.values():
-            gone = [i for i, p in sessions.items() if packing.expires_at(p) < buried_before]
+        num_buried = 0
+        for sessions in self._sessions.values():
+            gone = [i for i, kept in sessions.items() if _expires_at(kept) < buried_before]
             for client_id in gone:
                 del sessions[client_id]
             num_buried += len(gone)
@@ -158,40 +145,35 @@ class MemoryStore:
     ) -> tuple[list[SessionSummary], str | None]:
         """Return up to `limit` sessions by client id, and the last of them as the next cursor."""
         now = self._clock()
-        rest = self._alive_behind((tenant, model), cursor, now)
+        sessions = self._sessions[tenant, model]
+        rest = (
+            client_id
+            for client_id, kept in sessions.items()
+            if (cursor is None or client_id > cursor) and now < _expires_at(kept)
+        )
         page = heapq.nsmallest(limit + 1, rest)
-        summaries = [self._summary(SessionKey(tenant, model, i)) for i in page[:limit]]
+        summaries = [SessionSummary(i, *_position_and_epoch(sessions[i])) for i in page[:limit]]
         return summaries, page[limit - 1] if len(page) > limit else None
-
-    def _alive_behind(self, owner: Owner, cursor: str | None, now: float) -> Iterator[str]:
-        """Yield the client ids of an owner behind a cursor whose sessions have not ended."""
-        for key, record in self._recent.items():
-            client_id = key.client_id
-            is_behind = cursor is None or client_id > cursor
-            if is_behind and key[:2] == owner and now < record.expires_at:
-                yield client_id
-        for client_id, packed in self._packed[owner].items():
-            is_behind = cursor is None or client_id > cursor
-            if is_behind and now < packing.expires_at(packed):
-                yield client_id
-
-    def _summary(self, key: SessionKey) -> SessionSummary:
-        record = self._recent.get(key)
-        if record is not None:
-            return SessionSummary(key.client_id, record.position, record.epoch)
-        packed = self._packed[key[:2]][key.client_id]
-        return SessionSummary(key.client_id, *packing.position_and_epoch(packed))
 
     async def list_keys(
         self, limit: int, cursor: str | None
     ) -> tuple[list[SessionKey], str | None]:
         """Return every key on one page, whatever the limit: they are in memory anyway."""
         del limit, cursor
-        packed = [SessionKey(*owner, i) for owner, ps in self._packed.items() for i in ps]
-        return [*self._recent, *packed], None
+        return [SessionKey(*owner, i) for owner, ids in self._sessions.items() for i in ids], None
 
 
-def _is_expected(packed: bytes | None, expected: Stored | None) -> bool:
-    if packed is None:
-        return expected is None
-    return isinstance(expected, Record) and packing.is_version(packed, expected)
+def _is_expected(kept: Kept | None, expected: Stored | None) -> bool:
+    if isinstance(kept, bytes):
+        return isinstance(expected, Record) and packing.is_version(kept, expected)
+    return is_same(kept, expected)
+
+
+def _expires_at(kept: Kept) -> float:
+    return packing.expires_at(kept) if isinstance(kept, bytes) else kept.expires_at
+
+
+def _position_and_epoch(kept: Kept) -> tuple[int, int]:
+    if isinstance(kept, bytes):
+        return packing.position_and_epoch(kept)
+    return kept.position, kept.epoch

@@ -1,37 +1,71 @@
 """A session's record as few bytes, for this process's memory alone.
 
 Not for disks and not for other processes: no format number, no checksum, and what many sessions
-have in common is kept once, beside the bytes. They begin with what compare-and-set compares.
-Knows no store.
+have in common is kept once, beside the bytes. They begin with what compare-and-set compares; then
+come the row, the flags where not all are set, and the replays, whose bytes stay the same from one
+record of the session to the next. Knows no store.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 
-from service.domain import AdvanceReply, LongReplay, Record, Replay
+from service.domain import AdvanceReply, Bool, LongReplay, Record, Replay
 
 _STAMP = struct.Struct("<QQQ")
 _HEAD = struct.Struct("<QQQddH")
 """The version, touched_at, ttl_s (NaN: none), and which of the kinds."""
 _LIFETIME = struct.Struct("<dd")
-_SMALL = struct.Struct("<B16sBBH")
-_WIDE = struct.Struct("<B16sQQIQ")
-"""Of a replay: its form, its digest, how far before the record's position it started and ended, and
-the size of a step's output; where these are large or unusual, the number of steps too."""
+_STEP = struct.Struct("<HB16sQ")
+"""Of a replay: its size in bytes, its form, its digest and where it started. Outputs follow."""
+_WIDE = struct.Struct("<HB16sQIQIQ")
+"""Where it is not that of a step: 0 in the place of the size, and behind the start the size, where
+it ended, the size of a step's output or the number of flags, and the number of steps in it."""
+_SIZE = struct.Struct("<I")
 
-_IS_LONG, _HAS_TIME, _HAS_ROW, _IS_WIDE = 1, 2, 4, 8
+_IS_LONG, _HAS_TIME, _HAS_ROW = 1, 2, 4
 
-Kind = tuple[str, int, int]
-"""Fingerprint, state size and number of flags: few, but in every record."""
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What few records differ in, and every one has.
+
+    Attributes:
+        num_flags: How many flags stand behind the row: none where all are set.
+        all_set: The flags then, one read-only array for all sessions; else None.
+    """
+
+    fingerprint: str
+    state_size: int
+    num_flags: int
+    all_set: Bool | None
+
+
+_Common = tuple[str, int, int, bool]
+"""What tells kinds apart: fingerprint, state size, number of flags, and whether all are set."""
+
+
+class UnpackedRecord(Record, eq=False, gc=False):
+    """A record that was made of bytes. What a step makes of it is not one."""
+
+
+class PackedReplay(Replay, eq=False, gc=False):
+    """A replay that was made of bytes, with them, for the session's next record.
+
+    Attributes:
+        packed: The bytes.
+    """
+
+    packed: bytes = b""
 
 
 def is_version(packed: bytes, record: Record) -> bool:
     """Tell whether bytes are those of a record, by its version."""
-    return packed.startswith(_STAMP.pack(*record.version))
+    return packed.startswith(_STAMP.pack(record.epoch, record.position, record.nonce))
 
 
 def position_and_epoch(packed: bytes) -> tuple[int, int]:
@@ -51,107 +85,125 @@ class Packer:
 
     def __init__(self) -> None:
         """Begin with no kind."""
-        self._kinds: list[Kind] = []
-        self._numbers: dict[Kind, int] = {}
+        self._kinds: list[_Kind] = []
+        self._numbers: dict[_Common, int] = {}
 
     def pack(self, record: Record) -> bytes:
         """Return a record as bytes."""
-        kind = (record.fingerprint, len(record.row), len(record.has_output))
-        number = self._numbers.get(kind)
+        row, flags, ttl_s = record.row, record.has_output.tobytes(), record.ttl_s
+        are_all_set = 0 not in flags
+        common = (record.fingerprint, len(row), len(flags), are_all_set)
+        number = self._numbers.get(common)
         if number is None:
-            number = self._numbers[kind] = len(self._kinds)
-            self._kinds.append(kind)
-        ttl_s = math.nan if record.ttl_s is None else record.ttl_s
+            number = self._add_kind(common)
         parts = [
-            _HEAD.pack(*record.version, record.touched_at, ttl_s, number),
-            record.has_output.tobytes(),
-            record.row.tobytes(),
+            _HEAD.pack(
+                record.epoch,
+                record.position,
+                record.nonce,
+                record.touched_at,
+                math.nan if ttl_s is None else ttl_s,
+                number,
+            ),
+            row.tobytes(),
         ]
-        for replay in record.replays:
-            _pack_replay(replay, record.position, parts)
+        if not are_all_set:
+            parts.append(flags)
+        parts += [
+            each.packed if isinstance(each, PackedReplay) else _pack_replay(each)
+            for each in record.replays
+        ]
         return b"".join(parts)
 
+    def _add_kind(self, common: _Common) -> int:
+        fingerprint, state_size, num_flags, are_all_set = common
+        number = self._numbers[common] = len(self._kinds)
+        all_set = None
+        if are_all_set:
+            all_set = np.ones(num_flags, np.bool_)
+            all_set.flags.writeable = False
+            num_flags = 0
+        self._kinds.append(_Kind(fingerprint, state_size, num_flags, all_set))
+        return number
+
     def unpack(self, packed: bytes) -> Record:
-        """Return the record that bytes were made of. Its arrays look into the bytes."""
+        """Return the record that bytes were made of. Its arrays look into them."""
         epoch, position, nonce, touched_at, ttl_s, number = _HEAD.unpack_from(packed)
-        fingerprint, state_size, num_flags = self._kinds[number]
-        at = _HEAD.size
-        has_output = np.frombuffer(packed, np.bool_, num_flags, at)
-        at += num_flags
-        row = np.frombuffer(packed, np.float32, state_size, at)
-        at += row.nbytes
+        kind = self._kinds[number]
+        row = np.frombuffer(packed, np.float32, kind.state_size, _HEAD.size)
+        at = _HEAD.size + row.nbytes
+        has_output = kind.all_set
+        if has_output is None:
+            has_output = np.frombuffer(packed, np.bool_, kind.num_flags, at)
+            at += kind.num_flags
         replays: list[Replay | LongReplay] = []
         while at < len(packed):
-            replay, at = _unpack_replay(packed, at, epoch, position, state_size, num_flags)
-            replays.append(replay)
-        return Record(
-            fingerprint=fingerprint,
-            epoch=epoch,
-            position=position,
-            row=row,
-            has_output=has_output,
-            touched_at=touched_at,
-            ttl_s=None if math.isnan(ttl_s) else ttl_s,
-            replays=tuple(replays),
-            nonce=nonce,
+            size = (
+                packed[at] + 256 * packed[at + 1] or _SIZE.unpack_from(packed, at + _STEP.size)[0]
+            )
+            replays.append(_unpack_replay(packed[at : at + size], epoch))
+            at += size
+        return UnpackedRecord(
+            kind.fingerprint,
+            epoch,
+            position,
+            row,
+            has_output,
+            touched_at,
+            None if math.isnan(ttl_s) else ttl_s,
+            tuple(replays),
+            nonce,
         )
 
 
-def _pack_replay(replay: Replay | LongReplay, position: int, parts: list[bytes]) -> None:
-    """Append the bytes of a replay of a record at a position."""
-    began = position - replay.start
+def _pack_replay(replay: Replay | LongReplay) -> bytes:
     if isinstance(replay, LongReplay):
-        parts.append(_WIDE.pack(_IS_LONG | _IS_WIDE, replay.digest, began, 0, 0, 0))
-        parts.append(replay.has_output_before.tobytes())
-        parts.append(replay.row_before.tobytes())
-        return
+        before, flags = replay.row_before.tobytes(), replay.has_output_before.tobytes()
+        return _pack_wide(_IS_LONG, replay, 0, len(flags), 0, flags + before)
     reply = replay.reply
     outputs, row = reply.outputs, reply.row
-    form = (_HAS_TIME if outputs.ndim == 2 else 0) | (0 if row is None else _HAS_ROW)
-    num_times = len(outputs) if outputs.ndim == 2 else 1
-    output_size = outputs.shape[-1]
-    ended = position - reply.position
-    is_usual = outputs.ndim == 1 or num_times == began - ended
-    if is_usual and 0 <= ended <= began < 256 and output_size < 65_536:
-        parts.append(_SMALL.pack(form, replay.digest, began, ended, output_size))
-    else:
-        form |= _IS_WIDE
-        parts.append(_WIDE.pack(form, replay.digest, began, ended, output_size, num_times))
-    parts.append(outputs.tobytes())
+    has_time = outputs.ndim == 2
+    form = _HAS_TIME if has_time else 0
+    num_times = len(outputs) if has_time else 1
+    data = outputs.tobytes()
+    size = _STEP.size + len(data)
+    if num_times == 1 and reply.position == replay.start + 1 and row is None and size < 65_536:
+        return _STEP.pack(size, form, replay.digest, replay.start) + data
     if row is not None:
-        parts.append(row.tobytes())
+        form |= _HAS_ROW
+        data += row.tobytes()
+    return _pack_wide(form, replay, reply.position, outputs.shape[-1], num_times, data)
 
 
-def _unpack_replay(
-    packed: bytes, at: int, epoch: int, position: int, state_size: int, num_flags: int
-) -> tuple[Replay | LongReplay, int]:
-    """Return the replay at an offset of a record's bytes, and the offset behind it."""
-    form = packed[at]
-    has_time = bool(form & _HAS_TIME)
-    if form & _IS_WIDE:
-        _, digest, began, ended, output_size, num_times = _WIDE.unpack_from(packed, at)
-        at += _WIDE.size
-    else:
-        _, digest, began, ended, output_size = _SMALL.unpack_from(packed, at)
-        num_times = began - ended if has_time else 1
-        at += _SMALL.size
-    start = position - began
+def _pack_wide(
+    form: int,
+    replay: Replay | LongReplay,
+    end: int,
+    width: int,
+    num_times: int,
+    data: bytes,
+) -> bytes:
+    size = _WIDE.size + len(data)
+    head = _WIDE.pack(0, form, replay.digest, replay.start, size, end, width, num_times)
+    return head + data
+
+
+def _unpack_replay(packed: bytes, epoch: int) -> Replay | LongReplay:
+    size, form, digest, start = _STEP.unpack_from(packed)
+    if size:
+        outputs = np.frombuffer(packed, np.float32, offset=_STEP.size)
+        if form & _HAS_TIME:
+            outputs = outputs[None]
+        return PackedReplay(start, digest, AdvanceReply(outputs, start + 1, epoch), None, packed)
+    *_, end, width, num_times = _WIDE.unpack_from(packed)
+    at = _WIDE.size
     if form & _IS_LONG:
-        flags = np.frombuffer(packed, np.bool_, num_flags, at)
-        at += num_flags
-        before = np.frombuffer(packed, np.float32, state_size, at)
-        long = LongReplay(start=start, digest=digest, row_before=before, has_output_before=flags)
-        return long, at + before.nbytes
-    outputs = np.frombuffer(packed, np.float32, num_times * output_size, at)
+        flags = np.frombuffer(packed, np.bool_, width, at)
+        before = np.frombuffer(packed, np.float32, offset=at + width)
+        return LongReplay(start=start, digest=digest, row_before=before, has_output_before=flags)
+    outputs = np.frombuffer(packed, np.float32, num_times * width, at)
     at += outputs.nbytes
-    row = None
-    if form & _HAS_ROW:
-        row = np.frombuffer(packed, np.float32, state_size, at)
-        at += row.nbytes
-    reply = AdvanceReply(
-        outputs=outputs.reshape(num_times, output_size) if has_time else outputs,
-        position=position - ended,
-        epoch=epoch,
-        row=row,
-    )
-    return Replay(start=start, digest=digest, reply=reply), at
+    row = np.frombuffer(packed, np.float32, offset=at) if form & _HAS_ROW else None
+    if form & _HAS_TIME:
+        outputs = outputs.reshape(num_times, width)
+    return PackedReplay(start, digest, AdvanceReply(outputs, end, epoch, row=row), None, packed)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from service.domain import Record, SessionKey
-from service.errors import TooManySessionsError
+from service.domain import REPLAY_WINDOW, Record, SessionKey
+from service.errors import PositionConflictError, TooManySessionsError
 from service.limits import EngineLimits
 from service.stores.base import Commit, Outcome
 from service.stores.memory import MemoryStore
@@ -87,6 +87,61 @@ async def test_a_packed_session_is_only_changed_by_who_has_read_it():
     assert [Outcome.CONFLICT] == await store.commit_many([Commit(alice, second, None)])
     assert [Outcome.COMMITTED] == await store.commit_many([Commit(alice, loaded, second)])
     assert [Outcome.CONFLICT] == await store.commit_many([Commit(alice, loaded, None)])
+
+
+async def test_a_session_is_kept_as_it_is_once_its_step_finds_it_at_hand():
+    """Until others have been so more lately; one that is loaded for each step stays packed."""
+    store = MemoryStore(max_sessions=2, num_recent=1)
+    alice, bob = (SessionKey("default", "m", name) for name in ("alice", "bob"))
+    records = [replace(record(), position=position) for position in range(4)]
+
+    async def load(key):
+        (loaded,) = await store.load_many([key])
+        assert isinstance(loaded, Record)
+        return loaded
+
+    async def commit(key, before, after):
+        assert [Outcome.COMMITTED] == await store.commit_many([Commit(key, before, after)])
+        return await load(key) is after
+
+    assert not await commit(alice, None, records[0])
+    assert not await commit(alice, await load(alice), records[1])
+    assert await commit(alice, records[1], records[2])
+    assert await commit(alice, records[2], records[3])
+    assert not await commit(bob, None, records[0])
+    assert await commit(bob, records[0], records[1])
+    assert records[3] is not await load(alice)
+    assert records[3].version == (await load(alice)).version
+
+
+async def test_the_last_answers_of_a_packed_session_are_given_again():
+    """Each step finds the session packed, and passes its earlier answers on."""
+    engine = make_engine(
+        store=MemoryStore(max_sessions=9, num_recent=0),
+        limits=EngineLimits(arena_rows=3, max_pending=1),
+    )
+    await engine.start()
+    xs = inputs(REPLAY_WINDOW + 2)
+    first = []
+    for position, x in enumerate(xs):
+        first.append(await engine.ask(step(x, "alice", position=position)))
+        for name in ("bob", "carol", "dave"):
+            await engine.ask(step(x, name))
+
+    again = [
+        await engine.ask(step(x, "alice", position=position))
+        for position, x in enumerate(xs)
+        if position >= 2
+    ]
+    with pytest.raises(PositionConflictError):
+        await engine.ask(step(xs[1], "alice", position=1))
+
+    assert [reply.outputs.tobytes() for reply in first[2:]] == [
+        reply.outputs.tobytes() for reply in again
+    ]
+    assert list(range(3, REPLAY_WINDOW + 3)) == [reply.position for reply in again]
+    assert all(reply.replayed for reply in again)
+    await engine.drain()
 
 
 async def test_packed_sessions_end_and_make_room():

@@ -68,6 +68,13 @@ def test_nonsense_is_refused_with_the_reason(arguments, problem):
         settings(*arguments)
 
 
+def test_fewer_rows_are_at_hand_where_the_store_is_as_near():
+    """A state that is in memory anyway need not be there twice, unless the operator says so."""
+    assert 65_536 == settings().arena_rows
+    assert 16_384 == settings("--store", "memory").arena_rows
+    assert 20_000 == settings("--store", "memory", "--arena-rows", "20000").arena_rows
+
+
 def test_how_often_to_look_needs_something_to_look_at():
     """A setting that would do nothing is refused."""
     with pytest.raises(ValidationError, match="model_repository"):
