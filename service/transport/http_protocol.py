@@ -8,10 +8,12 @@ connection: uvicorn's queue for pipelined requests holds either.
 
 from __future__ import annotations
 
+import re
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from service.transport.connection_watch import WatchedHttpProtocol, is_answered
+from service.transport.headers import Headers
 from service.transport.hot import AnswerHeads, Head, Hot, find_head
 from service.transport.http import HttpEntrance
 from service.transport.patience import Patience, Phase
@@ -19,6 +21,9 @@ from service.transport.problem import Answer
 
 MAX_KNOWN_HEADS = 16
 """Most heads that a connection remembers: those of one client differ in the body's length only."""
+
+_PLAIN_LINE = re.compile(rb"POST (/[!-~]*+) HTTP/1\.1\r\n")
+_T = TypeVar("_T")
 
 
 class HotHttpProtocol(WatchedHttpProtocol):
@@ -30,6 +35,7 @@ class HotHttpProtocol(WatchedHttpProtocol):
         """Take what uvicorn gives."""
         super().__init__(*arguments, **options)
         self._known_heads: dict[bytes, Head] = {}
+        self._known_lines: dict[bytes, Headers] = {}  # those of headers, whatever the path
         self._num_messages = 0
         self._running: Any = None  # the request that has its turn, of either kind
         self._is_going_on = False
@@ -51,19 +57,14 @@ class HotHttpProtocol(WatchedHttpProtocol):
     def data_received(self, data: bytes) -> None:
         """Begin a request whose head is known, or parse what has come: see the callbacks."""
         end = data.find(b"\r\n\r\n") + 4
-        known = self._known_heads.get(data[:end])
-        if (
-            known is not None
-            and len(data) == end + known.num_body_bytes
-            and not self._is_message_open
-            and not self._holds_next
-            and is_answered(self.cycle)
-        ):
-            self._running = self.cycle = hot = Hot(self, known)  # type: ignore[assignment]
-            hot.body = data[end:]
-            hot.is_whole = True
-            hot.begin()
-            return
+        if not self._is_message_open and not self._holds_next and is_answered(self.cycle):
+            known = self._known_heads.get(data[:end]) or self._find_alike(data, end)
+            if known is not None and len(data) == end + known.num_body_bytes:
+                self._running = self.cycle = hot = Hot(self, known)  # type: ignore[assignment]
+                hot.body = data[end:]
+                hot.is_whole = True
+                hot.begin()
+                return
         if self._last is not None:
             return  # nothing may follow it: neither a parser's error nor a handshake
         is_begin, num_before = not self._is_message_open, self._num_messages
@@ -77,16 +78,29 @@ class HotHttpProtocol(WatchedHttpProtocol):
         elif is_begin and self._num_messages == num_before + 1 and isinstance(self.cycle, Hot):
             self._learn(data, end, self.cycle.head)
 
+    def _find_alike(self, data: bytes, end: int) -> Head | None:
+        """Return a head with known headers and another path, as of many sessions' requests."""
+        line = _PLAIN_LINE.match(data)
+        headers = None if line is None else self._known_lines.get(data[line.end() : end])
+        if line is None or headers is None:
+            return None
+        head = find_head(self.entrance, line[1], headers)
+        if head is not None:
+            _remember(self._known_heads, data[:end], head)
+        return head
+
     def _learn(self, data: bytes, end: int, head: Head) -> None:
         """Remember a head, if nothing but it and its body came.
 
-        The next head of a connection is nearly always the same, byte by byte, and the parser keeps
-        nothing from one request to the next: it would say the same of it.
+        The next head of a connection is nearly always the same, byte by byte, or has another path
+        only, and the parser keeps nothing from one request to the next: it would say the same of
+        it.
         """
         if len(data) == end + head.num_body_bytes:
-            if len(self._known_heads) == MAX_KNOWN_HEADS:
-                self._known_heads.clear()
-            self._known_heads[data[:end]] = head
+            _remember(self._known_heads, data[:end], head)
+            line = _PLAIN_LINE.match(data)
+            if line is not None:
+                _remember(self._known_lines, data[line.end() : end], head.headers)
 
     # What the parser calls
 
@@ -222,6 +236,12 @@ def hot_protocol(entrance: HttpEntrance, patience: Patience) -> type[HotHttpProt
     """
     members = {"entrance": entrance, "patience": patience, "_heads": AnswerHeads()}
     return type("HotHttpProtocol", (HotHttpProtocol,), members)
+
+
+def _remember(known: dict[bytes, _T], data: bytes, value: _T) -> None:
+    if len(known) == MAX_KNOWN_HEADS:
+        known.clear()
+    known[data] = value
 
 
 class _Held:

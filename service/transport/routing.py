@@ -158,4 +158,5 @@ def raw_path_of(scope: Scope) -> bytes:
 
 
 def _decode(segment: bytes) -> str:
-    return unquote_to_bytes(segment).decode("utf-8", "replace")
+    plain = unquote_to_bytes(segment) if b"%" in segment else segment
+    return plain.decode("utf-8", "replace")

@@ -31,7 +31,18 @@ BODIES = [
     b"POST /v1/se\r\n\r\n".ljust(len(LONG)),
 ]
 """All of one length; one looks like the end of a head."""
-OTHERS = [get(), get(STEP), post(b"{}"), post(LONG, b"/v1/sessions/bob/step"), post(b"")]
+PATHS = [
+    b"/v1/sessions/bob/step",
+    b"/v1/sessions/b%6Fb/step",
+    b"/v1/sessions//step",
+    b"/v1/sessions/a%2Fb/step",
+    b"/v1/sessions/bob/step?x=1",
+    b"/v1/sessions/bob/step#x",
+    b"/v1/sessions/bob/sequence",
+    b"/v1/models/none/steps",
+    b"/v1/nothing",
+]
+OTHERS = [get(), get(STEP), post(b"{}"), post(b""), *(post(LONG, path) for path in PATHS)]
 ONES = st.one_of(
     st.sampled_from(BODIES).map(post),
     st.sampled_from(BODIES).map(post),
@@ -105,6 +116,40 @@ async def test_more_heads_than_a_connection_remembers():
             assert position == json.loads(body)["position"]
             (connection,) = opened.state.connections
             assert len(connection._known_heads) <= MAX_KNOWN_HEADS  # noqa: SLF001
+        writer.close()
+
+
+async def test_a_head_of_another_session_is_known_by_its_headers():
+    """It is not parsed, if its path and its headers are plain; what is odd is, each time."""
+    async with listening(make_app()) as opened:
+        reader, writer = await opened.open()
+        await until(lambda: opened.state.connections)
+        (connection,) = opened.state.connections
+        for client, wanted, is_parsed, *headers in [
+            (b"alice", 1, True),
+            (b"bob", 1, False),
+            (b"c%61rol", 1, False),
+            (b"alice", 2, False),
+            (b"carol", 2, False),
+            (b"bob", 2, True, b"x: 1"),
+            (b"", None, True),
+        ]:
+            num_parsed = connection._num_messages  # noqa: SLF001
+            writer.write(post(LONG, b"/v1/sessions/%b/step" % client, *headers))
+            _, _, body = await _read(reader)
+            assert wanted == json.loads(body).get("position")
+            assert num_parsed + is_parsed == connection._num_messages  # noqa: SLF001
+        writer.close()
+
+
+async def test_a_line_before_a_head_is_no_header():
+    """What is remembered of a head behind empty lines is not taken for another's headers."""
+    async with listening(make_app()) as opened:
+        reader, writer = await opened.open()
+        writer.write(b"\r\n" + post(LONG))
+        assert 200 == (await _read(reader))[0]
+        writer.write(b"POST /v1/sessions/bob/step HTTP/1.1\r\n" + post(LONG))
+        assert 400 == (await _read(reader))[0]
         writer.close()
 
 
