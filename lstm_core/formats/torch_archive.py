@@ -23,6 +23,7 @@ import numpy as np
 from lstm_core.errors import FormatError
 from lstm_core.formats.tensors import FLOATING_BYTES, Float32, StoredTensor, to_float32
 from lstm_core.formats.torch_pickle import Attributed, RefusedNameError, Unpickler, Value
+from lstm_core.formats.torch_script import ScriptNames
 
 MAX_PICKLE_BYTES = 16 << 20
 
@@ -72,8 +73,9 @@ def open_torch(path: str | os.PathLike[str]) -> Iterator[Value]:
     """Open a file of `torch.save`.
 
     Yields:
-        The object that was saved: dictionaries (`Attributed` for ordered ones), lists, numbers,
-        texts, and `StoredTensor`s that can be read until the context ends.
+        The object that was saved: dictionaries (`Attributed` for ordered ones, and for the modules
+        of a TorchScript program), lists, numbers, texts, and `StoredTensor`s that can be read until
+        the context ends.
 
     Raises:
         FormatError: It cannot be read, is damaged, is of another kind, or asks for code.
@@ -104,9 +106,6 @@ def _prefix(name: str, file: zipfile.ZipFile) -> str:
     members = file.namelist()
     if any(member.endswith("/models/model.json") for member in members):
         problem = "is a program of torch.export; export it as ONNX, or save its state_dict()"
-        raise FormatError(name, [problem])
-    if any(member.endswith("/constants.pkl") or "/code/" in member for member in members):
-        problem = "is a TorchScript program; export it as ONNX, or save its state_dict()"
         raise FormatError(name, [problem])
     pickles = [member for member in members if member.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -144,13 +143,14 @@ class _Archive:
     def _names(self) -> dict[str, Value]:
         storages = {f"torch.{kind}Storage": _Dtype(*dtype) for kind, dtype in _ELEMENTS.items()}
         dtypes = {f"torch.{dtype}": dtype for dtype in _DTYPES}
-        return {
+        known: dict[str, Value] = {
             **storages,
             **dtypes,
             "collections.OrderedDict": Attributed,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": _parameter,
         }
+        return ScriptNames(known) if self._has("constants.pkl") else known
 
     def _has(self, member: str) -> bool:
         return self._prefix + member in self._file.NameToInfo

@@ -12,7 +12,7 @@ from __future__ import annotations
 import pickletools
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_OPCODES = 1_000_000
 """A second's work, and 100 MB. A state dict asks for about 20 an array."""
@@ -39,12 +39,24 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _IGNORED = frozenset({"PROTO", "FRAME"})
 
 
-class Attributed(dict[Any, Any]):
-    """A dictionary with attributes beside its entries, as state dicts are."""
+class ObjectClass(NamedTuple):
+    """Stands for a class of which objects are told, and nothing but their attributes."""
 
-    def __init__(self) -> None:
+    name: str
+
+
+class Attributed(dict[Any, Any]):
+    """A dictionary with attributes beside its entries, as state dicts are, or an object.
+
+    Attributes:
+        attributes: By name.
+        kind: The name of an object's class, empty for a dictionary.
+    """
+
+    def __init__(self, kind: str = "") -> None:
         super().__init__()
         self.attributes: dict[str, Value] = {}
+        self.kind = kind
 
 
 class RefusedNameError(ValueError):
@@ -69,7 +81,7 @@ class Unpickler:
 
         Args:
             names: What stands for each class or function that a pickle may name; those that it may
-                call are functions here.
+                call are functions here, and those that it may make objects of are `ObjectClass`es.
             load_stored: Returns an object that is stored outside the pickle, by its address.
         """
         self._names = names
@@ -92,6 +104,7 @@ class Unpickler:
             "STACK_GLOBAL": self._stack_global,
             "BINPERSID": self._stored,
             "REDUCE": self._reduce,
+            "NEWOBJ": self._new_object,
             "BUILD": self._build,
         }
 
@@ -166,9 +179,10 @@ class Unpickler:
         self._push_named(f"{_expect(module, str)}.{_expect(name, str)}")
 
     def _push_named(self, name: str) -> None:
-        if name not in self._names:
-            raise RefusedNameError(name)
-        self._stack.append(self._names[name])
+        try:
+            self._stack.append(self._names[name])
+        except KeyError:
+            raise RefusedNameError(name) from None
 
     def _stored(self, _argument: Value) -> None:
         self._stack.append(self._load_stored(_expect(self._pop(), tuple)))
@@ -179,6 +193,12 @@ class Unpickler:
         if not callable(function):
             raise ValueError("calls what is no function")  # noqa: TRY004 - the file is at fault
         self._stack.append(function(*arguments))
+
+    def _new_object(self, _argument: Value) -> None:
+        arguments, of_class = self._pop(), _expect(self._pop(), ObjectClass)
+        if arguments != ():
+            raise ValueError("gives arguments to an object")
+        self._stack.append(Attributed(of_class.name))
 
     def _build(self, _argument: Value) -> None:
         state = _expect(self._pop(), dict)

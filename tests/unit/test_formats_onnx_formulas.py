@@ -123,7 +123,7 @@ def graph(path: Any, nodes: Nodes, **tensors: Any) -> Any:
         node(operator, inputs, ["y" if index == last else f"x{index}"], **OPTIONS.get(operator, {}))
         for index, (operator, inputs) in enumerate(nodes, 2)
     ]
-    stored = {name: np.array(number, np.float32) for name, number in CONSTANTS.items()}
+    stored: dict[str, Any] = {name: np.array(number) for name, number in CONSTANTS.items()}
     stored |= {"g": np.array([2.0, 3.0]), "b": np.array([1.0, -1.0]), "none": np.zeros(())}
     stored |= {"mean": np.array([0.5, 1.0]), "var": np.array([2.0, 3.0])}
     return save(path, [*SEQUENCES, *built], stored | tensors, opset=17)

@@ -217,8 +217,6 @@ def test_other_files_of_pytorch(tmp_path):
     """Programs and the format before 1.6 are named, with what to do."""
     lstm = save_arrays(tmp_path / "model.pt", lstm_arrays(""))
     assert read_network(lstm).state_size == 4
-    script = save(tmp_path / "script.pt", b"}", others={"constants.pkl": b""})
-    assert "is a TorchScript program; export it as ONNX" in problem(script)
     exported = save(tmp_path / "exported.pt2", b"}", others={"models/model.json": b"{}"})
     assert "is a program of torch.export" in problem(exported)
     legacy = tmp_path / "legacy.pt"
