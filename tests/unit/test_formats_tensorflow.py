@@ -84,7 +84,7 @@ def test_what_a_checkpoint_claims_is_compared_with_its_files(tmp_path):
         (entry(zeros, shape, offset=1 << 62), "is cut off"),
         (entry(zeros, shape, offset=8), "is cut off"),
         (entry(b"other", shape, size=len(zeros)), "checksum of lstm_cell/kernel is wrong"),
-        (entry(zeros, shape, more=field(7, b"")), "is cut into slices"),
+        (entry(zeros, shape, more=field(7, b"")), "has 0 of its 1 slices"),
         (entry(zeros, shape, dtype=3), "is of no layer"),
         (entry(zeros, shape, shard=1), "in a data file that there is not"),
         (entry(zeros, (-1, 8)), "a shape is not known"),
