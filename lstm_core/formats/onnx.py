@@ -55,14 +55,27 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         graph = read_graph(Path(path))
     except (OSError, ValueError) as error:
         raise FormatError(name, [f"is a damaged ONNX file: {error}"]) from error
+    return network_of(name, graph)
+
+
+def network_of(path: str, graph: Graph) -> Network:
+    """Return what a graph computes, from its first input to its first output.
+
+    Args:
+        path: Its file, for messages.
+        graph: The graph.
+
+    Raises:
+        FormatError: It holds something that cannot be served; then `problems` names every such node
+            and why.
+    """
     walk = _Walk(graph)
     try:
         output = walk.run()
         if walk.problems:
-            raise FormatError(name, walk.problems, graph.written_by)
-        name_in_file = graph.name or Path(path).stem
+            raise FormatError(path, walk.problems, graph.written_by)
         return Network(
-            name_in_file,
+            graph.name or Path(path).stem,
             walk.input_size,
             output.whole_layers(),
             input_name=graph.inputs[0].name,
@@ -70,7 +83,7 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
             written_by=graph.written_by,
         )
     except SpecError as error:
-        raise FormatError(name, [str(error)], graph.written_by) from error
+        raise FormatError(path, [str(error)], graph.written_by) from error
 
 
 class _Walk:

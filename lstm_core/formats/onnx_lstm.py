@@ -70,7 +70,7 @@ def read_lstm(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
     if direction not in _NUM_DIRECTIONS:
         raise SpecError(node.name, f"its direction is {direction!r:.80}")
     is_batch_first = node.attribute("layout", 0) == 1
-    time, batch = _time_and_batch(node, x, is_batch_first=is_batch_first)
+    time, batch = time_and_batch(node, x, is_batch_first=is_batch_first)
     weights = _Weights.of(node, given, _NUM_DIRECTIONS[direction], x.features)
     _check_states(node, given, time, weights.units)
     layer = _layer(node, weights, direction)
@@ -111,8 +111,12 @@ class _Axes:
         return (Atom("direction", self.num_directions),), (Atom("features", self.units),)
 
 
-def _time_and_batch(node: Node, x: Sequences, *, is_batch_first: bool) -> tuple[Axis, Axis]:
-    """Return the two axes under the names that they have from here on."""
+def time_and_batch(node: Node, x: Sequences, *, is_batch_first: bool) -> tuple[Axis, Axis]:
+    """Return the two axes under the names that they have from here on.
+
+    Raises:
+        SpecError: They are no time and no batch.
+    """
     if len(x.axes) != 3 or x.is_integer:
         raise SpecError(node.name, f"takes {len(x.axes)} axes, not three of real numbers")
     pair = x.axes[:2][::-1] if is_batch_first else x.axes[:2]

@@ -27,6 +27,8 @@ from lstm_core.formats.onnx_inputs import Values, sequences_of
 from lstm_core.formats.onnx_lstm import read_lstm
 from lstm_core.formats.onnx_model import FLOAT_TYPES, Node
 from lstm_core.formats.onnx_pointwise import POINTWISE
+from lstm_core.formats.onnx_rnn_cell import OPERATOR as RNN_CELL
+from lstm_core.formats.onnx_rnn_cell import read_rnn_cell
 from lstm_core.formats.onnx_values import (
     SERVED,
     Constant,
@@ -57,8 +59,8 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
     Raises:
         SpecError: It cannot be served.
     """
-    if node.operator == "LSTM":
-        return read_lstm(node, inputs)
+    if node.operator in {"LSTM", RNN_CELL}:
+        return (read_lstm if node.operator == "LSTM" else read_rnn_cell)(node, inputs)
     first = inputs[0] if inputs else None
     if isinstance(first, State) and first.parts and node.operator in {"Gather", "Slice"}:
         return [_chosen_states(node, first, inputs)]
@@ -146,7 +148,9 @@ def _cast(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 def _transpose(node: Node, inputs: Values, _opset: int) -> list[Value]:
     value = sequences_of(node, inputs)
-    order = node.listed("perm", int) or list(range(len(value.axes)))[::-1]
+    # TensorFlow's comes behind the values.
+    order = node.listed("perm", int) or integers(_constants(node, inputs)[1])
+    order = order or list(range(len(value.axes)))[::-1]
     return [replace(value, axes=transposed(value.axes, order))]
 
 

@@ -31,6 +31,7 @@ _NO_FILE = re.compile(rb"\Z")
 _HDF5 = re.compile(rb"\x89HDF\r\n\x1a\n")
 _PICKLE_OR_ZIP = re.compile(rb"\x80|PK(?!.{28}metadata\.json)", re.DOTALL)
 """What Keras puts first into its own zip archives is in none of PyTorch's."""
+_NODE = re.compile(rb"\n")
 _PROTOBUF = re.compile(rb"\x08")
 _SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
 _ZIP = re.compile(rb"PK")
@@ -102,6 +103,13 @@ def _onnx() -> tuple[Sniff, Read]:
     return is_onnx, read_onnx
 
 
+def _frozen_graph() -> tuple[Sniff, Read]:
+    from lstm_core.formats.frozen_graph import read_frozen_graph
+    from lstm_core.formats.frozen_graph_nodes import is_frozen_graph
+
+    return is_frozen_graph, read_frozen_graph
+
+
 def _keras_checkpoint() -> tuple[Sniff, Read]:
     from lstm_core.formats.keras_checkpoint import is_keras_checkpoint, read_keras_checkpoint
 
@@ -123,6 +131,7 @@ FORMATS = (
     Format(name="a .weights.h5 of Keras", start=_HDF5, reader=_keras_weights),
     Format(name="a SavedModel", start=_NO_FILE, reader=_saved_model),
     Format(name="an ONNX file", start=_PROTOBUF, reader=_onnx),
+    Format(name="a frozen graph of TensorFlow", start=_NODE, reader=_frozen_graph),
     Format(name="a checkpoint of Keras 2", start=_ANY, reader=_keras_checkpoint),
     Format(name="a TensorFlow 1 checkpoint", start=_ANY, reader=_tf1_checkpoint),
 )

@@ -122,5 +122,5 @@ def test_a_reader_is_loaded_for_its_own_files(tmp_path):
     )
     loaded, has_hdf5 = done.stdout.splitlines()
     others = {each for each in loaded.split() if not each.startswith("onnx")}
-    assert others == {"protobuf", "read", "tensors"}
+    assert others == {"protobuf", "read", "rnn_cell", "tensors"}
     assert has_hdf5 == "False"
