@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from lstm_core.errors import FormatError, SpecError
-from lstm_core.formats.frozen_graph_nodes import TfGraph
+from lstm_core.formats.frozen_graph_nodes import TfGraph, read_message
 from lstm_core.formats.frozen_graph_operators import OPERATORS
 from lstm_core.formats.frozen_graph_translation import Translation
 from lstm_core.formats.onnx import network_of
@@ -29,9 +29,10 @@ def read_frozen_graph(path: str | os.PathLike[str]) -> Network:
     """
     name = os.fspath(path)
     try:
-        graph = Translation(TfGraph(Path(path)), Path(path).stem, OPERATORS).graph()
+        graph = TfGraph(read_message(Path(path)))
+        translated = Translation(graph, Path(path).stem, OPERATORS).graph()
     except SpecError as error:
         raise FormatError(name, [str(error)], "TensorFlow") from error
     except (OSError, ValueError) as error:
         raise FormatError(name, [f"is a damaged graph of TensorFlow: {error}"]) from error
-    return network_of(name, graph)
+    return network_of(name, translated)

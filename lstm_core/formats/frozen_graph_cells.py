@@ -241,7 +241,7 @@ class CellMatcher:
         if first.operator == "Fill":
             is_zero = self._number(first.input(1)) == 0
         elif first.operator == "Const":
-            stored = self._graph.constant(first)
+            stored = self._graph.stored(first)
             is_zero = prod(stored.shape) <= _MAX_STATE and not _loaded(first, stored).any()
         if not is_zero:
             raise self._unknown("it begins with states that are neither zeros nor an input")
@@ -251,13 +251,13 @@ class CellMatcher:
         node = self._graph.node(reference)
         if node.operator == "Enter":
             node = self._graph.node(node.input(0))
-        if node.operator != "Const":
+        if not self._graph.is_stored(node):
             raise self._unknown(f"{node.name} is a {node.operator}, and not stored in the file")
         return node.name
 
     def _number(self, reference: str) -> float:
         node = self._graph.nodes[self._constant(reference)]
-        stored = self._graph.constant(node)
+        stored = self._graph.stored(node)
         if prod(stored.shape) != 1:
             raise self._unknown(f"{node.name} has the shape {stored.shape}, and is no number")
         return float(_loaded(node, stored).reshape(()))

@@ -1,7 +1,7 @@
-"""The nodes of a frozen graph of TensorFlow (`GraphDef`), read without it.
+"""The nodes of a graph of TensorFlow (`GraphDef`), read without it.
 
 Owns the numbers of the fields, and how a constant's numbers are stored. Knows no operator but
-`Const` and what gives a value on as it is.
+those of constants and variables, and what gives a value on as it is.
 
 References:
     `tensorflow/core/framework/graph.proto`, `node_def.proto`, `attr_value.proto`, `tensor.proto`.
@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,7 +20,7 @@ from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_model import Array, Tensor
 from lstm_core.formats.protobuf import Message, varint
 from lstm_core.formats.tensorflow_bundle import shape_of
-from lstm_core.formats.tensors import to_float32
+from lstm_core.formats.tensors import StoredTensor, to_float32
 
 MAX_GRAPH_BYTES = 2 << 30
 """Of one message."""
@@ -31,7 +31,10 @@ _FLOATS = {1: ("float32", 5, "<f4"), 2: ("float64", 6, "<f8")}
 """The name of each type by its number, the field of its numbers and their dtype there."""
 _HALVES = {14: "bfloat16", 19: "float16"}
 _INTEGERS = {3: ("<i4", 7), 9: ("<i8", 10), 6: ("<i1", 7), 4: ("<u1", 7), 10: ("<?", 11)}
-_PASSES = frozenset({"Identity", "StopGradient", "CheckNumerics", "Snapshot"})
+_PASSES = frozenset({"CheckNumerics", "Identity", "ReadVariableOp", "Snapshot", "StopGradient"})
+_VARIABLES = frozenset({"VarHandleOp", "Variable", "VariableV2"})
+
+Variables = Callable[[str], StoredTensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,11 @@ class TfNode:
         listed = None if found is None else found.message(1)
         return [] if listed is None else listed.integers(3)
 
+    def text(self, attribute: str) -> str:
+        """Return an attribute that is a text, empty where there is none."""
+        found = self.attributes.get(attribute)
+        return "" if found is None else found.text(2)
+
     def real(self, attribute: str, default: float) -> float:
         """Return an attribute that is a number."""
         found = self.attributes.get(attribute)
@@ -77,20 +85,21 @@ class TfNode:
 class TfGraph:
     """A graph, by the names of its nodes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, message: Message, variables: Variables | None = None) -> None:
         """Read the nodes.
+
+        Args:
+            message: A `GraphDef`.
+            variables: Returns a variable by its name, or raises KeyError; None: there are none.
 
         Raises:
             ValueError: It is damaged.
-            OSError: It cannot be read.
         """
-        if path.stat().st_size > MAX_GRAPH_BYTES:
-            raise ValueError(f"takes more bytes than the {MAX_GRAPH_BYTES} of one message")
-        message = Message(memoryview(path.read_bytes()))
         listed = [_node(each) for each in message.messages(1)]
         self.nodes = {node.name: node for node in listed}
         if len(self.nodes) < len(listed):
             raise ValueError("has two nodes of one name")
+        self._variables = variables
         self._sources: dict[str, str] = {}
         self._repeated_left = MAX_REPEATED
 
@@ -121,12 +130,23 @@ class TfGraph:
         self._sources |= dict.fromkeys(passed, found)
         return found
 
-    def constant(self, node: TfNode) -> Tensor:
-        """Return what a `Const` holds.
+    def is_stored(self, node: TfNode) -> bool:
+        """Whether a node is a constant, or a variable that is stored beside the graph."""
+        is_variable = node.operator in _VARIABLES and self._variables is not None
+        return node.operator == "Const" or is_variable
+
+    def stored(self, node: TfNode) -> Tensor:
+        """Return what a constant or a variable holds.
 
         Raises:
-            SpecError: It is no `Const`, or its shape is not known.
+            SpecError: It is neither, or its shape is not known, or it is missing.
         """
+        if node.operator in _VARIABLES and self._variables is not None:
+            try:
+                variable = self._variables(node.text("shared_name") or node.name)
+            except KeyError:
+                raise SpecError(node.name, "is a variable that is not in the file") from None
+            return Tensor(shape=variable.shape, load=variable.load)
         value = node.attributes.get("value")
         message = None if value is None else value.message(8)
         if node.operator != "Const" or message is None:
@@ -183,6 +203,13 @@ def _node(message: Message) -> TfNode:
         inputs=tuple(each for each in message.texts(3) if not each.startswith("^")),
         attributes=attributes,
     )
+
+
+def read_message(path: Path) -> Message:
+    """Return the message that a file is; ValueError if it is too large or damaged."""
+    if path.stat().st_size > MAX_GRAPH_BYTES:
+        raise ValueError(f"takes more bytes than the {MAX_GRAPH_BYTES} of one message")
+    return Message(memoryview(path.read_bytes()))
 
 
 def is_frozen_graph(_path: Path, start: bytes) -> bool:

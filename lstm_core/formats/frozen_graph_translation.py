@@ -67,20 +67,16 @@ class Translation:
         self._num_loops = 0
         self._depth = 0
 
-    def graph(self) -> Graph:
+    def graph(self, outputs: Sequence[str] = ()) -> Graph:
         """Return the graph.
+
+        Args:
+            outputs: What it gives; none: all that nothing takes.
 
         Raises:
             SpecError: A node cannot be put into ONNX's words.
         """
-        taken = {each.partition(":")[0] for n in self._graph.nodes.values() for each in n.inputs}
-        # The last first: what else nobody takes is more often left over than wanted.
-        outputs = [
-            node.name
-            for node in reversed(self._graph.nodes.values())
-            if node.name not in taken and node.operator not in _OUTPUTS
-        ]
-        names = tuple(self._value(each) for each in outputs)
+        names = tuple(self._value(each) for each in outputs or self._untaken())
         return Graph(
             name=self._name,
             opset=_OPSET,
@@ -90,6 +86,15 @@ class Translation:
             inputs=tuple(self._inputs),
             outputs=names,
         )
+
+    def _untaken(self) -> list[str]:
+        taken = {each.partition(":")[0] for n in self._graph.nodes.values() for each in n.inputs}
+        # The last first: what else nobody takes is more often left over than wanted.
+        return [
+            node.name
+            for node in reversed(self._graph.nodes.values())
+            if node.name not in taken and node.operator not in _OUTPUTS
+        ]
 
     def _value(self, reference: str) -> str:
         """Return the name of a value, with the nodes that it comes from before it."""
@@ -104,8 +109,8 @@ class Translation:
         return self._known[source]
 
     def _translated(self, node: TfNode, source: str) -> str:
-        if node.operator == "Const":
-            self._stored[node.name] = self._graph.constant(node)
+        if self._graph.is_stored(node):
+            self._stored[node.name] = self._graph.stored(node)
             return node.name
         if node.operator in {"Placeholder", "PlaceholderWithDefault"}:
             self._inputs.append(_input(node))
