@@ -75,7 +75,7 @@ def without_threshold(condition: Sequences, above: Sequences, below: Sequences) 
     count = len(above.layers)
     if any(value.layers[:count] != above.layers for value in (condition, below)):
         return None
-    match steps(condition.layers[count:]), steps(below.layers[count:]):
+    match _steps(condition.layers[count:]), _steps(below.layers[count:]):
         case ["above 20"], ["softplus"]:
             return below
         case [(beta, 0.0), "above 20"], [(factor, 0.0), "softplus", (divisor, 0.0)]:
@@ -83,7 +83,7 @@ def without_threshold(condition: Sequences, above: Sequences, below: Sequences) 
     return None
 
 
-def steps(layers: Sequence[Link]) -> list[Step]:
+def _steps(layers: Sequence[Link]) -> list[Step]:
     """Return what layers do to each number, with factors and sums brought together."""
     found: list[Step] = []
     for layer in layers:
@@ -120,21 +120,22 @@ def _product(
     node: Node, origin: Sequences, plain: Sequence[Link], gate: Sequence[Link]
 ) -> Sequences | None:
     factor = 1.0
-    short, long = steps(plain), steps(gate)
+    short, long = _steps(plain), _steps(gate)
     for each in (short, long):
         if each and isinstance(each[-1], tuple) and each[-1][1] == 0:
             factor *= each[-1][0]
             del each[-1]
-    if short:
+    if short and long:
         return None
-    match long:
+    gate_steps = short or long
+    match gate_steps:
         case ["square", "mean", (1.0, epsilon), "sqrt", "reciprocal"] if factor == 1:
             return _normalised(node, origin, epsilon)
         case []:
             return scaled(node, origin.through(_part(node, "square")), factor)
         case ["square"]:
             return scaled(node, origin.through(_part(node, "cube")), factor)
-    gated = _gated(long)
+    gated = _gated(gate_steps)
     if gated is None:
         return None
     function, parameters, gate_factor = gated
@@ -180,7 +181,7 @@ def scaled(node: Node, value: Sequences, factor: float) -> Sequences:
 def _sum(
     node: Node, origin: Sequences, plain: Sequence[Link], other: Sequence[Link]
 ) -> Sequences | None:
-    match steps(plain), steps(other):
+    match _steps(plain), _steps(other):
         case [], ["cube", (factor, 0.0)] if _near(factor, _GELU_CUBE):
             return origin.through(_part(node, "with its cube"))
         case ["relu"], [(-1.0, 0.0), "relu", "another layer"]:
@@ -193,7 +194,7 @@ def _sum(
 def _difference(
     node: Node, origin: Sequences, first: Sequence[Link], second: Sequence[Link]
 ) -> Sequences | None:
-    match steps(first), steps(second):
+    match _steps(first), _steps(second):
         case [], ["mean"]:
             return origin.through(_part(node, "centered"))
     return None
@@ -202,7 +203,7 @@ def _difference(
 def _quotient(
     node: Node, origin: Sequences, first: Sequence[Link], second: Sequence[Link]
 ) -> Sequences | None:
-    match steps(first), steps(second):
+    match _steps(first), _steps(second):
         case [], ["abs", (1.0, 1.0)]:
             return origin.through(Activation(name=node.name, function="softsign"))
         case [], ["square", "mean", (1.0, epsilon), "sqrt"]:

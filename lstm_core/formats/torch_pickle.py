@@ -12,8 +12,9 @@ from __future__ import annotations
 import pickletools
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+MAX_PICKLE_BYTES = 16 << 20
 MAX_OPCODES = 1_000_000
 """A second's work, and 100 MB. A state dict asks for about 20 an array."""
 
@@ -108,15 +109,18 @@ class Unpickler:
             "BUILD": self._build,
         }
 
-    def load(self, data: bytes) -> Value:
+    def load(self, file: BinaryIO) -> Value:
         """Return the object that a pickle describes.
+
+        Args:
+            file: Open where the pickle begins; it is left where it ends.
 
         Raises:
             RefusedNameError: It asks for code.
             ValueError: It is damaged, or no pickle of plain data.
         """
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
                 if opcode.name == "STOP":
                     return self._pop()
                 if count == MAX_OPCODES:

@@ -81,6 +81,8 @@ FORMULAS: dict[str, tuple[Nodes, Any]] = {
                               ("Add", ["x6", "unit"]), ("Mul", ["half", "x1"]),
                               ("Mul", ["x8", "x7"])], gelu_by_tanh),
     "silu": ([("Sigmoid", ["x1"]), ("Mul", ["x1", "x2"])], lambda x: x * sigmoid(x)),
+    "silu of a half": ([("Sigmoid", ["x1"]), ("Mul", ["x1", "half"]), ("Mul", ["x2", "x3"])],
+                       lambda x: x * sigmoid(x) / 2),
     "mish": ([("Softplus", ["x1"]), ("Tanh", ["x2"]), ("Mul", ["x3", "x1"])],
              lambda x: x * np.tanh(softplus(x))),
     "hard silu": ([("Add", ["x1", "three"]), ("Max", ["x2", "none"]), ("Min", ["six", "x3"]),

@@ -214,13 +214,10 @@ def test_tensors_that_share_a_storage(tmp_path):
 
 
 def test_other_files_of_pytorch(tmp_path):
-    """Programs and the format before 1.6 are named, with what to do."""
+    """Exported programs are named, with what to do."""
     lstm = save_arrays(tmp_path / "model.pt", lstm_arrays(""))
     assert read_network(lstm).state_size == 4
     exported = save(tmp_path / "exported.pt2", b"}", others={"models/model.json": b"{}"})
     assert "is a program of torch.export" in problem(exported)
-    legacy = tmp_path / "legacy.pt"
-    legacy.write_bytes(bytes.fromhex("80028a0a6cfc9c46f9206aa85019") + b".")
-    assert "is in the format of PyTorch before 1.6" in problem(legacy)
     big = save(tmp_path / "big.pt", mapping({}), others={"byteorder": b"big"})
     assert "not little-endian" in problem(big)
