@@ -60,6 +60,15 @@ class Attributed(dict[Any, Any]):
         self.kind = kind
 
 
+def ordered(items: Value = ()) -> Attributed:
+    """Return an ordered dictionary, empty but for the pairs that Python 2 gave it at once."""
+    made = Attributed()
+    for pair in _expect(items, list) if items else []:
+        key, value = _expect(pair, list)
+        made[_key(key)] = value
+    return made
+
+
 class RefusedNameError(ValueError):
     """A pickle asks for a class or a function that is not known to be harmless.
 
@@ -162,10 +171,7 @@ class Unpickler:
     def _set_items(self, items: list[Value]) -> None:
         target = _expect(self._stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Another key's hash would be code, or a tuple's, which is as deep as the file likes.
-            if type(key) not in _KEYS:
-                raise ValueError(f"has a key of type {type(key).__name__}")
-            target[key] = value
+            target[_key(key)] = value
 
     def _keep(self, index: int | None) -> None:
         self._memo[len(self._memo) if index is None else index] = self._stack[-1]
@@ -219,6 +225,13 @@ class Unpickler:
         while (value := self._stack.pop()) is not _MARK:
             items.append(value)
         return items[::-1]
+
+
+def _key(key: Value) -> Value:
+    # Another key's hash would be code, or a tuple's, which is as deep as the file likes.
+    if type(key) not in _KEYS:
+        raise ValueError(f"has a key of type {type(key).__name__}")
+    return key
 
 
 def _expect(value: Value, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of `kind`

@@ -20,6 +20,7 @@ _ROOT = "__torch__."
 _MODULES = "torch.nn.modules."
 _MANGLED = re.compile(r"\.___torch_mangle_\d+")
 _WITHOUT_EFFECT = frozenset({"Dropout", "Dropout1d", "Identity", "AlphaDropout"})
+_OTHER_CELLS = frozenset({"GRU", "GRUCell", "RNN", "RNNCell"})
 _WEIGHTED = {
     "Embedding": "embedding", "LSTM": "lstm", "LSTMCell": "lstm", "LayerNorm": "layer_norm",
     "Linear": "linear",
@@ -103,12 +104,18 @@ def arrays_of(program: Attributed) -> dict[str, StoredTensor]:
 
 
 def entries_of(program: Attributed) -> dict[str, dict[str, str]]:
-    """Return the entry of a document for each module that does something, in their order."""
+    """Return the entry of a document for each module that does something, in their order.
+
+    Raises:
+        ValueError: One is another recurrent module than an LSTM; or as `modules_of`.
+    """
     entries: dict[str, dict[str, str]] = {}
     for name, full_class, _ in modules_of(program):
         kind = full_class.rpartition(".")[2]
         if not full_class.startswith(_MODULES) or kind in _WITHOUT_EFFECT:
             continue
+        if kind in _OTHER_CELLS:
+            raise ValueError(f"have {name:.80}, which is a {kind}, not an LSTM")
         if kind in _WEIGHTED:
             entries[name] = {_WEIGHTED[kind]: name}
         elif kind in _FUNCTIONS:

@@ -15,7 +15,7 @@ class StateDict:
         modules: The names of each module's parameters, in the file's order.
         without_weights: Modules that are known to be there and have no weights: functions, dropout.
         order: All of these, in the order in which they were defined, where the file tells it.
-        entries: What a document says of each, where the file tells it.
+        entries: What a document says of each, of a program, which tells it; else None.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class StateDict:
             modules: All modules' names, where the file tells them.
             entries: As the attribute.
         """
-        self.entries = entries or {}
+        self.entries = entries
         self.arrays = arrays
         self.modules: dict[str, list[str]] = {}
         for key in arrays:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lstm_core.formats.tensors import FLOATING_BYTES, Float32, StoredTensor, to_float32
-from lstm_core.formats.torch_pickle import Attributed, Value
+from lstm_core.formats.torch_pickle import Value, ordered
 
 _ELEMENTS = {
     "Double": ("float64", 8), "Float": ("float32", 4), "Half": ("float16", 2),
@@ -73,7 +73,7 @@ class StorageReader(ABC):
         return {
             **storages,
             **dtypes,
-            "collections.OrderedDict": Attributed,
+            "collections.OrderedDict": ordered,
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": _parameter,

@@ -57,6 +57,15 @@ def test_addresses_with_a_view_and_older_tensors(tmp_path):
     assert "something that is no storage of numbers" in problem(viewed)
 
 
+def test_state_dicts_of_python_2(tmp_path):
+    """Its ordered dictionaries were given all their pairs at once."""
+    pairs = b"".join(b"](" + text(name) + value + b"e" for name, value in ENTRIES.items())
+    whole = b"ccollections\nOrderedDict\n](" + pairs + b"e\x85R"
+    path = save_legacy(tmp_path / "model.pt", whole, STORAGES)
+    same = save_legacy(tmp_path / "same.pt", STATE, STORAGES)
+    assert read_network(path).fingerprint == read_network(same).fingerprint
+
+
 FEWER = dict(list(STORAGES.items())[:-1])
 CODE = b"cposix\nsystem\n" + text("true") + b"\x85R"
 

@@ -101,7 +101,8 @@ GRU = {
 
 REFUSALS = {
     "frozen": (module("Net", {}), "one that was frozen keeps them in its code"),
-    "GRU": (module(f"{NN}.rnn.GRU", GRU), "is a GRU, not an LSTM"),
+    "GRU": (module(f"{NN}.rnn.GRU", GRU), "which is a GRU, not an LSTM"),
+    "another LSTM": (module("mine.LSTM", arrays(LSTM)), "say so in model.json"),
     "code": (net(evil=b"cposix\nsystem\n" + text("true") + b"\x85R"), "asks for posix.system"),
     "a name like one": (b"c__torch__x\nNet\n)\x81}b", "asks for __torch__x.Net, which is code"),
     "call": (b"c__torch__\nNet\n)R", "calls what is no function"),
