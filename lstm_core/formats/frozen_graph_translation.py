@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
 from lstm_core.errors import SpecError
 from lstm_core.formats.frozen_graph_loops import Loop, loop_of
 from lstm_core.formats.frozen_graph_nodes import TfGraph, TfNode
-from lstm_core.formats.onnx_model import Graph, Input, Node, Tensor
+from lstm_core.formats.onnx_building import GraphBuilder
+from lstm_core.formats.onnx_model import Graph, Input
 from lstm_core.formats.onnx_rnn_cell import OPERATOR
 
 MAX_LOOPS = 200
@@ -21,7 +20,6 @@ MAX_LOOPS = 200
 MAX_DEPTH = 150
 """Of what is computed from the input to the output, a loop being one step."""
 
-_OPSET = 17
 TYPES = {1: 1, 2: 11, 3: 6, 9: 7, 14: 16, 19: 10}
 """ONNX's numbers of TensorFlow's types."""
 _SAME = frozenset(
@@ -45,7 +43,7 @@ _MAX_INTEGERS = 64
 """That tell what a node does: an axis has one."""
 
 
-class Translation:
+class Translation(GraphBuilder):
     """A graph of TensorFlow on its way to one of ONNX."""
 
     def __init__(self, graph: TfGraph, name: str, operators: Operators) -> None:
@@ -56,12 +54,10 @@ class Translation:
             name: Its name.
             operators: What puts a node of each operator into others; the rest stands here.
         """
+        super().__init__()
         self._operators = operators
         self._graph = graph
         self._name = name
-        self._nodes: list[Node] = []
-        self._stored: dict[str, Tensor] = {}
-        self._inputs: list[Input] = []
         self._known: dict[str, str] = {}
         self._cells: set[str] = set()
         self._num_loops = 0
@@ -76,16 +72,8 @@ class Translation:
         Raises:
             SpecError: A node cannot be put into ONNX's words.
         """
-        names = tuple(self._value(each) for each in outputs or self._untaken())
-        return Graph(
-            name=self._name,
-            opset=_OPSET,
-            written_by="TensorFlow",
-            nodes=tuple(self._nodes),
-            initializers=self._stored,
-            inputs=tuple(self._inputs),
-            outputs=names,
-        )
+        names = [self._value(each) for each in outputs or self._untaken()]
+        return self.built(self._name, "TensorFlow", names)
 
     def _untaken(self) -> list[str]:
         taken = {each.partition(":")[0] for n in self._graph.nodes.values() for each in n.inputs}
@@ -110,11 +98,10 @@ class Translation:
 
     def _translated(self, node: TfNode, source: str) -> str:
         if self._graph.is_stored(node):
-            self._stored[node.name] = self._graph.stored(node)
-            return node.name
+            stored = self._graph.stored(node)
+            return self.store_array(node.name, stored.shape, stored.load)
         if node.operator in {"Placeholder", "PlaceholderWithDefault"}:
-            self._inputs.append(_input(node))
-            return node.name
+            return self.add_input(_input(node))
         if node.operator in {"TensorArrayGatherV3", "Exit"}:
             self._num_loops += 1
             if self._num_loops > MAX_LOOPS:
@@ -148,21 +135,7 @@ class Translation:
             suffix: Of its name, where it is not the last that the node becomes.
             attributes: Its attributes.
         """
-        made = Node(
-            operator=operator,
-            name=node.name + suffix,
-            inputs=tuple(inputs),
-            outputs=(node.name + suffix,),
-            attributes=attributes,
-        )
-        self._nodes.append(made)
-        return made.name
-
-    def store(self, name: str, values: Sequence[int]) -> str:
-        """Store integers, and return their name."""
-        array = np.array(values, np.int64)
-        self._stored[name] = Tensor(shape=array.shape, load=lambda: array)
-        return name
+        return self.add(node.name + suffix, operator, inputs, attributes=attributes)
 
     def value(self, node: TfNode, index: int) -> str:
         """Return the name of an input, with the nodes that it comes from."""
@@ -189,14 +162,8 @@ class Translation:
             # A loop may be asked for all steps and for the last.
             if sequence not in self._cells:
                 self._cells.add(sequence)
-                made = Node(
-                    operator=OPERATOR,
-                    name=cell.name,
-                    inputs=(given, *names),
-                    outputs=(sequence, last),
-                    attributes={"options": cell.options},
-                )
-                self._nodes.append(made)
+                options = {"options": cell.options}
+                self.add(cell.name, OPERATOR, (given, *names), (sequence, last), options)
             given = sequence
         return last if node.operator == "Exit" else given
 
