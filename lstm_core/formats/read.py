@@ -29,8 +29,9 @@ Read = Callable[[str | os.PathLike[str]], Network]
 _ANY = re.compile(b"")
 _NO_FILE = re.compile(rb"\Z")
 _HDF5 = re.compile(rb"\x89HDF\r\n\x1a\n")
-_PICKLE_OR_ZIP = re.compile(rb"\x80|PK(?!.{28}metadata\.json)", re.DOTALL)
+_OTHER_ZIP = re.compile(rb"PK(?!.{28}metadata\.json)", re.DOTALL)
 """What Keras puts first into its own zip archives is in none of PyTorch's."""
+_PICKLE_OR_ZIP = re.compile(rb"\x80|" + _OTHER_ZIP.pattern, re.DOTALL)
 _NODE = re.compile(rb"\n")
 _PROTOBUF = re.compile(rb"\x08")
 _SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
@@ -70,6 +71,12 @@ def _torch() -> tuple[Sniff, Read]:
     from lstm_core.formats.torch_archive import is_torch
 
     return is_torch, read_torch
+
+
+def _torch_export() -> tuple[Sniff, Read]:
+    from lstm_core.formats.torch_export import is_torch_export, read_torch_export
+
+    return is_torch_export, read_torch_export
 
 
 def _keras() -> tuple[Sniff, Read]:
@@ -126,6 +133,7 @@ FORMATS = (
     Format(name="a network as safetensors", start=_SAFETENSORS, reader=_network_file),
     Format(name="a PyTorch safetensors", start=_SAFETENSORS, reader=_torch_safetensors),
     Format(name="a PyTorch file", start=_PICKLE_OR_ZIP, reader=_torch),
+    Format(name="a program of torch.export", start=_OTHER_ZIP, reader=_torch_export),
     Format(name="a .keras file", start=_ZIP, reader=_keras),
     Format(name="a .h5 file of Keras", start=_HDF5, reader=_keras_h5),
     Format(name="a .weights.h5 of Keras", start=_HDF5, reader=_keras_weights),

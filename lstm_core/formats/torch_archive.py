@@ -33,7 +33,7 @@ def is_torch(path: Path, start: bytes) -> bool:
                 names = archive.namelist()
         except (zipfile.BadZipFile, ValueError, RuntimeError):
             return False
-        return any(name.endswith(("/data.pkl", "/models/model.json")) for name in names)
+        return any(name.endswith("/data.pkl") for name in names)
     return len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5
 
 
@@ -57,7 +57,7 @@ def open_torch(path: str | os.PathLike[str]) -> Iterator[Value]:
             return
         with _zip(name) as file:
             prefix = _prefix(name, file)
-            archive = _Archive(file, prefix, Path(name).stat().st_size)
+            archive = Archive(file, prefix, Path(name).stat().st_size)
             yield _loaded(name, "data.pkl", archive.load)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise FormatError(name, [f"is a damaged PyTorch file: {error}"]) from error
@@ -84,19 +84,17 @@ def _zip(name: str) -> zipfile.ZipFile:
 
 def _prefix(name: str, file: zipfile.ZipFile) -> str:
     members = file.namelist()
-    if any(member.endswith("/models/model.json") for member in members):
-        problem = "is a program of torch.export; export it as ONNX, or save its state_dict()"
-        raise FormatError(name, [problem])
     pickles = [member for member in members if member.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise FormatError(name, [f"is a damaged PyTorch file: it has {len(pickles)} data.pkl"])
     return pickles[0].removesuffix("data.pkl")
 
 
-class _Archive(StorageReader):
+class Archive(StorageReader):
     """The zip archive of one file."""
 
     def __init__(self, file: zipfile.ZipFile, prefix: str, file_bytes: int) -> None:
+        """Tell what the names of its members begin with, and its size."""
         super().__init__(file_bytes)
         self._file = file
         self._prefix = prefix
@@ -106,18 +104,23 @@ class _Archive(StorageReader):
     def load(self) -> Value:
         """Return the object that was saved; ValueError if it is damaged, or asks for code."""
         self._check_byte_order()
-        pickle = self._member("data.pkl", MAX_PICKLE_BYTES)
+        pickle = self.member("data.pkl", MAX_PICKLE_BYTES)
         names = ScriptNames(self.names()) if self._has("constants.pkl") else self.names()
         return Unpickler(names, self.storage).load(io.BytesIO(pickle))
 
     def _check_byte_order(self) -> None:
-        if self._has("byteorder") and self._member("byteorder", 16) != b"little":
+        if self._has("byteorder") and self.member("byteorder", 16) != b"little":
             raise ValueError("is of numbers that are not little-endian")
 
     def _has(self, member: str) -> bool:
         return self._prefix + member in self._file.NameToInfo
 
-    def _member(self, member: str, max_bytes: int) -> bytes:
+    def member_bytes(self, member: str) -> int:
+        """Return the size of a member, 0 where there is none."""
+        return self._file.getinfo(self._prefix + member).file_size if self._has(member) else 0
+
+    def member(self, member: str, max_bytes: int) -> bytes:
+        """Return a member of at most so many bytes; ValueError if it is missing or packed."""
         if not self._has(member):
             raise ValueError(f"lacks {member}")
         info = self._file.getinfo(self._prefix + member)
@@ -128,6 +131,6 @@ class _Archive(StorageReader):
         return self._file.read(info)
 
     def _bytes_of(self, storage: Storage) -> bytes:
-        data = self._member(f"data/{storage.key}", self._bytes_left)
+        data = self.member(f"data/{storage.key}", self._bytes_left)
         self._bytes_left -= len(data)
         return data

@@ -74,8 +74,8 @@ class StorageReader(ABC):
             **storages,
             **dtypes,
             "collections.OrderedDict": ordered,
-            "torch._utils._rebuild_tensor": self._tensor,
-            "torch._utils._rebuild_tensor_v2": self._tensor,
+            "torch._utils._rebuild_tensor": self.tensor,
+            "torch._utils._rebuild_tensor_v2": self.tensor,
             "torch._utils._rebuild_parameter": _parameter,
         }
 
@@ -90,9 +90,17 @@ class StorageReader(ABC):
             raise ValueError(f"has a storage {key:.80} without a size")
         return Storage(dtype=dtype, key=key, num_items=num_items)
 
-    def _tensor(
+    def tensor(
         self, storage: Value, offset: Value, shape: Value, strides: Value, *_rest: Value
     ) -> StoredTensor:
+        """Return a tensor; ValueError if it does not lie in its storage.
+
+        Args:
+            storage: The `Storage`.
+            offset: Where its first number is.
+            shape: Its sizes.
+            strides: How many numbers there are from one to the next, along each axis.
+        """
         sizes = [offset, *shape, *strides]
         if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 64:
             raise ValueError("has a tensor without a storage or a shape")
