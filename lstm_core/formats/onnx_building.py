@@ -44,8 +44,11 @@ class GraphBuilder:
         return node.outputs[0]
 
     def store(self, name: str, values: int | Sequence[int]) -> str:
-        """Store integers, and return their name."""
-        array = np.array(values, np.int64)
+        """Store integers, and return their name; ValueError if one has more than 64 bits."""
+        try:
+            array = np.array(values, np.int64)
+        except OverflowError as error:
+            raise ValueError(f"{name:.80} has an integer of more than 64 bits") from error
         return self.store_array(name, array.shape, lambda: array)
 
     def store_array(self, name: str, shape: tuple[int, ...], load: Callable[[], Array]) -> str:

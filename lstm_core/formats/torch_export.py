@@ -31,6 +31,7 @@ MAX_GRAPH_BYTES = 32 << 20
 """A graph of 1,000 nodes takes 1 MB."""
 
 _MODEL = "models/model.json"
+_MAX_SIZE = 1 << 40
 _OLDER = "serialized_exported_program.json"
 _WEIGHTS = "data/weights/model_weights_config.json"
 _DTYPES = {
@@ -157,6 +158,8 @@ def _graph(document: Json, weights: _Weights, name: str, writer: str) -> Graph:
 def _input(name: str, metas: Json) -> Input:
     meta = entry(metas, name, dict)
     sizes = [each.get("as_int") for each in listed(meta, "sizes")]
+    if any(isinstance(size, int) and abs(size) > _MAX_SIZE for size in sizes):
+        raise SpecError(name, "has an axis longer than any")
     return Input(
         name=name,
         element_type=_ONNX_TYPES.get(entry(meta, "dtype", int), 0),

@@ -181,10 +181,7 @@ def _axes(operator: str) -> Translate:
     def translate(program: Program, call: Call) -> None:
         given = [call.value("self")]
         if "dim" in call.arguments:
-            axes = call.arguments["dim"]
-            axes = axes if isinstance(axes, list) else [call.integer("dim")]
-            if not all(type(axis) is int for axis in axes):
-                raise SpecError(call.name, "its dim is no axis")
+            axes = [each for each in call.sizes("dim") if not isinstance(each, Reference)]
             given.append(program.store(f"{call.name}/axes", axes))
         program.add(call.name, operator, given)
 

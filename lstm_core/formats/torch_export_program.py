@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_building import GraphBuilder
 
@@ -27,6 +29,7 @@ _CHECKS = frozenset(
     )
 )
 """What compares values with what was traced, and gives nothing."""
+_LARGEST = float(np.finfo(np.float32).max)
 MAX_LISTED = 100_000
 """Nodes of a graph, or arguments of one."""
 
@@ -114,8 +117,9 @@ class Call:
         """Return an argument that is a number; SpecError if it is something else."""
         found = self.arguments.get(name)
         found = default if found is None else found
-        if not isinstance(found, int | float):
-            raise SpecError(self.name, f"its {name} is no number")
+        # As a comparison, since an integer of JSON may be larger than any float.
+        if not isinstance(found, int | float) or not abs(found) <= _LARGEST:
+            raise SpecError(self.name, f"its {name} is no finite number")
         return found
 
     def integer(self, name: str, default: int | None = None) -> int:
@@ -138,7 +142,8 @@ def _argument(told: dict[str, Any]) -> Any:  # noqa: ANN401 - see `Call.argument
     kind, value = next(iter(told.items()), ("", None))
     if kind in {"as_int", "as_float", "as_bool", "as_string", "as_scalar_type"}:
         return value
-    if kind == "as_tensor" or (kind == "as_sym_int" and "as_name" in (value or {})):
+    is_computed = kind == "as_sym_int" and isinstance(value, dict) and "as_name" in value
+    if kind == "as_tensor" or is_computed:
         return Reference(entry(value, "name" if kind == "as_tensor" else "as_name", str))
     if kind == "as_sym_int":
         return entry(value, "as_int", int)

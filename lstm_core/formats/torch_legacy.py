@@ -46,7 +46,7 @@ class LegacyFile(StorageReader):
         head.seek(len(_START))
         protocol, system = (self._unpickled(head) for _ in range(2))
         if protocol != _PROTOCOL or not isinstance(system, dict):
-            raise ValueError(f"is of the protocol {protocol!r:.40}, where {_PROTOCOL} is read")
+            raise ValueError(f"is of another protocol than {_PROTOCOL}")
         if system.get("little_endian") is not True:
             raise ValueError("is of numbers that are not little-endian")
         saved = self._unpickled(head)

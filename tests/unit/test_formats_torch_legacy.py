@@ -70,11 +70,12 @@ FEWER = dict(list(STORAGES.items())[:-1])
 CODE = b"cposix\nsystem\n" + text("true") + b"\x85R"
 
 REFUSALS: dict[str, tuple[bytes, Any, dict[str, bytes], str]] = {
-    "protocol": (STATE, STORAGES, {"protocol": integer(1002)}, "is of the protocol 1002"),
+    "protocol": (STATE, STORAGES, {"protocol": integer(1002)}, "is of another protocol than 1001"),
+    "nested protocol": (STATE, STORAGES, {"protocol": b")" + b"\x85" * 5000}, "another protocol"),
     "code first": (STATE, STORAGES, {"protocol": CODE}, "asks for posix.system, which is code"),
     "code": (CODE, {}, {}, "asks for posix.system, which is code and never run"),
     "big": (STATE, STORAGES, {"system": b"}" + text("little_endian") + b"\x89s"}, "not little-end"),
-    "no system": (STATE, STORAGES, {"system": b"N"}, "is of the protocol 1001, where"),
+    "no system": (STATE, STORAGES, {"system": b"N"}, "is of another protocol than 1001"),
     "missing storage": (STATE, FEWER, {}, "has other storages than its tensors are in"),
     "strange storage": (STATE, STORAGES | {"x": b""}, {}, "has other storages than its tensors"),
     "no keys": (STATE, STORAGES, {"keys": b"N"}, "has other storages than its tensors"),
