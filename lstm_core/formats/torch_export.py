@@ -23,11 +23,11 @@ from lstm_core.formats.onnx_model import Graph, Input
 from lstm_core.formats.tensors import StoredTensor
 from lstm_core.formats.torch_archive import Archive
 from lstm_core.formats.torch_export_operators import OPERATORS
-from lstm_core.formats.torch_export_program import Json, Program, entry, listed, named
+from lstm_core.formats.torch_export_program import TYPES, Json, Program, entry, listed, named
 from lstm_core.formats.torch_storages import Dtype, Storage
 from lstm_core.network import Network
 
-MAX_GRAPH_BYTES = 32 << 20
+MAX_GRAPH_BYTES = 16 << 20
 """A graph of 1,000 nodes takes 1 MB."""
 
 _MODEL = "models/model.json"
@@ -39,7 +39,6 @@ _DTYPES = {
     8: Dtype("float64", 8), 13: Dtype("bfloat16", 2),
 }  # fmt: skip
 """By the numbers of PyTorch's schema."""
-_ONNX_TYPES = {4: 6, 5: 7, 6: 10, 7: 1, 8: 11, 13: 16}
 
 
 def is_torch_export(path: Path, _start: bytes) -> bool:
@@ -162,6 +161,6 @@ def _input(name: str, metas: Json) -> Input:
         raise SpecError(name, "has an axis longer than any")
     return Input(
         name=name,
-        element_type=_ONNX_TYPES.get(entry(meta, "dtype", int), 0),
+        element_type=TYPES.get(entry(meta, "dtype", int), 0),
         shape=tuple(size if isinstance(size, int) and size > 0 else None for size in sizes),
     )

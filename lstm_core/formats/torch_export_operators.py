@@ -13,7 +13,7 @@ import numpy as np
 from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_model import Array
 from lstm_core.formats.torch_export_lstm import lstm
-from lstm_core.formats.torch_export_program import Call, Program, Reference, Translate
+from lstm_core.formats.torch_export_program import TYPES, Call, Program, Reference, Translate
 
 _END = (1 << 63) - 1
 
@@ -54,6 +54,14 @@ def _same(program: Program, call: Call) -> None:
         raise SpecError(call.name, "was exported in training")
     first = "self" if "self" in call.arguments else "input"
     program.add(call.name, "Identity", [call.value(first)])
+
+
+def _cast(program: Program, call: Call) -> None:
+    if call.arguments.get("dtype") is None:
+        _same(program, call)
+        return
+    attributes = {"to": TYPES.get(call.integer("dtype"), 0)}
+    program.add(call.name, "Cast", [call.value("self")], attributes=attributes)
 
 
 def _function(operator: str, **attributes: float) -> Translate:
@@ -232,7 +240,7 @@ def _zeros_like(program: Program, call: Call) -> None:
 
 
 _ATEN: dict[str, Translate] = {
-    "_to_copy.default": _same, "abs.default": _function("Abs"), "add.Tensor": _arithmetic("Add"),
+    "_to_copy.default": _cast, "abs.default": _function("Abs"), "add.Tensor": _arithmetic("Add"),
     "add_.Tensor": _arithmetic("Add"), "alias.default": _same, "batch_norm.default": _batch_norm,
     "cat.default": _cat, "celu.default": _function("Celu", alpha__alpha=1),
     "clamp.default": _clamp("min", "max"), "clamp_max.default": _clamp("", "max"),
@@ -256,7 +264,7 @@ _ATEN: dict[str, Translate] = {
     "softmax.int": _softmax("Softmax"), "softplus.default": _softplus,
     "squeeze.default": _axes("Squeeze"), "squeeze.dim": _axes("Squeeze"),
     "squeeze.dims": _axes("Squeeze"), "sub.Tensor": _arithmetic("Sub"), "sym_size.int": _size,
-    "tanh.default": _function("Tanh"), "to.dtype": _same, "to.dtype_layout": _same,
+    "tanh.default": _function("Tanh"), "to.dtype": _cast, "to.dtype_layout": _cast,
     "transpose.int": _transpose, "unsqueeze.default": _axes("Unsqueeze"),
     "view.default": _reshape("size"), "zeros.default": _zeros, "zeros_like.default": _zeros_like,
 }  # fmt: skip

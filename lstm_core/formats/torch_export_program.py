@@ -18,6 +18,8 @@ Json = Any
 """What `json.loads` gives, not checked yet."""
 Kind = TypeVar("Kind", int, str, dict[str, Any], list[Any])
 
+TYPES = {4: 6, 5: 7, 6: 10, 7: 1, 8: 11, 13: 16}
+"""ONNX's numbers of PyTorch's types."""
 _CHECKS = frozenset(
     f"torch.ops.aten.{name}"
     for name in (

@@ -100,6 +100,18 @@ def test_checks_of_sizes_are_left_out(tmp_path):
     assert read_network(path).fingerprint == read_network(EXPORTED).fingerprint
 
 
+def cast(kind: int) -> Callable[[Json, Json], Any]:
+    """Return a change of a node into one that gives another type."""
+    return put("dropout", target="torch.ops.aten.to.dtype", self={"as_tensor": {"name": "select"}},
+               dtype={"as_scalar_type": kind})  # fmt: skip
+
+
+def test_types_of_real_numbers_are_all_one(tmp_path):
+    """What turns them into others of them does nothing, since everything runs in float32."""
+    path = changed(tmp_path / "model.pt2", cast(8))
+    assert read_network(path).fingerprint == read_network(EXPORTED).fingerprint
+
+
 def meta(name: str, **fields: Json) -> Callable[[Json, Json], Any]:
     """Return a change of what is told of a weight."""
     return lambda _module, weights: weights[name]["tensor_meta"].update(fields)
@@ -145,6 +157,7 @@ REFUSALS: dict[str, tuple[Callable[[Json, Json], Any], str]] = {
     "weight": (lambda _, weights: weights.pop(IH), "lstm.weight_ih_l0 is missing"),
     "pickle": (lambda _, weights: weights[IH].update(use_pickle=True), "is not stored as plain"),
     "place": (lambda _, weights: weights[IH].update(path_name="../../version"), "its storage"),
+    "integers": (cast(5), "turns real numbers into others"),
     "dtype": (meta(IH, dtype=99), "is not stored as plain numbers"),
     "huge": (meta(IH, sizes=SIZES), "that is larger than its storage"),
     "negative": (meta(IH, sizes=[{"as_int": -16}, {"as_int": 3}]), "that are no natural numbers"),
