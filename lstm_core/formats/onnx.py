@@ -20,9 +20,11 @@ from lstm_core.formats.onnx_constants import MAX_NUMBERS, evaluate
 from lstm_core.formats.onnx_model import (
     FLOAT_TYPES,
     INTEGER_TYPES,
+    Body,
     Graph,
     Input,
     Node,
+    Tensor,
     read_graph,
 )
 from lstm_core.formats.onnx_operators import read_node
@@ -53,22 +55,35 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         graph = read_graph(Path(path))
     except (OSError, ValueError) as error:
         raise FormatError(name, [f"is a damaged ONNX file: {error}"]) from error
+    return network_of(name, graph)
+
+
+def network_of(path: str, graph: Graph) -> Network:
+    """Return what a graph computes, from its first input to its first output.
+
+    Args:
+        path: Its file, for messages.
+        graph: The graph.
+
+    Raises:
+        FormatError: It holds something that cannot be served; then `problems` names every such node
+            and why.
+    """
     walk = _Walk(graph)
     try:
         output = walk.run()
         if walk.problems:
-            raise FormatError(name, walk.problems, graph.written_by)
-        name_in_file = graph.name or Path(path).stem
+            raise FormatError(path, walk.problems, graph.written_by)
         return Network(
-            name_in_file,
+            graph.name or Path(path).stem,
             walk.input_size,
-            output.layers,
+            output.whole_layers(),
             input_name=graph.inputs[0].name,
             output_name=graph.outputs[0],
             written_by=graph.written_by,
         )
     except SpecError as error:
-        raise FormatError(name, [str(error)], graph.written_by) from error
+        raise FormatError(path, [str(error)], graph.written_by) from error
 
 
 class _Walk:
@@ -84,6 +99,7 @@ class _Walk:
         self.input_size = 1
         self._graph = graph
         self._values: dict[str, Value] = {}
+        self._stored: dict[str, Tensor] = {}
         self._numbers_read = 0
         self._numbers_taken = 0
         self._numbers_computed = 0
@@ -100,11 +116,13 @@ class _Walk:
         first, *others = graph.inputs
         self._values[first.name] = self._input(first)
         self._values |= {each.name: State() for each in others}
-        needed = _needed(graph)
-        for index, node in enumerate(graph.nodes):
-            if index in needed:
-                self._read(node)
+        self._run(graph)
         return self._output()
+
+    def _run(self, body: Body) -> None:
+        self._stored |= body.initializers
+        for node in _needed(body):
+            self._read(node)
 
     def _input(self, given: Input) -> Sequences:
         """Return what the graph's input stands for: the features are its last axis."""
@@ -137,7 +155,20 @@ class _Walk:
             outputs = [Broken()] * len(node.outputs)
         self._values |= dict(zip(node.outputs, outputs, strict=False))
 
+    def _branch(self, node: Node, condition: Value | None) -> Sequence[Value]:
+        """Return what a branch of an `If` gives, which the sizes of the values choose."""
+        if not isinstance(condition, np.ndarray) or condition.size != 1:
+            raise SpecError(node.name, "is an If of something else than sizes")
+        branch = node.attributes.get("then_branch" if condition.all() else "else_branch")
+        if not isinstance(branch, Body):
+            raise SpecError(node.name, "is an If without its branches")
+        self._run(branch)
+        given = [self._value(node, name) for name in branch.outputs]
+        return [Broken() if value is None else value for value in given]
+
     def _outputs(self, node: Node, inputs: list[Value | None]) -> Sequence[Value]:
+        if node.operator == "If":
+            return self._branch(node, inputs[0] if inputs else None)
         constants = [value for value in inputs if value is None or isinstance(value, np.ndarray)]
         if len(constants) == len(inputs):
             computed = evaluate(node, constants)
@@ -156,9 +187,9 @@ class _Walk:
         if not name:
             return None
         if name not in self._values:
-            if name not in self._graph.initializers:
+            if name not in self._stored:
                 raise SpecError(node.name, f"takes {name:.80}, which is nowhere")
-            array = self._graph.initializers[name].load()
+            array = self._stored[name].load()
             self._numbers_read += array.size
             self._values[name] = array
         return self._values[name]
@@ -214,16 +245,22 @@ def _shape(node: Node, value: Sequences) -> Value:
     return np.array(lengths[start:end], np.int64)
 
 
-def _needed(graph: Graph) -> set[int]:
-    """Return the numbers of the nodes that the outputs depend on."""
-    wanted = set(graph.outputs)
-    needed = set()
-    for index in range(len(graph.nodes) - 1, -1, -1):
-        node = graph.nodes[index]
+def _needed(body: Body) -> list[Node]:
+    """Return the nodes that the outputs depend on, in order."""
+    wanted = set(body.outputs)
+    needed = []
+    for node in reversed(body.nodes):
         if wanted.intersection(node.outputs):
-            needed.add(index)
-            wanted.update(node.inputs)
-    return needed
+            needed.append(node)
+            wanted |= _taken(node)
+    return needed[::-1]
+
+
+def _taken(node: Node) -> set[str]:
+    """Return what a node takes, and what the nodes of the graphs inside it do."""
+    bodies = [each for each in node.attributes.values() if isinstance(each, Body)]
+    inside = [_taken(each) | set(body.outputs) for body in bodies for each in body.nodes]
+    return set(node.inputs).union(*inside)
 
 
 def _sentence(node: Node, error: Exception) -> str:

@@ -195,6 +195,13 @@ def _split(node: Node, inputs: Inputs) -> list[Array]:
     return np.split(value, len(node.outputs), axis=axis)
 
 
+def _range(_node: Node, inputs: Inputs) -> Array:
+    start, limit, step = (integers(value)[0] for value in _given(inputs))
+    if len(range(start, limit, step)) > MAX_NUMBERS:
+        raise ValueError(f"more than {MAX_NUMBERS} numbers")
+    return np.arange(start, limit, step)
+
+
 def _product(node: Node, inputs: Inputs) -> Array:
     axes = axes_of(node, inputs)
     keeps = bool(node.attribute("keepdims", 1))
@@ -210,12 +217,15 @@ _FUNCTIONS: dict[str, Callable[[Node, Inputs], Array | list[Array]]] = {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Div": _elementwise(_divide),
+    "Equal": _elementwise(np.equal),
     "Expand": _expand,
     "Gather": _gather,
     "Identity": lambda _, inputs: _first(inputs),
     "Mul": _elementwise(np.multiply),
+    "Range": _range,
     "ReduceProd": _product,
     "Reshape": _reshape,
+    "Shape": lambda _, inputs: np.array(_first(inputs).shape, np.int64),
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,

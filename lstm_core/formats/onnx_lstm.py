@@ -70,17 +70,18 @@ def read_lstm(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
     if direction not in _NUM_DIRECTIONS:
         raise SpecError(node.name, f"its direction is {direction!r:.80}")
     is_batch_first = node.attribute("layout", 0) == 1
-    time, batch = _time_and_batch(node, x, is_batch_first=is_batch_first)
-    _check_states(node, given, time)
+    time, batch = time_and_batch(node, x, is_batch_first=is_batch_first)
     weights = _Weights.of(node, given, _NUM_DIRECTIONS[direction], x.features)
+    _check_states(node, given, time, weights.units)
     layer = _layer(node, weights, direction)
     axes = _Axes(time, batch, len(weights.kernels), weights.units, is_batch_first)
     if len(x.layers) >= MAX_LAYERS:
         raise SpecError(node.name, f"is behind more than {MAX_LAYERS} layers")
-    layers = (*x.layers, layer)
+    before = x.whole_layers()
+    layers = (*before, layer)
     reverse = 1 if direction == "reverse" else None
     y = Sequences(axes=axes.of_sequence(), layers=layers, direction=reverse)
-    last = (*x.layers, without_sequences(layer))
+    last = (*before, without_sequences(layer))
     return [y, Sequences(axes=axes.of_state(), layers=last, is_state=True), State()]
 
 
@@ -110,8 +111,12 @@ class _Axes:
         return (Atom("direction", self.num_directions),), (Atom("features", self.units),)
 
 
-def _time_and_batch(node: Node, x: Sequences, *, is_batch_first: bool) -> tuple[Axis, Axis]:
-    """Return the two axes under the names that they have from here on."""
+def time_and_batch(node: Node, x: Sequences, *, is_batch_first: bool) -> tuple[Axis, Axis]:
+    """Return the two axes under the names that they have from here on.
+
+    Raises:
+        SpecError: They are no time and no batch.
+    """
     if len(x.axes) != 3 or x.is_integer:
         raise SpecError(node.name, f"takes {len(x.axes)} axes, not three of real numbers")
     pair = x.axes[:2][::-1] if is_batch_first else x.axes[:2]
@@ -124,7 +129,7 @@ def _time_and_batch(node: Node, x: Sequences, *, is_batch_first: bool) -> tuple[
     return named[0], named[1]
 
 
-def _check_states(node: Node, given: dict[str, Value | None], time: Axis) -> None:
+def _check_states(node: Node, given: dict[str, Value | None], time: Axis, units: int) -> None:
     lengths = given["sequence_lens"]
     num_steps = time[0].size if time else 1
     if lengths is not None and not (
@@ -135,6 +140,8 @@ def _check_states(node: Node, given: dict[str, Value | None], time: Axis) -> Non
     for name in ("initial_h", "initial_c"):
         state = given[name]
         is_zero = isinstance(state, np.ndarray) and not state.any()
+        if isinstance(state, np.ndarray) and state.shape[2:] != (units,):
+            raise SpecError(node.name, f"its {name} of shape {state.shape} is not of {units} units")
         if not (state is None or is_zero or isinstance(state, State)):
             raise SpecError(node.name, f"its {name} is neither zeros nor an input of the graph")
     if node.attribute("input_forget", 0):

@@ -28,6 +28,9 @@ Scalar = TypeVar("Scalar", int, float, str)
 MAX_MODEL_BYTES = 2 << 30
 """Of one message. Larger models keep their weights in other files."""
 
+MAX_DEPTH = 8
+"""Of graphs inside nodes."""
+
 _FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 _INTEGERS = {2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "u1"}
 FLOAT_TYPES = frozenset(_FLOATS)
@@ -59,7 +62,8 @@ class Node:
         name: Its name, or that of its first output.
         inputs: Names of what it takes, empty where something is left out.
         outputs: Names of what it gives.
-        attributes: Numbers, texts, lists of them, and `Tensor`s; None where it is something else.
+        attributes: Numbers, texts, lists of them, `Tensor`s and `Body`s; None where it is something
+            else.
     """
 
     operator: str
@@ -95,6 +99,21 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A graph inside a node, such as a branch of an `If`.
+
+    Attributes:
+        nodes: In an order in which they can run.
+        initializers: Stored arrays by name.
+        outputs: Names of what it gives.
+    """
+
+    nodes: tuple[Node, ...]
+    initializers: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """What a graph takes.
 
@@ -110,26 +129,20 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
+class Graph(Body):
     """A model's graph.
 
     Attributes:
         name: Its name.
         opset: The version of ONNX's own operators.
         written_by: The program that wrote it, with its version where that is known.
-        nodes: In an order in which they can run.
-        initializers: Stored arrays by name.
         inputs: What it takes, without the initializers.
-        outputs: Names of what it gives.
     """
 
     name: str
     opset: int
     written_by: str
-    nodes: tuple[Node, ...]
-    initializers: dict[str, Tensor]
     inputs: tuple[Input, ...]
-    outputs: tuple[str, ...]
 
 
 class FilesBeside:
@@ -189,20 +202,27 @@ def read_graph(path: Path) -> Graph:
     opsets = [opset.integer(2) for opset in model.messages(8) if opset.text(1) in {"", "ai.onnx"}]
     if graph is None or len(opsets) != 1:
         raise ValueError("has no graph, or does not tell the version of its operators")
-    beside = FilesBeside(path.parent)
-    initializers = {}
-    for message in graph.messages(5):
-        initializers[message.text(8)] = _tensor(message, beside)
+    body = _body(graph, FilesBeside(path.parent), 0)
     inputs = [_input(message) for message in graph.messages(11)]
     producer = " ".join(part for part in (model.text(2), model.text(3)) if part)
     return Graph(
         name=graph.text(2),
         opset=opsets[0],
         written_by=producer or "an unnamed program",
-        nodes=tuple(_node(message, beside) for message in graph.messages(1)),
-        initializers=initializers,
-        inputs=tuple(each for each in inputs if each.name not in initializers),
-        outputs=tuple(message.text(1) for message in graph.messages(12)),
+        nodes=body.nodes,
+        initializers=body.initializers,
+        inputs=tuple(each for each in inputs if each.name not in body.initializers),
+        outputs=body.outputs,
+    )
+
+
+def _body(message: Message, beside: FilesBeside, depth: int) -> Body:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"has graphs inside each other, more than {MAX_DEPTH}")
+    return Body(
+        nodes=tuple(_node(each, beside, depth) for each in message.messages(1)),
+        initializers={each.text(8): _tensor(each, beside) for each in message.messages(5)},
+        outputs=tuple(each.text(1) for each in message.messages(12)),
     )
 
 
@@ -220,7 +240,7 @@ def _input(message: Message) -> Input:
     )
 
 
-def _node(message: Message, beside: FilesBeside) -> Node:
+def _node(message: Message, beside: FilesBeside, depth: int) -> Node:
     outputs = tuple(message.texts(2))
     operator, domain = message.text(4), message.text(7)
     return Node(
@@ -228,15 +248,18 @@ def _node(message: Message, beside: FilesBeside) -> Node:
         name=message.text(3) or next(iter(outputs), operator),
         inputs=tuple(message.texts(1)),
         outputs=outputs,
-        attributes={each.text(1): _attribute(each, beside) for each in message.messages(5)},
+        attributes={each.text(1): _attribute(each, beside, depth) for each in message.messages(5)},
     )
 
 
-def _attribute(message: Message, beside: FilesBeside) -> Any:  # noqa: ANN401 - see `Node.attributes`
+def _attribute(message: Message, beside: FilesBeside, depth: int) -> Any:  # noqa: ANN401 - see `Node.attributes`
     kind = message.integer(20)
     if kind == 4:
         tensor = message.message(5)
         return None if tensor is None else _tensor(tensor, beside)
+    if kind == 5:
+        graph = message.message(6)
+        return None if graph is None else _body(graph, beside, depth + 1)
     readers: dict[int, Callable[[], Any]] = {
         1: lambda: float((message.floats(2).tolist() or [0.0])[-1]),
         2: lambda: message.integer(3),

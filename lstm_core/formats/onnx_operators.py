@@ -5,7 +5,7 @@ Owns which operators there are, and which of their attributes can be served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -23,20 +23,24 @@ from lstm_core.formats.onnx_axes import (
     unsqueezed,
 )
 from lstm_core.formats.onnx_constants import axes_of, integers, slices_of
+from lstm_core.formats.onnx_inputs import Values, sequences_of
 from lstm_core.formats.onnx_lstm import read_lstm
 from lstm_core.formats.onnx_model import FLOAT_TYPES, Node
-from lstm_core.formats.onnx_pointwise import POINTWISE, sequences_of
+from lstm_core.formats.onnx_pointwise import POINTWISE
+from lstm_core.formats.onnx_rnn_cell import OPERATOR as RNN_CELL
+from lstm_core.formats.onnx_rnn_cell import read_rnn_cell
 from lstm_core.formats.onnx_values import (
+    SERVED,
     Constant,
     Sequences,
     State,
     Value,
     joined,
+    take_half,
     take_step,
 )
 from lstm_core.pointwise import Embedding
 
-Values = Sequence[Value | None]
 Reader = Callable[[Node, Values, int], list[Value]]
 """Takes a node, its inputs, at least one of them `Sequences`, and the version of the operators."""
 
@@ -55,8 +59,8 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
     Raises:
         SpecError: It cannot be served.
     """
-    if node.operator == "LSTM":
-        return read_lstm(node, inputs)
+    if node.operator in {"LSTM", RNN_CELL}:
+        return (read_lstm if node.operator == "LSTM" else read_rnn_cell)(node, inputs)
     first = inputs[0] if inputs else None
     if isinstance(first, State) and first.parts and node.operator in {"Gather", "Slice"}:
         return [_chosen_states(node, first, inputs)]
@@ -76,8 +80,7 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
         return [POINTWISE[node.operator](node, inputs, opset)]
     reader = _READERS.get(node.operator)
     if reader is None:
-        known = "LSTMs and operators that treat each time step on its own"
-        raise SpecError(node.name, f"is a {node.operator}; served are {known}")
+        raise SpecError(node.name, f"is a {node.operator}; {SERVED}")
     return reader(node, inputs, opset)
 
 
@@ -145,7 +148,9 @@ def _cast(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 def _transpose(node: Node, inputs: Values, _opset: int) -> list[Value]:
     value = sequences_of(node, inputs)
-    order = node.listed("perm", int) or list(range(len(value.axes)))[::-1]
+    # TensorFlow's comes behind the values.
+    order = node.listed("perm", int) or integers(_constants(node, inputs)[1])
+    order = order or list(range(len(value.axes)))[::-1]
     return [replace(value, axes=transposed(value.axes, order))]
 
 
@@ -209,6 +214,8 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
         chosen = range(length)[start:end:step]
         if len(chosen) == 1:
             value = take_step(value, index, chosen[0], keeps_axis=True)
+        elif (half := take_half(value, index, chosen)) is not None:
+            value = half
         elif chosen != range(length):
             what = " and ".join(kinds(value.axes[index])) or "nothing"
             raise SpecError(node.name, f"takes a part of the axis {what}")

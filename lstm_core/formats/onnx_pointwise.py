@@ -5,60 +5,34 @@ Owns what their attributes mean, with ONNX's defaults.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_core.errors import SpecError
+from lstm_core.formats.onnx_arithmetic import (
+    arithmetic,
+    batch_normalization,
+    clip,
+    gemm,
+    matrix_product,
+    negative,
+)
 from lstm_core.formats.onnx_axes import at
+from lstm_core.formats.onnx_constants import axes_of
+from lstm_core.formats.onnx_formulas import logarithm, without_threshold
+from lstm_core.formats.onnx_inputs import Values, sequences_of, stored, vector
 from lstm_core.formats.onnx_model import Node
-from lstm_core.formats.onnx_values import Constant, Sequences, Value, joined
-from lstm_core.pointwise import Activation, Affine, Dense, LayerNormalization, PReLU
+from lstm_core.formats.onnx_values import Part, Sequences, Value
+from lstm_core.pointwise import Activation, LayerNormalization, PReLU
 
-Float32 = npt.NDArray[np.float32]
-Values = Sequence[Value | None]
 Reader = Callable[[Node, Values, int], Value]
 """Takes a node, its inputs, at least one of them `Sequences`, and the version of the operators."""
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
-_TINY = np.finfo(np.float32).tiny
 _SELU = (1.6732632, 1.0507010)
 """Alpha and gamma of ONNX's Selu, which are everybody's."""
 _AXIS_OPSET = 13
 """From here on Softmax works along one axis; before, over all from an axis to the last."""
-
-
-def sequences_of(node: Node, inputs: Values) -> Sequences:
-    """Return the first input; SpecError where that is not what comes from the graph's input."""
-    first = inputs[0] if inputs else None
-    if not isinstance(first, Sequences):
-        raise SpecError(node.name, "takes what comes from the input elsewhere than first")
-    return first
-
-
-def _stored(node: Node, inputs: Values, index: int) -> Float32 | None:
-    """Return a stored input of real, finite numbers, or None where it is left out."""
-    value = inputs[index] if len(inputs) > index else None
-    if value is None:
-        return None
-    if not isinstance(value, np.ndarray):
-        raise SpecError(
-            node.name, f"is a {node.operator} of two values; only a chain can be served"
-        )
-    if value.dtype != np.float32 or not np.isfinite(value).all():
-        raise SpecError(node.name, "has numbers that are not real and finite in float32")
-    return value
-
-
-def _vector(node: Node, value: Constant, features: int) -> Float32:
-    """Return `()` or `(features,)` of numbers that are the same for each step of each sequence."""
-    shape = value.shape
-    if value.size == 1:
-        return np.ascontiguousarray(value, np.float32).reshape(())
-    if value.size != features or shape[-1] != features:
-        raise SpecError(node.name, f"has numbers of the shape {shape} for {features} features")
-    return np.ascontiguousarray(value, np.float32).reshape(-1)
 
 
 def _function(function: str, **defaults: float) -> Reader:
@@ -113,104 +87,18 @@ def _softmax(function: str) -> Reader:
     return read
 
 
-def _matmul(node: Node, inputs: Values, _opset: int) -> Value:
-    value, kernel = sequences_of(node, inputs), _stored(node, inputs, 1)
-    if kernel is None or kernel.ndim != 2:
-        raise SpecError(node.name, "multiplies by something else than a matrix of weights")
-    kernel = np.ascontiguousarray(kernel)
-    return value.through(Dense(name=node.name, kernel=kernel, bias=None))
-
-
-def _gemm(node: Node, inputs: Values, _opset: int) -> Value:
-    value, kernel = sequences_of(node, inputs), _stored(node, inputs, 1)
-    if kernel is None or kernel.ndim != 2 or node.attribute("transA", 0):
-        raise SpecError(node.name, "multiplies by something else than a matrix of weights")
-    if node.attribute("transB", 0):
-        kernel = kernel.T
-    kernel = _scaled(node, kernel, node.attribute("alpha", 1.0))
-    added = _stored(node, inputs, 2)
-    bias = None
-    if added is not None:
-        added = _vector(node, added, kernel.shape[1])
-        bias = _scaled(node, np.broadcast_to(added, kernel.shape[1:]), node.attribute("beta", 1.0))
-    return value.through(Dense(name=node.name, kernel=kernel, bias=bias))
-
-
-def _scaled(node: Node, array: Float32, factor: float) -> Float32:
-    with np.errstate(over="ignore"):
-        product = np.ascontiguousarray(array * np.float32(factor))
-    if not np.isfinite(product).all():
-        raise SpecError(node.name, "has numbers that are not finite in float32")
-    return product
-
-
-def _arithmetic(node: Node, inputs: Values, _opset: int) -> Value:
-    """Read Add, Sub, Mul or Div of sequences and a number for each feature."""
-    both = [value for value in inputs if isinstance(value, Sequences)]
-    modes = {"Add": "sum", "Mul": "mul"}
-    if node.operator == "Mul" and (gated := _self_gated(node, both)) is not None:
-        return gated
-    if len(both) == 2 and node.operator in modes:
-        in_order = sorted(both, key=lambda value: value.direction or 0)
-        return joined(in_order, -1, modes[node.operator])
-    is_first = bool(inputs) and isinstance(inputs[0], Sequences)
-    stored = _stored(node, inputs, 1 if is_first else 0)
-    value = both[0]
-    if stored is None:
-        raise SpecError(node.name, "lacks an input")
-    if stored.ndim > len(value.axes):
-        raise SpecError(node.name, f"has numbers of the shape {stored.shape}")
-    vector = _vector(node, stored, value.features)
-    if node.operator == "Add" and (merged := _with_bias(value, vector)) is not None:
-        return merged
-    if node.operator == "Div" and (not is_first or not (np.abs(vector) > _TINY).all()):
-        raise SpecError(node.name, "divides by the sequences, or by zero")
-    center, scale, offset = {
-        "Add": (_ZERO, _ONE, vector),
-        "Mul": (_ZERO, vector, _ZERO),
-        "Sub": (vector, _ONE, _ZERO) if is_first else (_ZERO, -_ONE, vector),
-        "Div": (_ZERO, 1 / vector if node.operator == "Div" else vector, _ZERO),
-    }[node.operator]
-    parts = [np.asarray(part, np.float32) for part in (center, scale, offset)]
-    return value.through(Affine(name=node.name, center=parts[0], scale=parts[1], offset=parts[2]))
-
-
-def _self_gated(node: Node, values: Sequence[Sequences]) -> Sequences | None:
-    """Return `x * sigmoid(x)` as one function, or None where that is not what is multiplied."""
-    if len(values) != 2:
-        return None
-    plain, gate = sorted(values, key=lambda value: len(value.layers))
-    last = gate.layers[-1] if gate.layers else None
-    if plain.layers != gate.layers[:-1] or not isinstance(last, Activation):
-        return None
-    function = {"sigmoid": "silu", "hard_sigmoid": "hard_silu"}.get(last.function)
-    if function is None or plain.direction is not None:
-        return None
-    return plain.through(Activation(name=node.name, function=function))
-
-
-def _with_bias(value: Sequences, vector: Float32) -> Sequences | None:
-    """Return the sequences with a bias in the matrix product before it, if there is one."""
-    last = value.layers[-1] if value.layers else None
-    if not isinstance(last, Dense) or last.bias is not None or last.activation != "linear":
-        return None
-    bias = np.ascontiguousarray(np.broadcast_to(vector, last.kernel.shape[1:]))
-    dense = Dense(name=last.name, kernel=last.kernel, bias=bias)
-    return Sequences(axes=value.axes, layers=(*value.layers[:-1], dense))
-
-
 def _prelu(node: Node, inputs: Values, _opset: int) -> Value:
-    value, slopes = sequences_of(node, inputs), _stored(node, inputs, 1)
+    value, slopes = sequences_of(node, inputs), stored(node, inputs, 1)
     if slopes is None:
         raise SpecError(node.name, "lacks its slopes")
-    return value.through(PReLU(name=node.name, alpha=_vector(node, slopes, value.features)))
+    return value.through(PReLU(name=node.name, alpha=vector(node, slopes, value.features)))
 
 
 def _layer_normalization(node: Node, inputs: Values, _opset: int) -> Value:
     value = sequences_of(node, inputs)
     if at(value.axes, node.attribute("axis", -1)) != len(value.axes) - 1:
         raise SpecError(node.name, "works over other axes than the features")
-    gamma, beta = (_stored(node, inputs, index) for index in (1, 2))
+    gamma, beta = (stored(node, inputs, index) for index in (1, 2))
     for each in (gamma, beta):
         if each is not None and each.shape != (value.features,):
             raise SpecError(node.name, f"has numbers of the shape {each.shape}")
@@ -220,48 +108,92 @@ def _layer_normalization(node: Node, inputs: Values, _opset: int) -> Value:
     )
 
 
-def _clip(node: Node, inputs: Values, _opset: int) -> Value:
-    bounds = [_stored(node, inputs, index) for index in (1, 2)]
-    if any(bound is not None and bound.size != 1 for bound in bounds):
-        raise SpecError(node.name, "clips to more than two numbers")
-    given = [None if bound is None else float(bound.reshape(())) for bound in bounds]
-    lowest, highest = (
-        node.attribute(name, 0.0) if name in node.attributes else value
-        for name, value in zip(("min", "max"), given, strict=True)
-    )
-    if lowest != 0 or not (highest is None or highest > 0):
-        raise SpecError(node.name, f"clips to {lowest} and {highest}; served is from 0 on")
-    parameters = {} if highest is None else {"max_value": float(highest)}
-    layer = Activation(name=node.name, function="relu", parameters=parameters)
-    return sequences_of(node, inputs).through(layer)
+def _part(function: str) -> Reader:
+    """Return the reader of what is only ever a part of a function."""
+
+    def read(node: Node, inputs: Values, _opset: int) -> Value:
+        part = Part(name=node.name, operator=node.operator, function=function)
+        return sequences_of(node, inputs).through(part)
+
+    return read
+
+
+def _power(node: Node, inputs: Values, opset: int) -> Value:
+    exponent = stored(node, inputs, 1)
+    is_number = exponent is not None and exponent.size == 1
+    number = float(exponent.reshape(())) if exponent is not None and is_number else 0.0
+    function = {2.0: "square", 3.0: "cube", 0.5: "sqrt", -0.5: "reciprocal root"}.get(number)
+    return _part(function or "power")(node, inputs, opset)
+
+
+def _mean(node: Node, inputs: Values, opset: int) -> Value:
+    """Read the mean over the features, which is a part of a normalisation."""
+    value = sequences_of(node, inputs)
+    last = len(value.axes) - 1
+    if node.operator == "GlobalAveragePool":
+        axes = list(range(2, last + 1))
+    else:
+        constants = [each if isinstance(each, np.ndarray) else None for each in inputs]
+        axes = axes_of(node, constants) or []
+    if [at(value.axes, axis) for axis in axes] != [last] or not node.attribute("keepdims", 1):
+        raise SpecError(node.name, f"is a {node.operator} over other axes than the features")
+    return _part("mean")(node, inputs, opset)
+
+
+def _greater(node: Node, inputs: Values, opset: int) -> Value:
+    limit = stored(node, inputs, 1)
+    is_known = limit is not None and limit.size == 1 and float(limit.reshape(())) == 20
+    return _part("above 20" if is_known else "comparison")(node, inputs, opset)
+
+
+def _where(node: Node, inputs: Values, _opset: int) -> Value:
+    values = [value for value in inputs if isinstance(value, Sequences)]
+    found = without_threshold(*values) if len(values) == len(inputs) == 3 else None
+    if found is None:
+        raise SpecError(node.name, "chooses by the values themselves, which is not served")
+    return found
 
 
 POINTWISE: dict[str, Reader] = {
-    "Add": _arithmetic,
+    "Abs": _part("abs"),
+    "Add": arithmetic,
+    "BatchNormalization": batch_normalization,
     "Celu": _function("celu", alpha__alpha=1.0),
-    "Clip": _clip,
-    "Div": _arithmetic,
+    "Clip": clip,
+    "Div": arithmetic,
     "Elu": _function("elu", alpha__alpha=1.0),
+    "Erf": _part("erf"),
     "Exp": _function("exponential"),
     "Gelu": _gelu,
-    "Gemm": _gemm,
+    "Gemm": gemm,
+    "GlobalAveragePool": _mean,
+    "Greater": _greater,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _function("hard_silu"),
     "LayerNormalization": _layer_normalization,
     "LeakyRelu": _function("leaky_relu", negative_slope__alpha=0.01),
+    "Log": lambda node, inputs, _: logarithm(node, sequences_of(node, inputs)),
     "LogSoftmax": _softmax("log_softmax"),
-    "MatMul": _matmul,
+    "MatMul": matrix_product,
+    "Max": clip,
+    "Min": clip,
     "Mish": _function("mish"),
-    "Mul": _arithmetic,
+    "Mul": arithmetic,
+    "Neg": negative,
     "PRelu": _prelu,
+    "Pow": _power,
+    "Reciprocal": _part("reciprocal"),
+    "ReduceMean": _mean,
     "Relu": _function("relu"),
     "Selu": _selu,
     "Sigmoid": _function("sigmoid"),
     "Softmax": _softmax("softmax"),
     "Softplus": _function("softplus"),
     "Softsign": _function("softsign"),
-    "Sub": _arithmetic,
+    "Sqrt": _part("sqrt"),
+    "Sub": arithmetic,
     "Swish": _function("silu"),
     "Tanh": _function("tanh"),
+    "Where": _where,
 }
 """The reader of each operator."""

@@ -23,6 +23,13 @@ MAX_LAYERS = 1000
 """Of a chain. Each layer costs as much as there are before it."""
 
 
+SERVED = "served are LSTMs and operators that treat each time step on its own"
+_BOTH_LAST = (
+    "takes the last time step of both directions, of which the backward one has taken only one"
+    " step; the last states of both (Y_h, or h_n) can be served"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """An h or c, or several: those that a graph is given, or gives beside its outputs.
@@ -34,6 +41,29 @@ class State:
 
     parts: tuple[Sequences, ...] = ()
     axis: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """A node that is a part of a function, as long as the others have not come.
+
+    Attributes:
+        name: The node's name.
+        operator: Its operator.
+        function: What it computes, as `onnx_formulas` calls it.
+    """
+
+    name: str
+    operator: str
+    function: str
+
+    def output_size(self, input_size: int) -> int:
+        """Return `input_size`, also of what is one number for all features."""
+        return input_size
+
+
+Link = Layer | Part
+"""What a chain is made of while a graph is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +82,18 @@ class Sequences:
         is_state: Whether it is an h, fresh from its LSTM.
         direction: 0 or 1 where it is the forward or the backward half of the last layer, or a
             layer that runs backwards only; None where it is all of it.
-        step: Of such a half, `last` or `first` where it is one time step; None where it is all.
+        step: Of such a half, or of both, `last` or `first` where it is one time step; None where
+            it is all.
     """
 
     axes: Axes
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[Link, ...] = ()
     is_integer: bool = False
     is_state: bool = False
     direction: int | None = None
     step: str | None = None
 
-    def through(self, layer: Pointwise) -> Sequences:
+    def through(self, layer: Pointwise | Part) -> Sequences:
         """Return the values behind another layer, which takes the features.
 
         Raises:
@@ -89,8 +120,22 @@ class Sequences:
             raise SpecError(self.layers[-1].name, problem)
         if self.direction is not None:
             raise SpecError("direction", "one direction of an LSTM goes its own way")
+        if self.step is not None:
+            raise SpecError("step", _BOTH_LAST)
         if any(kinds(axis) != ["direction", "features"] for axis in self.axes if _is_split(axis)):
             raise SpecError("direction", "the directions of an LSTM are not joined")
+
+    def whole_layers(self) -> tuple[Layer, ...]:
+        """Return the layers.
+
+        Raises:
+            SpecError: One is a part of a function that is not known.
+        """
+        layers = tuple(layer for layer in self.layers if not isinstance(layer, Part))
+        if len(layers) < len(self.layers):
+            part = next(layer for layer in self.layers if isinstance(layer, Part))
+            raise SpecError(part.name, f"is a {part.operator}; {SERVED}")
+        return layers
 
     @property
     def features(self) -> int:
@@ -136,14 +181,37 @@ def take_step(value: Sequences, axis: int, index: int, *, keeps_axis: bool) -> S
     if atom.kind == "direction":
         return replace(value, axes=axes, direction=index)
     steps = {0: "first", atom.size - 1: "last"}
+    is_both = bool(value.layers) and isinstance(value.layers[-1], Bidirectional)
+    if is_both and value.direction is None and index in steps:
+        # The one direction's last step, whose half may still be taken.
+        return replace(value, axes=axes, step=steps[index])
     if steps.get(index) != ("first" if value.direction == 1 else "last"):
         raise SpecError("step", "is not the last that the LSTM takes")
-    if value.direction is not None and isinstance(value.layers[-1], Bidirectional):
+    if is_both:
         return replace(value, axes=axes, step=steps[index])
     return Sequences(axes=axes, layers=_ended(value.layers))
 
 
-def _ended(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def take_half(value: Sequences, axis: int, chosen: range) -> Sequences | None:
+    """Return one direction of the two that lie side by side in the features, or None.
+
+    Args:
+        value: The values.
+        axis: Which axis.
+        chosen: Which of its places are taken.
+    """
+    atoms = value.axes[axis]
+    if kinds(atoms) != ["direction", "features"] or not value.layers:
+        return None
+    size = atoms[1].size
+    halves = [range(size), range(size, 2 * size)]
+    if not isinstance(value.layers[-1], Bidirectional) or chosen not in halves:
+        return None
+    axes = (*value.axes[:axis], atoms[1:], *value.axes[axis + 1 :])
+    return replace(value, axes=axes, direction=halves.index(chosen))
+
+
+def _ended(layers: tuple[Link, ...]) -> tuple[Link, ...]:
     """Return the layers, of which the last recurrent one gives its last step only.
 
     Raises:
@@ -154,15 +222,11 @@ def _ended(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         raise SpecError("step", "one time step is taken before any LSTM")
     at = found[-1]
     if isinstance(layers[at], Bidirectional):
-        problem = (
-            "takes the last time step of both directions, of which the backward one has taken only"
-            " one step; the last states of both (Y_h, or h_n) can be served"
-        )
-        raise SpecError("step", problem)
+        raise SpecError("step", _BOTH_LAST)
     return (*layers[:at], without_sequences(layers[at]), *layers[at + 1 :])
 
 
-def without_sequences(layer: Layer) -> Layer:
+def without_sequences(layer: Link) -> Link:
     """Return a recurrent layer that gives its last step only."""
     if isinstance(layer, Bidirectional):
         forward, backward = (

@@ -2,9 +2,10 @@
 
 `model.save(DIRECTORY)` of Keras 2 and tf_keras puts the model's configuration into
 `keras_metadata.pb`, before TensorFlow 2.5 into `saved_model.pb`. `model.export(DIRECTORY)` leaves
-it out, and so does everything else that writes a SavedModel: then it comes from a JSON file as
-`model.to_json()` writes it, `config.json` in the directory or `DIRECTORY.json` beside it. The
-functions in `saved_model.pb` are code, which is never run.
+it out, and so does everything else of TensorFlow 2 that writes a SavedModel: then it comes from a
+JSON file as `model.to_json()` writes it, `config.json` in the directory or `DIRECTORY.json` beside
+it. The functions in `saved_model.pb` are code, which is never run. What TensorFlow 1 wrote is a
+graph, which `saved_graph` reads.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ from lstm_core.formats.keras_config import LayerConfig
 from lstm_core.formats.keras_json import Architecture, read_architecture
 from lstm_core.formats.keras_legacy_weights import belonging
 from lstm_core.formats.keras_network import Place, build_network
+from lstm_core.formats.saved_graph import read_saved_graph
 from lstm_core.formats.saved_model_metadata import Metadata, read_metadata
 from lstm_core.formats.tensorflow_bundle import Bundle
-from lstm_core.formats.tensorflow_objects import Node, TrackedVariables, read_objects
+from lstm_core.formats.tensorflow_objects import (
+    Node,
+    TrackedVariables,
+    has_objects,
+    read_objects,
+)
 from lstm_core.formats.variables import NamedVariables
 from lstm_core.network import Network
 
@@ -52,8 +59,10 @@ def read_saved_model(path: str | os.PathLike[str]) -> Network:
     if not is_saved_model(directory, b""):
         raise FormatError(str(directory), ["is no SavedModel: no saved_model.pb and variables"])
     bundle = Bundle(directory / "variables" / "variables")
-    objects = read_objects(bundle)
     metadata = read_metadata(directory)
+    if metadata is None and not has_objects(bundle):
+        return read_saved_graph(directory, bundle)
+    objects = read_objects(bundle)
     if metadata is not None:
         architecture = _architecture(directory, metadata)
         place = _tracked(bundle, objects, metadata)

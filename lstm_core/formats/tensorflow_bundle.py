@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.crc32c import crc32c, unmasked
 from lstm_core.formats.protobuf import Message, varint
+from lstm_core.formats.tensorflow_parts import Extents, extents_of, joined
 from lstm_core.formats.tensorflow_table import entries
 from lstm_core.formats.tensors import FLOATING_BYTES, Float32, StoredTensor, to_float32
 
@@ -25,6 +27,8 @@ MAX_TEXT_BYTES = 64 << 20
 MAX_READS = 4
 """How many times its size a checkpoint's data may be read in all."""
 
+_SLICE_START, _SLICE_NAME_END = b"\0", b"\0\1"
+"""Of the key of a slice, around the name of its tensor."""
 DTYPES = {1: "float32", 2: "float64", 7: "string", 14: "bfloat16", 19: "float16"}
 """The names of TensorFlow's types, by their numbers; those that hold no weights left out."""
 
@@ -45,7 +49,7 @@ class Tensor:
         offset: Where it begins there.
         num_bytes: Its size there.
         checksum: Of its bytes.
-        is_cut: Whether it is kept in slices.
+        slices: Where its slices are, which are entries of their own; none where it is whole.
     """
 
     dtype: str
@@ -54,7 +58,7 @@ class Tensor:
     offset: int
     num_bytes: int
     checksum: int
-    is_cut: bool
+    slices: tuple[Extents, ...]
 
 
 class Bundle:
@@ -73,6 +77,7 @@ class Bundle:
         """
         self.prefix = prefix
         self.tensors: dict[str, Tensor] = {}
+        self._slices: dict[str, list[Tensor]] = {}
         index = prefix.with_name(f"{prefix.name}.index")
         try:
             if index.stat().st_size > MAX_INDEX_BYTES:
@@ -83,7 +88,7 @@ class Bundle:
             raise FormatError(error.filename or str(index), [f"{error.strerror}"]) from error
         except ValueError as error:
             raise FormatError(str(index), [str(error)]) from error
-        for name, tensor in self.tensors.items():
+        for name, tensor in self._listed():
             if tensor.offset + tensor.num_bytes > sizes[tensor.shard]:
                 problem = f"is cut off, or its index damaged: {name} lies behind its end"
                 raise FormatError(str(self._shard(tensor.shard)), [problem])
@@ -94,6 +99,11 @@ class Bundle:
         num_shards = 0
         for key, value in entries(table):
             message = Message(value)
+            if key.startswith(_SLICE_START):
+                # Where it is follows in the key, in a code that sorts as the places do.
+                owner = key[1:].partition(_SLICE_NAME_END)[0].decode("utf-8", "replace")
+                self._slices.setdefault(owner, []).append(_tensor(message))
+                continue
             if key:
                 self.tensors[key.decode("utf-8", "replace")] = _tensor(message)
                 continue
@@ -106,10 +116,15 @@ class Bundle:
 
     def _shard_sizes(self) -> dict[int, int]:
         """Return the bytes of each data file that a tensor is in."""
-        used = {tensor.shard for tensor in self.tensors.values()}
+        used = {tensor.shard for _, tensor in self._listed()}
         if used and max(used) >= self._num_shards:
             raise ValueError("is damaged: a tensor is in a data file that there is not")
         return {shard: self._shard(shard).stat().st_size for shard in used}
+
+    def _listed(self) -> list[tuple[str, Tensor]]:
+        """Return every tensor, and every slice under the name of its tensor."""
+        slices = [(name, each) for name, found in self._slices.items() for each in found]
+        return [*self.tensors.items(), *slices]
 
     def _shard(self, shard: int) -> Path:
         name = f"{self.prefix.name}.data-{shard:05d}-of-{self._num_shards:05d}"
@@ -135,13 +150,24 @@ class Bundle:
             raise KeyError(name)
 
         def load() -> Float32:
-            if tensor.is_cut:
-                raise ValueError(f"{name} is cut into slices, which are not put together here")
-            if prod(tensor.shape) * FLOATING_BYTES.get(tensor.dtype, 0) != tensor.num_bytes:
-                raise ValueError(f"{name} has another size than its shape {tensor.shape}")
-            return to_float32(self._bytes(name, tensor), tensor.dtype).reshape(tensor.shape)
+            if not tensor.slices:
+                return self._numbers(name, tensor)
+            found = self._slices.get(name, [])
+            if len(found) != len(tensor.slices):
+                raise ValueError(f"{name} has {len(found)} of its {len(tensor.slices)} slices")
+            places = zip(sorted(tensor.slices), found, strict=True)
+            return joined(
+                name,
+                tensor.shape,
+                [(place, partial(self._numbers, name, each)) for place, each in places],
+            )
 
         return StoredTensor(shape=tensor.shape, dtype=tensor.dtype, load=load)
+
+    def _numbers(self, name: str, tensor: Tensor) -> Float32:
+        if prod(tensor.shape) * FLOATING_BYTES.get(tensor.dtype, 0) != tensor.num_bytes:
+            raise ValueError(f"{name} has another size than its shape {tensor.shape}")
+        return to_float32(self._bytes(name, tensor), tensor.dtype).reshape(tensor.shape)
 
     def text(self, name: str) -> bytes:
         """Return a tensor that is one text.
@@ -193,5 +219,5 @@ def _tensor(message: Message) -> Tensor:
         offset=numbers[4],
         num_bytes=numbers[5],
         checksum=int.from_bytes((message.blobs(6) or [memoryview(b"")])[-1], "little"),
-        is_cut=7 in message.numbers(),
+        slices=tuple(extents_of(each) for each in message.messages(7)),
     )

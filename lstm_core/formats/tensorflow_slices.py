@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping
-from math import prod
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from lstm_core.errors import FormatError
 from lstm_core.formats.protobuf import Message
 from lstm_core.formats.tensorflow_bundle import DTYPES, shape_of
+from lstm_core.formats.tensorflow_parts import Extents, extents_of, joined
 from lstm_core.formats.tensorflow_table import entries
 from lstm_core.formats.tensors import FLOATING_BYTES, Float32, StoredTensor, to_float32
 
@@ -40,9 +41,8 @@ class SliceFile:
             FormatError: It is no such file, or damaged.
         """
         self.path = path
-        self._values: dict[str, memoryview] = {}
+        self._values: dict[str, list[tuple[Extents, memoryview]]] = {}
         self._types: dict[str, tuple[str, tuple[int, ...]]] = {}
-        self._cut: set[str] = set()
         try:
             with path.open("rb") as file:
                 table = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -70,11 +70,10 @@ class SliceFile:
 
     def _add_slice(self, message: Message) -> None:
         for data in message.messages(2):
-            name = data.text(1)
-            if name in self._values:
-                self._cut.add(name)
-            for tensor in data.blobs(3):
-                self._values[name] = tensor
+            place = data.message(2)
+            extents = () if place is None else extents_of(place)
+            found = [(extents, tensor) for tensor in data.blobs(3)]
+            self._values.setdefault(data.text(1), []).extend(found)
 
     def stored(self, name: str) -> StoredTensor:
         """Return a tensor of real numbers.
@@ -86,12 +85,10 @@ class SliceFile:
         values = self._values[name]
 
         def load() -> Float32:
-            if name in self._cut:
-                raise ValueError(f"{name} is cut into slices, which are not put together here")
-            flat = _numbers(dtype, Message(values))
-            if flat.size != prod(shape):
-                raise ValueError(f"{name} has another size than its shape {shape}")
-            return flat.reshape(shape)
+            slices = [
+                (extents, partial(_numbers, dtype, Message(each))) for extents, each in values
+            ]
+            return joined(name, shape, slices)
 
         return StoredTensor(shape=shape, dtype=dtype, load=load)
 

@@ -7,7 +7,8 @@ between them. That is said by a document, as `MODEL.json` beside the file, or as
     {"layers": [{"lstm": "encoder"}, {"linear": "head.0"}, {"activation": "relu"},
                 {"linear": "head.2"}]}
 
-Without one, only an LSTM alone, or with one `Linear` and no module without weights, is read.
+Without one, only an LSTM alone, or with one `Linear` and no module without weights, is read. A
+TorchScript program (`torch.jit.save`) is read as a state dict too: its code is not.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lstm_core.formats.torch_archive import open_torch
 from lstm_core.formats.torch_chain import guess_chain, read_chain
 from lstm_core.formats.torch_layers import Json
 from lstm_core.formats.torch_pickle import Attributed, Value
+from lstm_core.formats.torch_script import arrays_of, class_of, entries_of
 from lstm_core.formats.torch_state import StateDict, is_lstm_key
 from lstm_core.network import Network
 
@@ -35,6 +37,8 @@ _WRITER = "PyTorch"
 
 def read_torch(path: str | os.PathLike[str]) -> Network:
     """Read a state dict that `torch.save` wrote, alone or as one entry of a checkpoint.
+
+    So are the arrays of what `torch.jit.save` wrote.
 
     Args:
         path: The file. No code in it is run. `path` with the suffix `.json` tells its layers.
@@ -93,6 +97,8 @@ def _state_dict(content: Value, document: Mapping[str, Json] | None) -> StateDic
     Raises:
         SpecError: There is none, or more than one and the document names none of them.
     """
+    if isinstance(content, Attributed) and content.kind:
+        return _script_state(content)
     named = None if document is None else document.get("state_dict")
     found: dict[str, dict[str, StoredTensor]] = {}
     if isinstance(content, dict):
@@ -114,6 +120,21 @@ def _state_dict(content: Value, document: Mapping[str, Json] | None) -> StateDic
     modules = owner.attributes.get("_metadata") if isinstance(owner, Attributed) else None
     names = [key for key in modules if isinstance(key, str)] if isinstance(modules, dict) else []
     return StateDict(found[name], modules=names)
+
+
+def _script_state(program: Attributed) -> StateDict:
+    """Return the arrays of a TorchScript program, by the names of its modules."""
+    try:
+        arrays, entries = arrays_of(program), entries_of(program)
+    except ValueError as error:
+        raise SpecError("modules", str(error)) from error
+    if not any(is_lstm_key(key) for key in arrays):
+        problem = (
+            "is a TorchScript program without the weights of an LSTM under their names; one that"
+            " was frozen keeps them in its code: save it before torch.jit.freeze"
+        )
+        raise SpecError(class_of(program), problem)
+    return StateDict(arrays, modules=list(entries), entries=entries)
 
 
 def _arrays(value: Value) -> dict[str, StoredTensor]:

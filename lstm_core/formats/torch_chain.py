@@ -23,6 +23,8 @@ def guess_chain(state: StateDict, document_name: str) -> list[dict[str, Json]]:
         SpecError: It can be several. The message shows a document to begin with.
     """
     lstms = state.lstms()
+    if state.entries is not None and list(state.entries) != [""]:
+        raise SpecError("layers", _ask_for_document(state, document_name))
     others = [module for module in state.modules if module not in lstms]
     if len(lstms) == 1 and not state.without_weights:
         chain = [{"lstm": lstms[0]}]
@@ -51,16 +53,20 @@ def _ask_for_document(state: StateDict, document_name: str) -> str:
     layers: list[dict[str, str]] = []
     lstms = set(state.lstms())
     for module in state.order:
-        if module in lstms:
+        if state.entries is not None:
+            # The file tells what its modules are; what has no entry does nothing.
+            layers += [state.entries[module]] if module in state.entries else []
+        elif module in lstms:
             layers.append({"lstm": module})
         elif module in state.without_weights:
             layers.append({"activation": module.rpartition(".")[2]})
         else:
             is_behind_linear = bool(layers) and "linear" in layers[-1]
             layers += [{"activation": "relu"}] * is_behind_linear + [{"linear": module}]
+    what = "the state dict" if state.entries is None else "the program"
     return (
-        f"the state dict of {', '.join(state.order):.300} does not tell how these follow each"
-        f" other and which functions stand between them; say so in {document_name}, for instance"
+        f"{what} of {', '.join(state.order):.300} does not tell how these follow each other and"
+        f" which functions stand between them; say so in {document_name}, for instance"
         f" {json.dumps({'layers': layers})}"
     )
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import pickletools
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
+MAX_PICKLE_BYTES = 16 << 20
 MAX_OPCODES = 1_000_000
 """A second's work, and 100 MB. A state dict asks for about 20 an array."""
 
@@ -39,12 +40,33 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _IGNORED = frozenset({"PROTO", "FRAME"})
 
 
-class Attributed(dict[Any, Any]):
-    """A dictionary with attributes beside its entries, as state dicts are."""
+class ObjectClass(NamedTuple):
+    """Stands for a class of which objects are told, and nothing but their attributes."""
 
-    def __init__(self) -> None:
+    name: str
+
+
+class Attributed(dict[Any, Any]):
+    """A dictionary with attributes beside its entries, as state dicts are, or an object.
+
+    Attributes:
+        attributes: By name.
+        kind: The name of an object's class, empty for a dictionary.
+    """
+
+    def __init__(self, kind: str = "") -> None:
         super().__init__()
         self.attributes: dict[str, Value] = {}
+        self.kind = kind
+
+
+def ordered(items: Value = ()) -> Attributed:
+    """Return an ordered dictionary, empty but for the pairs that Python 2 gave it at once."""
+    made = Attributed()
+    for pair in _expect(items, list) if items else []:
+        key, value = _expect(pair, list)
+        made[_key(key)] = value
+    return made
 
 
 class RefusedNameError(ValueError):
@@ -69,7 +91,7 @@ class Unpickler:
 
         Args:
             names: What stands for each class or function that a pickle may name; those that it may
-                call are functions here.
+                call are functions here, and those that it may make objects of are `ObjectClass`es.
             load_stored: Returns an object that is stored outside the pickle, by its address.
         """
         self._names = names
@@ -92,18 +114,22 @@ class Unpickler:
             "STACK_GLOBAL": self._stack_global,
             "BINPERSID": self._stored,
             "REDUCE": self._reduce,
+            "NEWOBJ": self._new_object,
             "BUILD": self._build,
         }
 
-    def load(self, data: bytes) -> Value:
+    def load(self, file: BinaryIO) -> Value:
         """Return the object that a pickle describes.
+
+        Args:
+            file: Open where the pickle begins; it is left where it ends.
 
         Raises:
             RefusedNameError: It asks for code.
             ValueError: It is damaged, or no pickle of plain data.
         """
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
                 if opcode.name == "STOP":
                     return self._pop()
                 if count == MAX_OPCODES:
@@ -145,10 +171,7 @@ class Unpickler:
     def _set_items(self, items: list[Value]) -> None:
         target = _expect(self._stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Another key's hash would be code, or a tuple's, which is as deep as the file likes.
-            if type(key) not in _KEYS:
-                raise ValueError(f"has a key of type {type(key).__name__}")
-            target[key] = value
+            target[_key(key)] = value
 
     def _keep(self, index: int | None) -> None:
         self._memo[len(self._memo) if index is None else index] = self._stack[-1]
@@ -166,9 +189,10 @@ class Unpickler:
         self._push_named(f"{_expect(module, str)}.{_expect(name, str)}")
 
     def _push_named(self, name: str) -> None:
-        if name not in self._names:
-            raise RefusedNameError(name)
-        self._stack.append(self._names[name])
+        try:
+            self._stack.append(self._names[name])
+        except KeyError:
+            raise RefusedNameError(name) from None
 
     def _stored(self, _argument: Value) -> None:
         self._stack.append(self._load_stored(_expect(self._pop(), tuple)))
@@ -179,6 +203,12 @@ class Unpickler:
         if not callable(function):
             raise ValueError("calls what is no function")  # noqa: TRY004 - the file is at fault
         self._stack.append(function(*arguments))
+
+    def _new_object(self, _argument: Value) -> None:
+        arguments, of_class = self._pop(), _expect(self._pop(), ObjectClass)
+        if arguments != ():
+            raise ValueError("gives arguments to an object")
+        self._stack.append(Attributed(of_class.name))
 
     def _build(self, _argument: Value) -> None:
         state = _expect(self._pop(), dict)
@@ -195,6 +225,13 @@ class Unpickler:
         while (value := self._stack.pop()) is not _MARK:
             items.append(value)
         return items[::-1]
+
+
+def _key(key: Value) -> Value:
+    # Another key's hash would be code, or a tuple's, which is as deep as the file likes.
+    if type(key) not in _KEYS:
+        raise ValueError(f"has a key of type {type(key).__name__}")
+    return key
 
 
 def _expect(value: Value, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of `kind`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lstm_core.formats.tensors import Float32, Tensors, read_weight
 
@@ -15,15 +15,23 @@ class StateDict:
         modules: The names of each module's parameters, in the file's order.
         without_weights: Modules that are known to be there and have no weights: functions, dropout.
         order: All of these, in the order in which they were defined, where the file tells it.
+        entries: What a document says of each, of a program, which tells it; else None.
     """
 
-    def __init__(self, arrays: Tensors, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        arrays: Tensors,
+        modules: Sequence[str] = (),
+        entries: Mapping[str, dict[str, str]] | None = None,
+    ) -> None:
         """Sort arrays by module.
 
         Args:
             arrays: By key.
             modules: All modules' names, where the file tells them.
+            entries: As the attribute.
         """
+        self.entries = entries
         self.arrays = arrays
         self.modules: dict[str, list[str]] = {}
         for key in arrays:

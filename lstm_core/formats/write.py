@@ -1,4 +1,7 @@
-"""A network into a model file: the format is chosen by the file's suffix."""
+"""A network into a model file: the format is chosen by the file's suffix.
+
+A writer is imported when it writes, so that a server, which writes no models, loads none.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,24 @@ from pathlib import Path
 from typing import IO
 
 from lstm_core.errors import FormatError
-from lstm_core.formats.keras_write import write_keras
-from lstm_core.formats.network_file import write_network_file
 from lstm_core.network import Network
 
 Writer = Callable[[Network, IO[bytes]], None]
 
-WRITERS: dict[str, Writer] = {".keras": write_keras, ".safetensors": write_network_file}
+
+def _write_keras(network: Network, file: IO[bytes]) -> None:
+    from lstm_core.formats.keras_write import write_keras
+
+    write_keras(network, file)
+
+
+def _write_network_file(network: Network, file: IO[bytes]) -> None:
+    from lstm_core.formats.network_file import write_network_file
+
+    write_network_file(network, file)
+
+
+WRITERS: dict[str, Writer] = {".keras": _write_keras, ".safetensors": _write_network_file}
 """What writes each suffix."""
 
 

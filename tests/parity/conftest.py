@@ -47,6 +47,14 @@ def draw_inputs() -> Callable[..., np.ndarray[Any, Any]]:
     return draw
 
 
+@pytest.fixture
+def fresh_names() -> None:
+    """Start Keras's counters of layer names anew."""
+    import keras
+
+    keras.utils.clear_session(free_memory=False)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `pytest tests/parity` write the table; a run of all tests does not know this file yet."""
     parser.addoption(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,23 @@ def test_the_name_decides_nothing(tmp_path):
     for name in ("torch/cell.pt", "onnx/clip.onnx", "torch/words.safetensors"):
         path = Path(shutil.copy(FIXTURES / name, tmp_path / "model"))
         assert format_at(path) is format_at(FIXTURES / name)
+
+
+def test_a_reader_is_loaded_for_its_own_files(tmp_path):
+    """A process that reads one format has the modules of no other, whatever that is."""
+    shutil.copy(FIXTURES / "onnx" / "clip.onnx", tmp_path / "model")
+    shown = "print(*sorted(each.rpartition('.')[2] for each in sys.modules if 'formats.' in each))"
+    script = f"import sys; from lstm_core.formats.read import *; read_network('model'); {shown}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}; print('h5py' in sys.modules)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FIXTURES.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded, has_hdf5 = done.stdout.splitlines()
+    others = {each for each in loaded.split() if not each.startswith("onnx")}
+    assert others == {"protobuf", "read", "rnn_cell", "tensors"}
+    assert has_hdf5 == "False"

@@ -92,6 +92,10 @@ OPCODES = {
     "parameter of text": b"ctorch._utils\n_rebuild_parameter\n" + text("a") + b"\x85R",
     "builds a tensor": tensor("0", (1,)) + b"}b",
     "builds with a list": ORDERED + b"]b",
+    "ordered of a text": b"ccollections\nOrderedDict\n" + text("x") + b"\x85R",
+    "ordered of numbers": b"ccollections\nOrderedDict\n](K\x01K\x02e\x85R",
+    "ordered of lists": b"ccollections\nOrderedDict\n]](]Nea\x85R",
+    "ordered of two": b"ccollections\nOrderedDict\n]]\x86R",
     "old instance": b"(ios\nsystem\n",
     "object": b"(ccollections\nOrderedDict\no",
     "new object": b"ccollections\nOrderedDict\n)\x81",
@@ -213,16 +217,9 @@ def test_tensors_that_share_a_storage(tmp_path):
     assert "share their numbers too often" in problem(path)
 
 
-def test_other_files_of_pytorch(tmp_path):
-    """Programs and the format before 1.6 are named, with what to do."""
+def test_other_machines(tmp_path):
+    """Numbers whose bytes lie the other way round are refused."""
     lstm = save_arrays(tmp_path / "model.pt", lstm_arrays(""))
     assert read_network(lstm).state_size == 4
-    script = save(tmp_path / "script.pt", b"}", others={"constants.pkl": b""})
-    assert "is a TorchScript program; export it as ONNX" in problem(script)
-    exported = save(tmp_path / "exported.pt2", b"}", others={"models/model.json": b"{}"})
-    assert "is a program of torch.export" in problem(exported)
-    legacy = tmp_path / "legacy.pt"
-    legacy.write_bytes(bytes.fromhex("80028a0a6cfc9c46f9206aa85019") + b".")
-    assert "is in the format of PyTorch before 1.6" in problem(legacy)
     big = save(tmp_path / "big.pt", mapping({}), others={"byteorder": b"big"})
     assert "not little-endian" in problem(big)

@@ -81,6 +81,30 @@ def save(
     return path
 
 
+MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+SYSTEM = b"}" + text("little_endian") + b"\x88s"
+
+
+def save_legacy(
+    path: Path,
+    opcodes: bytes,
+    storages: Mapping[str, bytes],
+    *,
+    protocol: bytes = integer(1001),
+    system: bytes = SYSTEM,
+    keys: bytes | None = None,
+) -> Path:
+    """Write a file as PyTorch before 1.6 did; storages are of float32."""
+    if keys is None:
+        keys = b"](" + b"".join(map(text, storages)) + b"e"
+    pickles = [protocol, system, opcodes, keys]
+    data = MAGIC + b"".join(b"\x80\x02" + each + b"." for each in pickles)
+    for each in storages.values():
+        data += (len(each) // 4).to_bytes(8, "little") + each
+    path.write_bytes(data)
+    return path
+
+
 def save_arrays(path: Path, arrays: Mapping[str, Any], modules: Any = ()) -> Path:
     """Write a state dict of float32 arrays."""
     data = {name: np.ascontiguousarray(array, "<f4") for name, array in arrays.items()}
