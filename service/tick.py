@@ -92,9 +92,8 @@ class Ticker:
                     runs.append(opening)
                     if opening.is_replay:
                         self._answers.stats.num_replayed += 1
-                    elif opening.followers:
-                        for follower in opening.followers:
-                            follower.begun_at = job.begun_at
+                    for follower in opening.followers:
+                        follower.begun_at = job.begun_at
                 else:
                     self._begin(job, opening)
         await self._advancer.advance(runs)
