@@ -78,7 +78,7 @@ def main() -> None:
         f"{device}: {limits.flops / 1e12:.2f} TFLOP/s in float32, {limits.bytes_s / 1e9:.0f} GB/s;"
         f" TensorFlow {tf.__version__}"
     )
-    print("units sessions   ours us  steps/s  of limit  XLA    torch us  steps/s  ours/torch")
+    print("units sessions   ours us  steps/s  of limit  graph  torch us  steps/s  ours/torch")
     for units in all_units:
         for sessions in all_sessions:
             _measure_line(units, sessions, limits, arguments.seconds, missing)
@@ -107,15 +107,18 @@ def _measure_line(
         np.testing.assert_allclose(ours(), theirs(), rtol=0, atol=1e-5)
         ticks.append(theirs)
     took = _in_turns(ticks, seconds)
-    is_compiled = any(sessions <= size for size in runtime.compiled_sizes)
+    assert runtime.steps is not None
+    graph, _ = runtime.steps.graph_of(sessions)
     line = (
         f"{units:5} {sessions:8} {took[0] * 1e6:9.0f} {sessions / took[0]:8.0f}"
-        f" {limits.seconds(units, sessions) / took[0]:9.0%}  {'yes' if is_compiled else 'no':4}"
+        f" {limits.seconds(units, sessions) / took[0]:9.0%}  {graph:5}"
     )
     if len(took) > 1:
         line += f" {took[1] * 1e6:9.0f} {sessions / took[1]:8.0f} {took[1] / took[0]:11.2f}"
     else:
         line += f" ({missing})"
+    if sessions == 1 and runtime.steps.choices:
+        line += f"\n      {runtime.steps.explain()}"
     print(line, flush=True)
 
 

@@ -221,7 +221,7 @@ def require_cudnn_configuration(options: LayerOptions, layer_name: str) -> None:
 
 
 def cudnn_obstacles(options: LayerOptions) -> list[str]:
-    """Name each condition of cuDNN's LSTM that the configuration breaks.
+    """Name each condition of cuDNN's LSTM, and of its GRU, that the configuration breaks.
 
     The sixth condition, a mask that is strictly right-padded, is data: it is decided at run time.
 

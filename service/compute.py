@@ -48,14 +48,16 @@ class Compute:
         Args:
             runtime: Nobody else computes with it.
             name: Of the model, for the threads' names.
-            inline_us: An `advance` that is expected to take longer leaves the event loop.
+            inline_us: An `advance` that is expected to take longer leaves the event loop, and on a
+                GPU each one does.
         """
         self.kernel_s = 0.0
         self.call_s = Histogram(_CALL_BOUNDS_S)
         self.calls_s: defaultdict[int, Tally] = defaultdict(Tally)
         self._runtime = runtime
         self._last_num_traces: int | None = None
-        self._inline_us = inline_us
+        # TensorFlow waits ten seconds for a GPU's memory before it says that there is none.
+        self._inline_us = 0.0 if _is_on_gpu(runtime) else inline_us
         self._us_per_step: dict[int, float] = {}
         self._advance_thread = ThreadPoolExecutor(1, f"advance-{name}")
         self._predict_thread = ThreadPoolExecutor(1, f"predict-{name}")
@@ -195,6 +197,11 @@ class Compute:
                 if is_wanted.is_set()
             ]
         )
+
+
+def _is_on_gpu(runtime: Runtime) -> bool:
+    dispatches = [layer.dispatch for layer in runtime.layers]
+    return any(dispatch is not None and dispatch.device == "gpu" for dispatch in dispatches)
 
 
 class _Translated:

@@ -1,7 +1,7 @@
-"""The one asynchronous shell around a network: it admits requests and gives their jobs turns.
+"""The one asynchronous shell around a network: what a model is asked, it admits or refuses.
 
-An engine serves the sessions of one model. It owns the queue and the loop; what happens in a turn
-is `tick`'s. It knows no transport.
+An engine serves the sessions of one version of a model, and lets the engines of other versions run
+what belongs to them. `session_loop` gives the jobs their turns. It knows no transport.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import cast
 import numpy as np
 
 from lstm_core.runtime.base import Runtime
-from service.advancing import Advancer
-from service.answers import Answers, EngineStats
+from service.answers import EngineStats
 from service.arena import Arena
-from service.committing import Committer
 from service.compute import Compute
 from service.domain import (
     DEFAULT_TENANT,
@@ -48,11 +46,10 @@ from service.errors import (
 from service.histograms import Histogram, Tally
 from service.jobs import Complete, Job
 from service.limits import EngineLimits
-from service.opening import Lifetimes, Opener
+from service.opening import Lifetimes
+from service.session_loop import SessionLoop
 from service.signature import Signature
 from service.stores.base import SessionStore
-from service.tick import Ticker
-from service.turns import Turns
 from service.versions import Versions
 
 
@@ -95,45 +92,23 @@ class Engine:
         self._limits = limits or EngineLimits()
         self._store = store
         self._compute = Compute(runtime, signature.model, self._limits.inline_us)
-        self._turns: Turns[Job] = Turns()
-        self._lifetimes = lifetimes or Lifetimes()
-        self._clock = clock
         self.versions: Versions[Engine] = Versions(earlier)
-        self._arena = Arena(runtime, self._turns.is_out)
-        self._answers = Answers(self._arena, signature.state_layout)
-        self.stats: EngineStats = self._answers.stats
-        self._opener = Opener(
+        self._sessions = SessionLoop(
             signature,
-            self._arena,
+            runtime,
+            self._compute,
             store,
-            self._lifetimes,
+            self._limits,
+            lifetimes or Lifetimes(),
             self.versions,
-            self._limits.chunk_steps,
-            self._turns.behind,
             clock,
             is_alone=is_alone and not earlier and not store.is_shared,
+            send=self._send,
+            on_ended=self._note_idle,
         )
-        self._ticker = Ticker(
-            self._opener,
-            Advancer(
-                self._arena,
-                self._compute,
-                self._answers,
-                self._limits.chunk_steps,
-                self._limits.chunk_us,
-                self._lifetimes.tombstone_s,
-                clock,
-            ),
-            Committer(self._arena, store, self._answers, self._turns.is_out),
-            self._arena,
-            self._answers,
-            self._hand_over,
-        )
-        self._waking: asyncio.Future[None] | None = None  # what the loop waits for, if it does
+        self.stats: EngineStats = self._sessions.stats
         self._idle = asyncio.Event()
         self._refusal: ServiceError | None = None
-        self._loop_task: asyncio.Task[None] | None = None
-        self._passivation_task: asyncio.Task[None] | None = None
         self._num_taken = 0
         self._num_predictions = 0
 
@@ -150,8 +125,7 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken."""
-        is_running = self._loop_task is not None and not self._loop_task.done()
-        return is_running and self._refusal is None
+        return self._sessions.is_running and self._refusal is None
 
     @property
     def num_pending(self) -> int:
@@ -181,12 +155,12 @@ class Engine:
     @property
     def arena(self) -> Arena:
         """The sessions at hand."""
-        return self._arena
+        return self._sessions.arena
 
     @property
     def num_live(self) -> int:
         """How many sessions have their row at hand."""
-        return len(self._arena)
+        return len(self._sessions.arena)
 
     def submit(self, request: Request, complete: Complete, timeout_s: float | None = None) -> Job:
         """Take a request into its session's turn.
@@ -211,7 +185,7 @@ class Engine:
         taker = self._taker(job.key) if self.versions.earlier else self
         taker.take(job)
         if timeout_s is not None:
-            taker._set_deadline(job, timeout_s)  # noqa: SLF001 - as this one
+            taker._sessions.expire_after(job, timeout_s)  # noqa: SLF001 - as this one
         return job
 
     def submit_many(
@@ -250,12 +224,10 @@ class Engine:
             for index, request in enumerate(requests[:room])
         ]
         self._num_taken += len(jobs)
-        for job in jobs:
-            self._turns.add(job)
-        self._wake()
+        self._sessions.add_all(jobs)
         if timeout_s is not None:
             for job in jobs:
-                self._set_deadline(job, timeout_s)
+                self._sessions.expire_after(job, timeout_s)
         for index in range(len(jobs), len(requests)):
             self.stats.num_rejected += 1
             complete(index, QueueFullError(self._limits.max_pending))
@@ -285,14 +257,13 @@ class Engine:
 
     def has_jobs(self, key: SessionKey) -> bool:
         """Tell whether a session has jobs here."""
-        return self._turns.is_out(key)
+        return self._sessions.has_jobs(key)
 
     def take(self, job: Job) -> None:
         """Take a job into its session's turn; see `submit`."""
         self._admit()
         self._num_taken += 1
-        self._turns.add(job)
-        self._wake()
+        self._sessions.add(job)
 
     async def ask(self, request: Request) -> Reply:
         """Submit a request and wait for its answer; a cancelled wait cancels the job.
@@ -422,13 +393,11 @@ class Engine:
         """Begin to take requests."""
         for engine in self.versions.earlier:
             await engine.start()
-        loop = asyncio.get_running_loop()
-        self._loop_task = loop.create_task(self._run())
-        self._passivation_task = loop.create_task(self._passivate())
+        self._sessions.start()
 
     def passivate(self) -> int:
         """Let idle sessions leave the arena, as happens now and then; return how many they were."""
-        return self._arena.passivate(self._clock() - self._lifetimes.idle_s)
+        return self._sessions.passivate()
 
     def succeed(self, predecessor: Engine) -> None:
         """Take the place of the engine that has run the model so far, as a newer version.
@@ -439,7 +408,8 @@ class Engine:
         Args:
             predecessor: It has started, as this one has, which may be one of its earlier ones.
         """
-        self._opener.is_alone = predecessor._opener.is_alone = False
+        self._sessions.share()
+        predecessor._sessions.share()
         self.versions.succeed(self, predecessor)
 
     def send_on(self, successor: Engine) -> None:
@@ -448,7 +418,7 @@ class Engine:
 
     def add_earlier(self, engine: Engine) -> None:
         """Let an engine, which has started and is not alone, run the sessions of its version."""
-        self._opener.is_alone = False
+        self._sessions.share()
         self.versions.add(engine)
 
     def drop_earlier(self, fingerprint: str) -> Engine:
@@ -475,9 +445,7 @@ class Engine:
             await self._idle.wait()
         for engine in self.versions.earlier:
             await engine.drain()
-        for task in (self._loop_task, self._passivation_task):
-            if task is not None:
-                task.cancel()
+        self._sessions.stop()
         self._compute.close()
 
     async def end(self) -> None:
@@ -488,8 +456,7 @@ class Engine:
         await self.drain()
         for engine in self.versions.earlier:
             await engine.end()
-        # Here and now: the garbage collector leaves alone what the start has built.
-        del self._ticker, self._opener, self._answers, self._arena
+        self._sessions.release()
         self._compute.release()
         self.versions.clear()
 
@@ -500,85 +467,17 @@ class Engine:
             self.stats.num_rejected += 1
             raise QueueFullError(self._limits.max_pending)
 
-    def _set_deadline(self, job: Job, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        job.deadline = loop.call_later(timeout_s, self._expire, job)
-
     def _note_idle(self) -> None:
         if not self.num_pending:
             self._idle.set()
 
-    def _wake(self) -> None:
-        waking, self._waking = self._waking, None
-        if waking is not None and not waking.done():
-            waking.set_result(None)
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            if not self._turns.has_ready:
-                # Not an `Event`: each wait for one costs a call of the system, in `getpid`.
-                self._waking = loop.create_future()
-                await self._waking
-            if self._limits.max_wait_us:
-                await asyncio.sleep(self._limits.max_wait_us / 1e6)
-            while self._turns.has_ready:
-                await self._give_turns()
-                if self._turns.has_ready:
-                    # Sockets are read between two ticks; what they bring joins the next one.
-                    await asyncio.sleep(0)
-
-    async def _passivate(self) -> None:
-        while True:
-            await asyncio.sleep(min(self._lifetimes.idle_s / 4, 60.0))
-            self.passivate()
-
-    async def _give_turns(self) -> None:
-        jobs = self._turns.take(self._limits.max_batch_rows)
-        now = perf_counter()
-        for job in jobs:
-            job.begun_at = job.begun_at or now
-            job.is_away = False
-        await self._ticker.tick(jobs)
-        end = self._turns.end
-        for job in jobs:
-            if job.is_away:
-                continue  # its turn ends in `_hand_over`, or has ended there before this tick did
-            if job.is_done:
-                end(job)
-            else:
-                self._turns.again(job.key)
-        self._note_idle()
-
-    def _expire(self, job: Job) -> None:
-        if not (job.begun_at or job.is_done or job.is_cancelled):
-            self._answers.expire(job)
-            # Here and now: jobs that count no more would else pile up behind a store that hangs.
-            self._turns.drop(job)
-            self._note_idle()
-
-    def _hand_over(self, job: Job, fingerprint: str) -> None:
-        """Let another version of the model run a job; its session's turn lasts until then.
+    def _send(self, fingerprint: str, job: Job) -> None:
+        """Let another version of the model run a job.
 
         Raises:
             ServiceError: It does not take it.
         """
         version = self.versions.find(fingerprint)
         if version is None:
-            raise self._unserved(fingerprint)  # since its turn began
-
-        def take_back(result: Reply | ServiceError) -> None:
-            job.deputy = None  # which holds this job: a cycle
-            if isinstance(result, FingerprintMismatchError):
-                # The session is not that version's any more: another replica was here.
-                self._turns.again(job.key)
-            else:
-                self._answers.answer(job, result)
-                self._turns.end(job)
-                self._note_idle()
-            self._wake()
-
-        deputy = Job(job.key, job.request, take_back, perf_counter())
-        deputy.is_cancelled, deputy.is_deputy = job.is_cancelled, True
-        version.take(deputy)
-        job.deputy = deputy
+            raise self._unserved(fingerprint)  # since the job's turn began
+        version.take(job)

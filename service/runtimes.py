@@ -43,7 +43,9 @@ class RuntimeChoice:
             faster.
         allow_tf32: Whether a GPU may round the factors of products; see `use_one_device`.
         kernel_threads: Most threads of one call of the native kernel.
-        precision: Of the LSTMs' products on the CPU; see `native.Precision`.
+        precision: Of the LSTMs' products on the CPU; see `native.Precision`. Like the device and
+            TF32 it is no part of a fingerprint: a state is float32, and another precision goes on
+            with it.
         keras_modules: Modules that register Keras layers, joined by commas; imported before
             TensorFlow reads a model.
     """
@@ -83,7 +85,8 @@ def open_runtime(
     except FormatError as error:
         return _without_cpu(path, capacity, choice, error)
     if choice.kind == "tensorflow":
-        return Chosen(_tensorflow_runtime(path, capacity, choice, network), "it was asked for")
+        runtime = _tensorflow_runtime(path, capacity, choice, network)
+        return _with_steps(runtime, "it was asked for")
     cpu = _cpu_runtime(path, capacity, choice, network)
     if choice.kind == "cpu":
         return Chosen(cpu, "it was asked for")
@@ -120,8 +123,8 @@ def _without_cpu(path: Path, capacity: int, choice: RuntimeChoice, error: Format
         problems = [*(f"for TensorFlow: {each}" for each in other.problems), *error.problems]
         raise FormatError(error.path, problems, error.written_by) from other
     if choice.kind == "tensorflow":
-        return Chosen(runtime, "it was asked for")
-    return Chosen(runtime, f"the CPU runtime cannot take it: {_shortened(error)}")
+        return _with_steps(runtime, "it was asked for")
+    return _with_steps(runtime, f"the CPU runtime cannot take it: {_shortened(error)}")
 
 
 def _with_gpu(path: Path, capacity: int, choice: RuntimeChoice, cpu: CpuRuntime) -> Chosen:
@@ -147,7 +150,14 @@ def _with_gpu(path: Path, capacity: int, choice: RuntimeChoice, cpu: CpuRuntime)
     num_rows = min(_TRIAL_ROWS, capacity)
     cpu_us, gpu_us = _tick_us(cpu, num_rows), _tick_us(gpu, num_rows)
     measured = f"a tick of {num_rows} sessions takes {gpu_us:.0f} us on the GPU, {cpu_us:.0f} us"
-    return Chosen(gpu if gpu_us < cpu_us else cpu, f"{measured} on the CPU")
+    reason = f"{measured} on the CPU"
+    return _with_steps(gpu, reason) if gpu_us < cpu_us else Chosen(cpu, reason)
+
+
+def _with_steps(runtime: TensorFlowRuntime, reason: str) -> Chosen:
+    """Return a choice that tells what takes single steps, where there was something to choose."""
+    steps = "" if runtime.steps is None else runtime.steps.explain()
+    return Chosen(runtime, f"{reason}; {steps}" if steps else reason)
 
 
 def _tensorflow_runtime(

@@ -24,10 +24,16 @@ from lstm_core.spec import GATE_ORDER
 Tensor: TypeAlias = Any
 
 
-def operation(**arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def operation(
+    *, rnn_mode: str = "lstm", is_training: bool = True, **arguments: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run the operation and return outputs, h and c: the one place that knows it.
 
     Args:
+        rnn_mode: `lstm`, or `gru`, which has no c: there `input_c` is a scalar, and c means
+            nothing.
+        is_training: Whether it keeps what its gradient needs, which is several times its outputs.
+            Without dropout nothing else differs.
         **arguments: As `tf.raw_ops.CudnnRNNV3` takes them. Time-major: `input`
             `(time, batch, features)`; `input_h` and `input_c`, each
             `(layers * directions, batch, units)`; `params` as in `cudnn_layout`;
@@ -37,15 +43,20 @@ def operation(**arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         `(time, batch, directions * units)`, zeros past each row's length; and h and c as they came,
         after each row's length.
     """
-    # Its gradient needs what only training keeps; without dropout nothing else differs.
-    outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(rnn_mode="lstm", is_training=True, **arguments)
+    outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(
+        rnn_mode=rnn_mode, is_training=is_training, **arguments
+    )
     return outputs, h, c
 
 
 def gate_order() -> str:
     """Return the order of the gates in the buffer of this build of TensorFlow."""
-    is_rocm = tf.sysconfig.get_build_info().get("is_rocm_build", False)
-    return ROCM_GATE_ORDER if is_rocm else CUDA_GATE_ORDER
+    return ROCM_GATE_ORDER if is_rocm_build() else CUDA_GATE_ORDER
+
+
+def is_rocm_build() -> bool:
+    """Tell whether this build of TensorFlow has MIOpen in the place of cuDNN."""
+    return bool(tf.sysconfig.get_build_info().get("is_rocm_build", False))
 
 
 def pack(weights: Weights, order: str = CUDA_GATE_ORDER) -> Tensor:
@@ -108,6 +119,8 @@ def sequence(
     c: Tensor,
     mask: Tensor | None = None,
     dropout: DropoutMasks | None = None,
+    params: Tensor | None = None,
+    is_training: bool = True,
 ) -> Result:
     """Take every time step of a batch of sequences, as `kernels.tensorflow.sequence`.
 
@@ -123,6 +136,9 @@ def sequence(
         mask: `(time, batch)` bool, right-padded, at least one live step in each row; None means
             that every step is live.
         dropout: At most one mask, of the inputs.
+        params: `pack(weights, gate_order())`, of who calls often with the same weights; None: they
+            are packed in this call, which has a gradient.
+        is_training: As for `operation`; False has no gradient.
     """
     if dropout is not None and dropout.inputs:
         inputs *= dropout.inputs[0]
@@ -133,9 +149,10 @@ def sequence(
         input=inputs,
         input_h=tf.cast(h, inputs.dtype)[tf.newaxis],
         input_c=tf.cast(c, inputs.dtype)[tf.newaxis],
-        params=pack(weights, gate_order()),
+        params=pack(weights, gate_order()) if params is None else params,
         sequence_lengths=lengths,
         time_major=True,
+        is_training=is_training,
     )
     last_h, last_c = tf.cast(last_h[0], h.dtype), tf.cast(last_c[0], c.dtype)
     outputs = tf.cast(outputs, h.dtype)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lstm_core.kernels.numpy import NumpyLSTM
 from lstm_core.network import Network, Recurrent
+from lstm_core.runtime.arguments import check_arguments
 from lstm_core.runtime.chain import behind_last, is_pointwise, lstms, mask_behind
 from lstm_core.runtime.whole import RunWhole, WholeSequences
 
@@ -76,14 +77,26 @@ class NumpyStack:
         lengths: Sequence[int] | None,
         mask: Bool | None,
     ) -> Fields:
-        """Do as `CpuRuntime.advance`, and return the fields of `Advanced`."""
+        """Do as `CpuRuntime.advance`, and return the fields of `Advanced`.
+
+        Raises:
+            IndexError, OverflowError, TypeError, ValueError: As `check_arguments`.
+        """
+        sources, targets, ends = check_arguments(
+            from_slots,
+            to_slots,
+            inputs,
+            lengths,
+            mask,
+            num_slots=len(self._rows),
+            input_size=self._network.input_size,
+        )
         time = inputs.shape[1]
         order = None
         active = [len(inputs)] * time
-        sources = np.asarray(from_slots)
-        if lengths is not None and min(lengths) < time:
-            order = np.argsort(lengths, kind="stable")[::-1]
-            active = (np.asarray(lengths)[:, None] > np.arange(time)).sum(axis=0).tolist()
+        if ends is not None and ends.min() < time:
+            order = np.argsort(ends, kind="stable")[::-1]
+            active = (ends[:, None] > np.arange(time)).sum(axis=0).tolist()
             inputs = inputs[order]
             mask = None if mask is None else mask[order]
             sources = sources[order]
@@ -92,13 +105,13 @@ class NumpyStack:
         # Saturated gates overflow by design; what went wrong is told by the finiteness of the row.
         with np.errstate(all="ignore"):
             outputs = self._stream(inputs, rows, has_output, active, mask)
-        if order is not None and lengths is not None:
-            for t in range(min(lengths), time):
+        if order is not None and ends is not None:
+            for t in range(ends.min(), time):
                 outputs[active[t] :, t] = 0
             back = np.argsort(order)
             outputs, rows, has_output = outputs[back], rows[back], has_output[back]
-        self._rows[to_slots] = rows
-        self._has_output[to_slots] = has_output
+        self._rows[targets] = rows
+        self._has_output[targets] = has_output
         is_output_finite = finite_rows(outputs.reshape(len(rows), -1))
         return outputs, rows, has_output, finite_rows(rows), is_output_finite
 

@@ -5,7 +5,7 @@ Owns which slots are free. Knows no session, no client and no position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from lstm_core.errors import (
     NotStreamableError,
     SequenceLengthError,
 )
+from lstm_core.runtime.arguments import check_arguments
 from lstm_core.runtime.base import (
     Advanced,
     Bool,
@@ -30,6 +31,7 @@ from lstm_core.runtime.forecast import HELD, run_on
 from lstm_core.runtime.slots import Slots
 from lstm_core.runtime.tensorflow_arena import DeviceArena, Graphs, memory_watched
 from lstm_core.runtime.tensorflow_model import StatefulModel
+from lstm_core.runtime.tensorflow_steps import StepGraphs
 
 
 class TensorFlowRuntime(Slots):
@@ -44,7 +46,6 @@ class TensorFlowRuntime(Slots):
         network: What it runs.
         capacity: Slots, the zero slot not counted.
         device: Where it runs, by TensorFlow's name.
-        compiled_sizes: Numbers of rows for which single steps run compiled by XLA.
     """
 
     kind = "tensorflow"
@@ -55,7 +56,7 @@ class TensorFlowRuntime(Slots):
         capacity: int,
         *,
         like: ServedNetwork | None = None,
-        compiled_sizes: Sequence[int] | None = None,
+        step_graphs: Mapping[int, str] | None = None,
     ) -> None:
         """Look into the model, reserve the arena, and make the graphs of steps and sequences.
 
@@ -63,12 +64,13 @@ class TensorFlowRuntime(Slots):
             model: A functional or Sequential model of Keras 3; it belongs to this runtime.
             capacity: Slots, the zero slot not counted.
             like: As for `StatefulModel`.
-            compiled_sizes: As the attribute. None: those that are measured to pay on a GPU, none on
-                a CPU, where XLA was measured to gain little.
+            step_graphs: Which graph takes ticks of single steps of up to so many rows: `plain`,
+                `xla`, or `cudnn` where a layer can run there. None: the fastest by measure on a
+                GPU, the plain one on a CPU, where XLA was measured to gain little.
 
         Raises:
             SpecError: The model cannot be served.
-            ValueError: There are too many slots.
+            ValueError: There are too many slots, or there is no such graph.
             DeviceMemoryError: The arena does not fit into the device's memory.
         """
         gpus = tf.config.get_visible_devices("GPU")
@@ -78,17 +80,20 @@ class TensorFlowRuntime(Slots):
         with tf.device(self.device):
             self.network = StatefulModel(model, len(gpus), like)
         self._arena: DeviceArena | None = None
-        self.compiled_sizes: tuple[int, ...] = ()
         if not self.network.streaming_obstacles:
-            sizes = () if compiled_sizes is None and not gpus else compiled_sizes
-            self._arena = DeviceArena(self.network, self._graphs, capacity, sizes)
-            self.compiled_sizes = self._arena.compiled_sizes
+            chosen = {} if step_graphs is None and not gpus else step_graphs
+            self._arena = DeviceArena(self.network, self._graphs, capacity, chosen)
         self._make_graphs()
 
     @property
     def layers(self) -> list[LayerReport]:
         """The layers of the model, with the kernel chosen for each recurrent one."""
         return self.network.layers
+
+    @property
+    def steps(self) -> StepGraphs | None:
+        """What takes single steps, and why; None where a layer needs the whole sequence at once."""
+        return None if self._arena is None else self._arena.steps
 
     @property
     def num_traces(self) -> int:
@@ -127,9 +132,20 @@ class TensorFlowRuntime(Slots):
             InputRangeError: An input is none of the integers that the model takes.
             DeviceMemoryError: The device has no memory for it. All slots but those of `to_slots`
                 are as they were.
+            IndexError, OverflowError, TypeError, ValueError: As `check_arguments`.
         """
+        arena = self._streaming()
+        checked = check_arguments(
+            from_slots,
+            to_slots,
+            inputs,
+            lengths,
+            mask,
+            num_slots=self.capacity + 1,
+            input_size=self.network.input_size,
+        )
         self._check_integers(inputs)
-        return self._streaming().advance(from_slots, to_slots, inputs, lengths, mask)
+        return arena.advance(checked, inputs, mask)
 
     def forecast(
         self,

@@ -5,7 +5,7 @@ Owns the rows, and how a tick travels: one array to the device, one back. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from lstm_core.errors import DeviceMemoryError
-from lstm_core.runtime.base import ZERO_SLOT, Advanced, Bool, Float32
+from lstm_core.runtime.arguments import Checked
+from lstm_core.runtime.base import ZERO_SLOT, Advanced, Bool, Float32, Indices
 from lstm_core.runtime.tensorflow_model import StatefulModel
-from lstm_core.runtime.tensorflow_steps import StepGraphs
+from lstm_core.runtime.tensorflow_steps import CUDNN, PLAIN, XLA, StepGraphs
 
 Tensor: TypeAlias = Any
 
@@ -57,7 +58,7 @@ class DeviceArena:
     """The rows of a model's sessions, which stay on the device.
 
     Attributes:
-        compiled_sizes: Numbers of rows for which single steps run compiled by XLA.
+        steps: The graphs of single steps, and which of them takes which ticks.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class DeviceArena:
         model: StatefulModel,
         graphs: Graphs,
         capacity: int,
-        compiled_sizes: Sequence[int] | None,
+        step_graphs: Mapping[int, str] | None,
     ) -> None:
         """Reserve the rows, and make the graphs.
 
@@ -73,7 +74,7 @@ class DeviceArena:
             model: It streams.
             graphs: Makes them.
             capacity: Slots, the zero slot not counted.
-            compiled_sizes: As for `StepGraphs`.
+            step_graphs: As `chosen` of `StepGraphs`.
 
         Raises:
             ValueError: There are too many slots.
@@ -88,6 +89,10 @@ class DeviceArena:
         with memory_watched(what), tf.device(graphs.device):
             # Behind the slots is one that nobody reads.
             self._rows = tf.Variable(tf.zeros((capacity + 2, width)), trainable=False)
+        # Not by the variable's value, for which a variable that is scattered to is copied whole.
+        self._read = graphs.make(
+            self._gather, tf.TensorSpec((1,), tf.int32)
+        ).get_concrete_function()
         self._write = graphs.make(
             lambda slot, both: self._scatter(slot[None], both[None]),
             tf.TensorSpec((), tf.int32),
@@ -96,20 +101,11 @@ class DeviceArena:
         self._take_sequences = graphs.make(
             self._tick_of_sequences, tf.TensorSpec((None, None))
         ).get_concrete_function()
-        steps = tf.TensorSpec((None, 2 + model.input_size))
-        filling = np.zeros(2 + model.input_size, np.float32)
-        filling[:2] = ZERO_SLOT, capacity + 1
-        self._take_steps = StepGraphs(
-            graphs.make(self._tick_of_steps, steps).get_concrete_function(),
-            graphs.make(self._tick_of_steps, steps, is_compiled=True),
-            filling,
-            compiled_sizes,
-        )
-        self.compiled_sizes = self._take_steps.compiled_sizes
+        self.steps = self._make_step_graphs(graphs, capacity, step_graphs)
 
     def read(self, slot: int) -> tuple[Float32, Bool]:
         """Return copies of a slot's row `(state_size,)` and flags `(num_recurrent,)`."""
-        both = np.asarray(self._rows[slot])
+        both = np.asarray(self._read(tf.constant([slot], tf.int32)))[0]
         size = self._model.state_size
         return both[:size].copy(), both[size:] != 0
 
@@ -118,14 +114,7 @@ class DeviceArena:
         both = np.concatenate([row, has_output.astype(np.float32)])
         self._write(tf.constant(slot, tf.int32), tf.constant(both))
 
-    def advance(
-        self,
-        from_slots: Sequence[int],
-        to_slots: Sequence[int],
-        inputs: Float32,
-        lengths: Sequence[int] | None,
-        mask: Bool | None,
-    ) -> Advanced:
+    def advance(self, checked: Checked, inputs: Float32, mask: Bool | None) -> Advanced:
         """Take each row's next time steps: see `CpuRuntime.advance`.
 
         Raises:
@@ -135,18 +124,36 @@ class DeviceArena:
         batch, time, size = inputs.shape
         is_step = time == 1 and mask is None
         packed = np.empty((batch, 2 + time * size + (0 if is_step else time)), np.float32)
-        packed[:, 0] = from_slots
-        packed[:, 1] = to_slots
+        packed[:, 0] = checked.from_slots
+        packed[:, 1] = checked.to_slots
         packed[:, 2 : 2 + time * size] = inputs.reshape(batch, -1)
         with memory_watched(f"{batch} rows of {time} time steps"):
             if is_step:
-                return self._unpacked(self._take_steps(packed), time)
-            packed[:, 2 + time * size :] = _step_kinds(batch, time, lengths, mask)
+                return self._unpacked(self.steps(packed), time)
+            packed[:, 2 + time * size :] = _step_kinds(batch, time, checked.lengths, mask)
             return self._unpacked(np.asarray(self._take_sequences(tf.constant(packed))), time)
 
-    def _tick_of_steps(self, packed: Tensor) -> Tensor:
-        """Take a live step of each row of `(batch, 2 + input_size)`: slots, then the inputs."""
-        return self._tick(packed, packed[:, None, 2:], live=None, is_within=None)
+    def _make_step_graphs(
+        self, graphs: Graphs, capacity: int, chosen: Mapping[int, str] | None
+    ) -> StepGraphs:
+        """Make graphs of a live step of each row of `(batch, width)`: slots, then the inputs."""
+        width = 2 + self._model.input_size
+        filling = np.zeros(width, np.float32)
+        filling[:2] = ZERO_SLOT, capacity + 1
+
+        def make(model: StatefulModel, *, is_compiled: bool = False) -> Any:
+            return graphs.make(
+                lambda packed: self._tick(model, packed, packed[:, None, 2:], None, None),
+                tf.TensorSpec((None, width)),
+                is_compiled=is_compiled,
+            )
+
+        on_cudnn = self._model.with_steps_on_cudnn()
+        runs = {PLAIN: make(self._model).get_concrete_function()}
+        if on_cudnn is not None:
+            runs[CUDNN] = make(on_cudnn).get_concrete_function()
+        runs[XLA] = make(self._model, is_compiled=True)
+        return StepGraphs(runs, filling, chosen)
 
     def _tick_of_sequences(self, packed: Tensor) -> Tensor:
         """Take up to `time` steps of each row of `(batch, 2 + time * (input_size + 1))`.
@@ -157,20 +164,21 @@ class DeviceArena:
         time = (tf.shape(packed)[1] - 2) // (size + 1)
         x = tf.reshape(packed[:, 2 : 2 + time * size], (-1, time, size))
         kinds = packed[:, 2 + time * size :]
-        return self._tick(packed, x, live=kinds == _LIVE, is_within=kinds != _BEYOND)
+        return self._tick(self._model, packed, x, kinds == _LIVE, kinds != _BEYOND)
 
     def _tick(
-        self, packed: Tensor, x: Tensor, live: Tensor | None, is_within: Tensor | None
+        self,
+        model: StatefulModel,
+        packed: Tensor,
+        x: Tensor,
+        live: Tensor | None,
+        is_within: Tensor | None,
     ) -> Tensor:
         """Gather, take steps, scatter; see `_unpacked` for what is returned."""
         from_slots, to_slots = (tf.cast(packed[:, at], tf.int32) for at in (0, 1))
-        state_size = self._model.state_size
-        both = tf.raw_ops.ResourceGather(
-            resource=self._rows.handle, indices=from_slots, dtype=tf.float32
-        )
-        outputs, rows, flags = self._model.take(
-            x, both[:, :state_size], both[:, state_size:] != 0, live
-        )
+        state_size = model.state_size
+        both = self._gather(from_slots)
+        outputs, rows, flags = model.take(x, both[:, :state_size], both[:, state_size:] != 0, live)
         if is_within is not None:
             outputs = tf.where(is_within[..., None], outputs, tf.zeros_like(outputs))
         outputs = tf.reshape(outputs, (tf.shape(packed)[0], -1))
@@ -181,6 +189,11 @@ class DeviceArena:
             for part in (rows, outputs)
         ]
         return tf.concat([*(tf.cast(part, tf.float32) for part in are_finite), both, outputs], 1)
+
+    def _gather(self, slots: Tensor) -> Tensor:
+        return tf.raw_ops.ResourceGather(
+            resource=self._rows.handle, indices=slots, dtype=tf.float32
+        )
 
     def _scatter(self, slots: Tensor, both: Tensor) -> None:
         tf.raw_ops.ResourceScatterUpdate(resource=self._rows.handle, indices=slots, updates=both)
@@ -199,13 +212,13 @@ class DeviceArena:
         )
 
 
-def _step_kinds(batch: int, time: int, lengths: Sequence[int] | None, mask: Bool | None) -> Float32:
+def _step_kinds(batch: int, time: int, lengths: Indices | None, mask: Bool | None) -> Float32:
     """Return `(batch, time)` float32, what each time step is."""
     kinds = np.full((batch, time), _LIVE, np.float32)
     if mask is not None:
         kinds[~mask] = _MASKED
     if lengths is not None:
-        kinds[np.arange(time) >= np.asarray(lengths)[:, None]] = _BEYOND
+        kinds[np.arange(time) >= lengths[:, None]] = _BEYOND
     return kinds
 
 

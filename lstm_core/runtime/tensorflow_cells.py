@@ -63,7 +63,7 @@ def recurrence_of_cells(layer: Layer, name: str, output_size: int, num_gpus: int
         dispatch=Dispatch(
             kernel="tensorflow",
             device=device,
-            reason=f"its own cell ({kinds}) takes each time step; the kernels here are LSTMs",
+            reason=f"its own cell ({kinds}) takes each time step; no kernel here knows it",
         ),
         output_at=output_at,
         run=run,

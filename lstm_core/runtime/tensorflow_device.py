@@ -12,7 +12,10 @@ def use_one_device(*, allow_tf32: bool) -> str:
     """Choose the device of this process: the first GPU that is visible, or the CPU.
 
     Memory of a GPU is taken as it is needed. Which GPU is the first one is up to
-    `CUDA_VISIBLE_DEVICES`.
+    `CUDA_VISIBLE_DEVICES`. Where it has no memory, TensorFlow's allocator waits for some to come
+    back before it fails, ten seconds (`kMaxMillisToWait` of its `bfc_allocator.cc`). No call of
+    TensorFlow 2 changes that; `TF_GPU_ALLOCATOR=cuda_malloc_async` in the environment takes another
+    allocator, which by its source does not wait. Nobody has tried it here.
 
     Args:
         allow_tf32: Whether products on a GPU may round their factors to 10 bits, which is faster

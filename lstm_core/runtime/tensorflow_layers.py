@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import keras
 
 from lstm_core.runtime.tensorflow_cells import recurrence_of_cells
+from lstm_core.runtime.tensorflow_gru import recurrence_of_gru
 from lstm_core.runtime.tensorflow_lstm import recurrence_of_lstm
 from lstm_core.runtime.tensorflow_recurrence import Recurrence
 
@@ -60,6 +61,8 @@ def recurrence_of(layer: Layer, name: str, output_size: int, num_gpus: int) -> R
             cell = layer.cell
             weights = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else [])]
             return recurrence_of_lstm(layer, name, cell, [w.numpy() for w in weights], num_gpus)
+        if type(layer.cell) is keras.layers.GRUCell:
+            return recurrence_of_gru(layer, name, num_gpus)
         return recurrence_of_cells(layer, name, output_size, num_gpus)
     get_weights = getattr(layer, "lstm_weights", layer.get_weights)
     return recurrence_of_lstm(layer, name, layer, get_weights(), num_gpus)

@@ -5,22 +5,24 @@ Knows no graph and no arena.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from lstm_core.dispatch import Candidate, Dispatch, Hardware, LayerOptions, dispatch_layer
+from lstm_core.dispatch import Candidate, Dispatch, Hardware, dispatch_layer
 from lstm_core.kernels import block, cudnn
 from lstm_core.kernels import tensorflow as generic
+from lstm_core.runtime.tensorflow_cudnn import one_step, options_of, run_chosen
 from lstm_core.runtime.tensorflow_recurrence import Given, Recurrence, StateVector, Taken
 
 Tensor: TypeAlias = Any
 Layer: TypeAlias = Any
 
-_KERNELS = {"block": block.sequence, "cudnn": cudnn.sequence, "tensorflow": generic.sequence}
+_Kernel: TypeAlias = Callable[..., generic.Result]
 
 
 def recurrence_of_lstm(
@@ -41,12 +43,18 @@ def recurrence_of_lstm(
         kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias[0] if bias else None
     )
     dispatch = _dispatch_lstm(layer, options, num_gpus)
+    kernels: dict[str, _Kernel] = {"block": block.sequence, "tensorflow": generic.sequence}
+    if dispatch.kernel == "cudnn":
+        # Packed once: in a graph it would cost a step several times what it reads of the weights.
+        params = cudnn.pack(weights, cudnn.gate_order())
+        kernels["cudnn"] = partial(cudnn.sequence, params=params, is_training=False)
     zero_output = bool(layer.zero_output_for_mask)
 
-    def run(given: Given) -> Taken:
+    def take(given: Given, dispatch: Dispatch) -> Taken:
         x = tf.transpose(tf.cast(given.x, dtype), (1, 0, 2))
         live = None if given.live is None else tf.transpose(given.live)
         outputs, h, c = _run_lstm(
+            kernels,
             dispatch,
             weights,
             generic.Options(
@@ -66,6 +74,12 @@ def recurrence_of_lstm(
             outputs = tf.where(has_output, outputs, last_output)
         return Taken(tf.cast(outputs, dtype), (h, c))
 
+    # A step has data that cuDNN takes.
+    always = replace(dispatch, fallback=None)
+
+    def step_on_cudnn(given: Given) -> Taken:
+        return one_step(lambda step: take(step, always), given, zero_output=zero_output)
+
     return Recurrence(
         layer=layer,
         vectors=tuple(
@@ -75,11 +89,13 @@ def recurrence_of_lstm(
         num_flags=1,
         dispatch=dispatch,
         output_at=0,
-        run=run,
+        run=lambda given: take(given, dispatch),
+        step_on_cudnn=step_on_cudnn if dispatch.kernel == "cudnn" else None,
     )
 
 
 def _run_lstm(
+    kernels: Mapping[str, _Kernel],
     dispatch: Dispatch,
     weights: generic.Weights,
     options: generic.Options,
@@ -90,28 +106,18 @@ def _run_lstm(
     """Return outputs `(time, batch, units)`, h and c from the kernel that the data ask for."""
 
     def run(kernel: str) -> tuple[Tensor, Tensor, Tensor]:
-        result = _KERNELS[kernel](weights, options, x, h=states[0], c=states[1], mask=live)
+        result = kernels[kernel](weights, options, x, h=states[0], c=states[1], mask=live)
         return result.outputs, result.h, result.c
 
     if options.unroll:
         # One step: a few operations, where a fused one would have to prepare its operands first.
         return run("tensorflow")
-    fallback = dispatch.fallback
-    if fallback is None:
-        return run(dispatch.kernel)
-    chosen = tf.cond(cudnn.takes(x, live), lambda: run(dispatch.kernel), lambda: run(fallback))
-    outputs, h, c = chosen
-    return outputs, h, c
+    chosen: tuple[Tensor, Tensor, Tensor] = run_chosen(dispatch, x, live, run)
+    return chosen
 
 
 def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int) -> Dispatch:
-    asked = LayerOptions(
-        activation=_activation_name(options.activation),
-        recurrent_activation=_activation_name(options.recurrent_activation),
-        use_bias=bool(options.use_bias),
-        # What a layer was trained on does not bind who serves it.
-        use_cudnn="auto",
-    )
+    asked = options_of(options)
     fused = block.obstacles(
         activation=asked.activation,
         recurrent_activation=asked.recurrent_activation,
@@ -125,11 +131,3 @@ def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int) -> Dispatch:
         layer_name=layer.name,
         others=(Candidate(kernel="block", obstacles=fused),),
     )
-
-
-def _activation_name(function: Callable[..., Any]) -> str:
-    """Return an activation's name; another function that has a known one's name gets none."""
-    name = str(getattr(function, "__name__", type(function).__name__))
-    if name in ("tanh", "sigmoid") and function is not keras.activations.get(name):
-        return f"a {name} of its own"
-    return name

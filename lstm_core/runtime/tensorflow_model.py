@@ -8,6 +8,7 @@ and outputs. Keeps no state itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, TypeAlias
 
 import keras
@@ -89,6 +90,18 @@ class StatefulModel:
         self.fingerprint = like.fingerprint if like and is_same else self._graph.fingerprint()
         # Layers that mix time steps may be built for one number of them.
         self.length = findings.length if self.streaming_obstacles else None
+
+    def with_steps_on_cudnn(self) -> StatefulModel | None:
+        """Return the same for `take` of single steps only, each layer on cuDNN that can be.
+
+        None where no layer can.
+        """
+        kept = [each for each in self._recurrences if each is not None]
+        if all(each.step_on_cudnn is None for each in kept):
+            return None
+        twin = copy(self)
+        twin._recurrences = tuple(each.with_steps_on_cudnn() for each in kept)  # noqa: SLF001 - of its own class
+        return twin
 
     def take(
         self, x: Tensor, rows: Tensor, flags: Tensor, live: Tensor | None

@@ -31,6 +31,7 @@ from lstm_core.runtime.tensorflow_layers import (
 )
 from lstm_core.runtime.tensorflow_ports import Port, input_ports, output_ports
 from lstm_core.runtime.tensorflow_recurrence import Recurrence
+from lstm_core.runtime.tensorflow_trial import times_of_trial
 
 Tensor: TypeAlias = Any
 Operation: TypeAlias = Any
@@ -40,9 +41,6 @@ Kind: TypeAlias = Literal["timed", "steady", "state"]
 _BATCH = 2
 _FEW = 3
 """Time steps of a recurrent layer's trial."""
-_TIME = 19
-"""Of the trial, where the model leaves that open and no layer says that it looks further. Prime, so
-that what turns time in a circle shows."""
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 _FAULTS = (
     ArithmeticError,
@@ -101,11 +99,25 @@ def probe(graph: Graph, num_gpus: int) -> Findings:
         SpecError: It cannot be served at all: the size of an input is open, nothing in it keeps a
             state, or it fails.
     """
-    return _Trial(graph, num_gpus).run()
+    ports, length = input_ports(graph)
+    *longer, shortest = [length] if length else times_of_trial(graph, _BATCH)
+    for time in longer:
+        try:
+            return _Trial(graph, num_gpus, ports, length, time).run()
+        except SpecError:
+            continue  # a layer may know no more than so many positions
+    return _Trial(graph, num_gpus, ports, length, shortest).run()
 
 
 class _Trial:
-    def __init__(self, graph: Graph, num_gpus: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        num_gpus: int,
+        inputs: tuple[Port, ...],
+        length: int | None,
+        time: int,
+    ) -> None:
         self._graph = graph
         self._num_gpus = num_gpus
         self._random = np.random.default_rng(0)
@@ -115,8 +127,8 @@ class _Trial:
         self._obstacles: list[str] = []
         self._layers: list[LayerReport] = []
         self._recurrences: list[Recurrence | None] = []
-        self._inputs, self._length = input_ports(graph)
-        self._time = self._length or max(_TIME, 1 + _greatest_dilation(graph))
+        self._inputs, self._length = inputs, length
+        self._time = time
 
     def run(self) -> Findings:
         tensors = [self._draw_input(port) for port in self._inputs]
@@ -282,18 +294,6 @@ class _Trial:
                 dispatch=None if recurrence is None else recurrence.dispatch,
             )
         )
-
-
-def _greatest_dilation(graph: Graph) -> int:
-    """Return the most time steps that lie between two which a convolution looks at together."""
-    dilations = [0]
-
-    def call(operation: Operation, _: Arguments | None, symbolic: Any) -> Any:
-        dilations.extend(keras.tree.flatten(getattr(operation, "dilation_rate", ())))
-        return symbolic
-
-    graph.run(graph.inputs, call)
-    return int(max(dilations))
 
 
 def _called(operation: Operation, arguments: Arguments, model: str) -> list[Any]:

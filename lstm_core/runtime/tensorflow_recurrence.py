@@ -6,7 +6,7 @@ Owns what a step's mask does to outputs and flags. Knows no kernel, no graph and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
@@ -76,6 +76,7 @@ class Recurrence:
         dispatch: Which kernel runs it, and why.
         output_at: Which of the vectors is the last live step's output.
         run: The kernel.
+        step_on_cudnn: Takes one step of at least one row on cuDNN; None where that cannot.
     """
 
     layer: Layer
@@ -85,11 +86,16 @@ class Recurrence:
     dispatch: Dispatch
     output_at: int
     run: Callable[[Given], Taken]
+    step_on_cudnn: Callable[[Given], Taken] | None = None
 
     @property
     def state_size(self) -> int:
         """The length of its part of a row."""
         return sum(vector.size for vector in self.vectors)
+
+    def with_steps_on_cudnn(self) -> Recurrence:
+        """Return the same for single steps only, on cuDNN where they can run there."""
+        return self if self.step_on_cudnn is None else replace(self, run=self.step_on_cudnn)
 
     def last_output(self, row: Tensor, flags: Tensor) -> Tensor:
         """Return what the layer gave for the last live step.

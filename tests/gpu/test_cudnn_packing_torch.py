@@ -16,13 +16,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # Nothing is installed there.
 
 from lstm_core import equations
-from lstm_core.kernels import cudnn_layout
+from lstm_core.kernels import cudnn_gru_layout, cudnn_layout
 from lstm_core.kernels.cudnn_layout import Stack
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 
 BATCH, TIME = 3, 7
 LSTM_MODE = 2  # CUDNN_LSTM of cudnnRNNMode_t, as PyTorch hands it over.
+GRU_MODE = 3  # CUDNN_GRU
+GRUS = [(5, 4), (33, 17), (64, 128)]
 
 STACKS = [
     Stack(input_size=5, units=4),
@@ -112,3 +114,64 @@ def test_cudnn_computes_the_equations_from_our_buffer(stack, torch):
     )  # fmt: skip
     for actual, expected in zip((outputs, h, c), by_equations(stack, layers, x), strict=True):
         np.testing.assert_allclose(actual.cpu().numpy(), expected, rtol=0, atol=1e-5)
+
+
+def draw_gru(features, units):
+    """Random float32 weights of a GRU, gates in Keras's order."""
+    random = np.random.default_rng(2)
+    shapes = [(features, 3 * units), (units, 3 * units), (2, 3 * units)]
+    return [random.normal(0, 0.4, shape).astype(np.float32) for shape in shapes]
+
+
+def gru_as_torch(torch, weights):
+    """The four tensors that `torch.nn.GRU` has: gates in the order reset, update, new."""
+    kernel, recurrent_kernel, (input_bias, recurrent_bias) = weights
+    arrays = []
+    for array in (kernel.T, recurrent_kernel.T, input_bias, recurrent_bias):
+        z, r, n = np.split(array, 3)
+        arrays.append(torch.from_numpy(np.concatenate([r, z, n])))
+    return arrays
+
+
+def gru_by_equations(weights, x):
+    """Keras's GRU that resets after its product, in float64, time-major; h after each step."""
+    kernel, recurrent_kernel, (input_bias, recurrent_bias) = (w.astype(np.float64) for w in weights)
+    h = np.zeros((x.shape[1], recurrent_kernel.shape[0]))
+    every = []
+    for x_t in x:
+        x_z, x_r, x_n = np.split(x_t @ kernel + input_bias, 3, axis=-1)
+        h_z, h_r, h_n = np.split(h @ recurrent_kernel + recurrent_bias, 3, axis=-1)
+        z, r = (1 / (1 + np.exp(-gate)) for gate in (x_z + h_z, x_r + h_r))
+        h = z * h + (1 - z) * np.tanh(x_n + r * h_n)
+        every.append(h)
+    return np.stack(every)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("features", "units"), GRUS)
+def test_the_buffer_of_a_gru_is_the_one_that_pytorch_fills(features, units, torch):
+    """Reset gate first, bit for bit, and no gap."""
+    weights = draw_gru(features, units)
+    buffer = torch._cudnn_rnn_flatten_weight(  # noqa: SLF001
+        [tensor.cuda() for tensor in gru_as_torch(torch, weights)], 4, features, GRU_MODE, units,
+        0, 1, False, False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(cudnn_gru_layout.pack(*weights), buffer.cpu().numpy().ravel())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("features", "units"), GRUS)
+def test_cudnn_computes_the_equations_of_a_gru_from_our_buffer(features, units, torch):
+    """It is given our buffer and nothing else of the weights."""
+    weights = draw_gru(features, units)
+    x = np.random.default_rng(1).normal(size=(TIME, BATCH, features)).astype(np.float32)
+    buffer = torch.from_numpy(cudnn_gru_layout.pack(*weights)).cuda()
+    # Their shapes are read, their values are not.
+    shapes = [torch.zeros_like(tensor).cuda() for tensor in gru_as_torch(torch, weights)]
+    outputs, h, _, _, _ = torch._cudnn_rnn(  # noqa: SLF001
+        torch.from_numpy(x).cuda(), shapes, 4, buffer, torch.zeros(1, BATCH, units).cuda(), None,
+        GRU_MODE, units, 0, 1, False, 0.0, False, False, [], None,
+    )  # fmt: skip
+    expected = gru_by_equations(weights, x)
+    np.testing.assert_allclose(outputs.cpu().numpy(), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(h[0].cpu().numpy(), expected[-1], rtol=0, atol=1e-5)

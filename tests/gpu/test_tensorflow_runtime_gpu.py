@@ -65,7 +65,7 @@ def runtimes(path: Any, **options: Any) -> tuple[TensorFlowRuntime, CpuRuntime]:
 
 def test_sequences_equal_the_cpu_runtime(tmp_path):
     """Ragged rows, masked or not, from states that are not zero; cuDNN where the masks let it."""
-    ours, cpu = runtimes(tmp_path / "m.keras", compiled_sizes=())
+    ours, cpu = runtimes(tmp_path / "m.keras", step_graphs={})
     assert ["cudnn", "cudnn"] == [layer.dispatch.kernel for layer in ours.layers if layer.dispatch]
     slots = list(range(1, 1 + BATCH)), list(range(1 + BATCH, 1 + 2 * BATCH))
     for runtime in (ours, cpu):
@@ -79,10 +79,39 @@ def test_sequences_equal_the_cpu_runtime(tmp_path):
         np.testing.assert_array_equal(first.has_output, second.has_output)
 
 
-@pytest.mark.parametrize("compiled_sizes", [(), (8,), None], ids=["plain", "compiled", "measured"])
-def test_steps_equal_the_cpu_runtime(compiled_sizes, tmp_path):
+def test_sequences_of_grus_equal_keras():
+    """On cuDNN where the masks let it, from states that are not zero; Keras runs on the CPU."""
+    zeroing = keras.layers.GRU(UNITS, return_sequences=True, zero_output_for_mask=True)
+    grus = [keras.layers.GRU(UNITS, return_sequences=True), zeroing]
+    model = keras.Sequential([keras.Input((None, FEATURES)), *grus])
+    for index, weight in enumerate(model.trainable_weights):
+        weight.assign(draw(*weight.shape, seed=index, scale=0.3))
+    ours = TensorFlowRuntime(model, 3 * BATCH, step_graphs={})
+    assert ["cudnn", "cudnn"] == [layer.dispatch.kernel for layer in ours.layers if layer.dispatch]
+    first, second, third = (list(range(1 + at, 1 + at + BATCH)) for at in (0, BATCH, 2 * BATCH))
+    states = draw(BATCH, 2 * UNITS, scale=0.5)
+    for slot, row in zip(first, states, strict=True):
+        ours.write(slot, row, [False, False])
+    inputs = draw(BATCH, TIME, FEATURES)
+    for mask in MASKS.values():
+        pieces = []
+        for source, target, span in ((first, second, np.s_[:, :7]), (second, third, np.s_[:, 7:])):
+            live = None if mask is None else mask[span]
+            pieces.append(ours.advance(source, target, inputs[span], None, live))
+        with tf.device("CPU:0"):
+            between = grus[0](inputs, initial_state=states[:, :UNITS], mask=mask)
+            expected = grus[1](between, initial_state=states[:, UNITS:], mask=mask)
+        outputs = np.concatenate([piece.outputs for piece in pieces], axis=1)
+        np.testing.assert_allclose(outputs, expected, **CLOSE)
+
+
+STEPS: dict[str, Any] = {"plain": {}, "xla": {8: "xla"}, "cudnn": {8: "cudnn"}, "measured": None}
+
+
+@pytest.mark.parametrize("step_graphs", STEPS.values(), ids=STEPS.keys())
+def test_steps_equal_the_cpu_runtime(step_graphs, tmp_path):
     """Whichever graph was chosen for single steps; the arena is on the GPU."""
-    ours, cpu = runtimes(tmp_path / "m.keras", compiled_sizes=compiled_sizes)
+    ours, cpu = runtimes(tmp_path / "m.keras", step_graphs=step_graphs)
     assert "GPU:0" == ours.device
     inputs = draw(BATCH, 5, FEATURES)
     slots = [list(range(1, 1 + BATCH)), list(range(1 + BATCH, 1 + 2 * BATCH))]
@@ -96,12 +125,34 @@ def test_steps_equal_the_cpu_runtime(compiled_sizes, tmp_path):
         np.testing.assert_allclose(here.rows, there.rows, **CLOSE)
 
 
+def test_masked_steps_on_cudnn_equal_keras():
+    """LSTMs and GRUs, step by step; what is masked runs there too, and is undone."""
+    model = keras.Sequential([
+        keras.Input((None, FEATURES)),
+        keras.layers.Masking(),
+        keras.layers.LSTM(UNITS, return_sequences=True, zero_output_for_mask=True),
+        keras.layers.GRU(UNITS, return_sequences=True),
+    ])  # fmt: skip
+    inputs = draw(BATCH, 5, FEATURES)
+    inputs[~MASKS["holes"][:, :5]] = 0
+    ours = TensorFlowRuntime(model, 2 * BATCH, step_graphs={BATCH: "cudnn"})
+    slots = [list(range(1, 1 + BATCH)), list(range(1 + BATCH, 1 + 2 * BATCH))]
+    source, outputs = [ZERO_SLOT] * BATCH, []
+    for t in range(5):
+        target = slots[t % 2]
+        outputs.append(ours.advance(source, target, inputs[:, t : t + 1], None).outputs)
+        source = target
+    with tf.device("CPU:0"):
+        expected = model(inputs, training=False)
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), expected, **CLOSE)
+
+
 def test_memory_that_runs_out_is_told():
     """An arena that no GPU holds; and the next one fits."""
     model = keras.Sequential([keras.Input((None, FEATURES)), keras.layers.LSTM(2048)])
     with pytest.raises(DeviceMemoryError, match="an arena of 16000000 rows"):
         TensorFlowRuntime(model, 16_000_000)  # 262 GB
-    runtime = TensorFlowRuntime(model, 4, compiled_sizes=())
+    runtime = TensorFlowRuntime(model, 4, step_graphs={})
     assert np.isfinite(runtime.advance([0], [1], draw(1, 1, FEATURES), None).rows).all()
 
 

@@ -97,3 +97,22 @@ class Primed(keras.layers.GRUCell):
     def get_initial_state(self, batch_size=None):
         """Return the first state."""
         return [keras.ops.ones((batch_size, self.units))]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Numbered(keras.layers.Layer):
+    """Adds a number of its own to each of the first so many positions, and knows no other."""
+
+    def __init__(self, positions, **kwargs):
+        """Know so many positions."""
+        super().__init__(**kwargs)
+        self.positions = positions
+
+    def call(self, x):
+        """Return `(batch, time, features)`."""
+        numbers = keras.ops.arange(self.positions, dtype=x.dtype)
+        return x + numbers[: keras.ops.shape(x)[1], None]
+
+    def get_config(self):
+        """Return the arguments."""
+        return {**super().get_config(), "positions": self.positions}

@@ -11,6 +11,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -192,13 +193,19 @@ def test_grpc_passes(running, bench_outputs):
     assert [{}, {}, left] == sorted((sessions_of(each, "bench") for each in replicas), key=len)
 
 
+def ask_if_live(channel):
+    """Call the inference service; return the answer's bytes."""
+    call: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+    return call(b"", timeout=10)
+
+
 def test_tls_at_the_balancer(running, grpc_ports, tmp_path):
     """Requests, streams and gRPC, for who believes in the certificate; none without TLS."""
     cert, key = certificate(tmp_path)
     pem = tmp_path / "tls.pem"
     pem.write_text(Path(cert).read_text() + Path(key).read_text())
     trust = ssl.create_default_context(cafile=cert)
-    path, live = "/v1/sessions/tls", "/inference.GRPCInferenceService/ServerLive"
+    path = "/v1/sessions/tls"
 
     ports = ports_of(running[1])
     with balancer(tmp_path, ports, grpc_ports=grpc_ports, tls_pem=pem) as front:
@@ -207,16 +214,14 @@ def test_tls_at_the_balancer(running, grpc_ports, tmp_path):
             hello = json.loads(stream.recv())
         credentials = grpc.ssl_channel_credentials(Path(cert).read_bytes())
         with grpc.secure_channel(front.grpc_address, credentials) as channel:
-            told = messages.ServerLiveResponse.FromString(
-                channel.unary_unary(live)(b"", timeout=10)
-            )
+            told = messages.ServerLiveResponse.FromString(ask_if_live(channel))
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http{front.url[5:]}{path}")
         with (
             grpc.insecure_channel(front.grpc_address) as channel,
             pytest.raises(grpc.RpcError, match="UNAVAILABLE"),
         ):
-            channel.unary_unary(live)(b"", timeout=10)
+            ask_if_live(channel)
 
     assert (200, 1, 1) == (answer.status_code, answer.json()["position"], hello["position"])
     assert told.live

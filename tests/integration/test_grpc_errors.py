@@ -102,6 +102,10 @@ async def test_what_is_wrong_is_told_and_nothing_is_applied(request_, code, text
         await stream.done_writing()
         assert grpc.StatusCode.OK == await stream.code()
         assert await serving.position("int:7") is None
+        asked = messages.ModelStatisticsRequest(name="net")
+        [stats] = (await serving.call("ModelStatistics", asked)).model_stats
+        names_the_model = not isinstance(request_, bytes) and code != "NOT_FOUND"
+        assert 2 * names_the_model == stats.inference_stats.fail.count
 
 
 async def test_an_error_in_a_stream_names_its_request_and_keeps_the_order():

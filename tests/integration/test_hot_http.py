@@ -212,7 +212,8 @@ async def test_a_client_who_leaves_before_the_turn_has_nothing_applied(is_half):
     engine = engines["net"]
     app = make_app(engines, observe=lambda *observed: seen.append(observed[:2]))
     async with listening(app) as opened:
-        engine._turns.take, take = (lambda _: []), engine._turns.take  # noqa: SLF001
+        turns = engine._sessions._turns  # noqa: SLF001
+        turns.take, take = (lambda _: []), turns.take
         reader, writer = await opened.open()
         writer.write(post())
         await until(lambda: pending(engines))
@@ -223,7 +224,7 @@ async def test_a_client_who_leaves_before_the_turn_has_nothing_applied(is_half):
         async with asyncio.timeout(5):
             assert b"" == await reader.read()
         await until(lambda: not opened.state.connections)
-        engine._turns.take = take  # noqa: SLF001
+        turns.take = take
         await until(lambda: not pending(engines))
         assert [("/v1/sessions/{client_id}/step", 499)] == seen
         assert engine.stats.num_cancelled == 1

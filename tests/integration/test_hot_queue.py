@@ -38,7 +38,7 @@ WEBSOCKET = get(
 @contextmanager
 def standstill(engines):
     """Let the first model's engine begin nothing."""
-    turns = engines["net"]._turns  # noqa: SLF001
+    turns = engines["net"]._sessions._turns  # noqa: SLF001
     take, turns.take = turns.take, lambda _: []
     try:
         yield

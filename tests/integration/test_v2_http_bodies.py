@@ -7,9 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from tests.integration.small_service import (
-    make_app,
-)
+from service.transport.slices import LARGE_BODY_BYTES
+from tests.integration.small_service import make_app
 from tests.integration.v2_http import (
     CLOSE,
     INFER,
@@ -136,3 +135,39 @@ async def test_a_long_body_that_is_compressed_is_read_in_slices(client):
     answer = await client.post(INFER, content=zlib.compress(body), headers=headers)
     np.testing.assert_allclose(outputs_of(answer)[0], expected(values[0]), **CLOSE)
     assert 3000 == (await client.get("/v1/sessions/int:1")).json()["position"]
+
+
+async def test_a_long_document_is_read_in_slices(client):
+    """And applied once, in its turn; flat or nested, plain or compressed."""
+    values = np.random.default_rng(5).uniform(-1, 1, (1, 3000, 3)).astype(np.float32)
+    body = document(values, parameters=sequence(start=True))
+    nested = document(values, parameters=sequence(start=True))
+    nested["inputs"][0]["data"] = values.tolist()
+    plain, of_lists = (json.dumps(each).encode() for each in (body, nested))
+    assert len(plain) > LARGE_BODY_BYTES
+    for content, encoding in ((plain, "identity"), (of_lists, "identity"), (plain, "gzip")):
+        sent = gzip.compress(content) if encoding == "gzip" else content
+        answer = await client.post(INFER, content=sent, headers={"content-encoding": encoding})
+        np.testing.assert_allclose(outputs_of(answer)[0], expected(values[0]), **CLOSE)
+        assert 3000 == (await client.get("/v1/sessions/int:1")).json()["position"]
+
+
+async def test_what_cannot_be_read_is_counted(client):
+    """As failed requests to the model of the path, long or short; a model that is none has none."""
+    bad, headers = binary()
+    long = json.dumps(document(np.zeros((1, 9000, 3)))).encode()
+    for content, given in (
+        (b"{", {}),
+        (bad + b"1", headers),
+        (bad, {LENGTH: "x"}),
+        (b"123", {LENGTH: "0"}),
+        (b"{}", {"content-encoding": "br"}),
+        (gzip.compress(b"{"), {"content-encoding": "gzip"}),
+        (b"x" * 9000, {"content-encoding": "gzip"}),
+        (long[:-1], {}),
+    ):
+        for model in ("net", "nothing"):
+            url = f"/v2/models/{model}/infer"
+            assert 400 <= (await client.post(url, content=content, headers=given)).status_code < 500
+    stats = (await client.get("/v2/models/net/stats")).json()["model_stats"][0]["inference_stats"]
+    assert (8, 0) == (stats["fail"]["count"], stats["success"]["count"])

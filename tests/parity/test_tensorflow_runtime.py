@@ -1,9 +1,6 @@
-"""The TensorFlow runtime: Keras's own numbers, the laws of `advance`, and what cannot stream."""
+"""The TensorFlow runtime: Keras's own numbers, and the laws of `advance`."""
 
 from __future__ import annotations
-
-import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_core import equations
-from lstm_core.errors import (
-    DeviceMemoryError,
-    InputRangeError,
-    MissingFirstInputError,
-    NotStreamableError,
-    SequenceLengthError,
-    SpecError,
-)
+from lstm_core.errors import InputRangeError, MissingFirstInputError
 from lstm_core.formats.keras import read_keras
 from lstm_core.network import Recurrent
 from lstm_core.runtime.base import ZERO_SLOT
@@ -29,52 +19,20 @@ layers = keras.layers
 
 from lstm_core.runtime.tensorflow import TensorFlowRuntime  # noqa: E402
 from lstm_core.runtime.tensorflow_model import StatefulModel  # noqa: E402
-from tests.integration.keras_layers import Doubled, Gain, Hungry, Lag, Leaky, Primed  # noqa: E402
+from tests.integration.keras_layers import Gain, Leaky  # noqa: E402
+from tests.parity.tensorflow_cases import (  # noqa: E402
+    FEATURES,
+    TOLERANCE,
+    draw,
+    in_pieces,
+    randomised,
+    sequential,
+    whole,
+)
 
-TOLERANCE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
-FEATURES = 3
 EXAMPLES = settings(deadline=None, max_examples=8, derandomize=True, database=None)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras on NumPy 2
-
-
-def randomised(model, seed=0):
-    """Return a model with weights that none starts with."""
-    random = np.random.default_rng(seed)
-    for variable in model.trainable_variables:
-        variable.assign(random.normal(0, 0.5, variable.shape))
-    return model
-
-
-def sequential(*chain, time=None):
-    """Return a chain over real features, with random weights."""
-    return randomised(keras.Sequential([keras.Input((time, FEATURES)), *chain]))
-
-
-def draw(*shape, seed=1):
-    """Return float32 from -1 to 1."""
-    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
-
-
-def in_pieces(runtime, inputs, cuts, mask=None):
-    """Return the outputs of sequences that are advanced in pieces of so many time steps."""
-    batch = len(inputs)
-    slots = [[runtime.allocate() for _ in range(batch)] for _ in range(2)]
-    source, begin, outputs = [ZERO_SLOT] * batch, 0, []
-    for index, length in enumerate(cuts):
-        span, target = slice(begin, begin + length), slots[index % 2]
-        one = None if mask is None else mask[:, span]
-        advanced = runtime.advance(source, target, inputs[:, span], [length] * batch, one)
-        outputs.append(advanced.outputs)
-        source, begin = target, begin + length
-    for slot in [*slots[0], *slots[1]]:
-        runtime.free(slot)
-    return np.concatenate(outputs, axis=1)
-
-
-def whole(model, inputs):
-    """Return what Keras gives, layer after layer."""
-    return np.asarray(model(inputs, training=False))
 
 
 def expected(network, inputs, mask=None):
@@ -212,23 +170,6 @@ def test_no_graph_is_made_in_steady_state(graph):
     assert before == runtime.num_traces
 
 
-def test_steps_compiled_by_xla_are_the_same(both):
-    """Ticks are filled up to the sizes that are compiled; larger ones run as they are."""
-    _, cpu = both
-    model = sequential(
-        layers.LSTM(4, return_sequences=True, zero_output_for_mask=True),
-        layers.LSTM(5, return_sequences=True),
-        layers.Dense(2),
-    )
-    runtime = TensorFlowRuntime(model, 12, compiled_sizes=(2,))
-    assert (2,) == runtime.compiled_sizes
-    for batch in (1, 3):
-        inputs = draw(batch, 2, FEATURES, seed=batch)
-        steps = in_pieces(runtime, inputs, [1, 1])
-        np.testing.assert_allclose(steps, expected(cpu.network, inputs), **TOLERANCE)
-        np.testing.assert_array_equal(runtime.read(ZERO_SLOT)[0], np.zeros(18))
-
-
 def test_advance_leaves_the_slots_that_it_read_and_tells_bad_rows_apart(both):
     """A row whose state goes wrong is reported, and no other."""
     runtime, _ = both
@@ -316,96 +257,6 @@ def test_every_place_and_cell_has_a_state_of_its_own(model, vectors):
     steps = steps if runtime.network.returns_sequences else steps[:, -1]
     np.testing.assert_allclose(steps, reference, **TOLERANCE)
     assert vectors == [f"{part.layer}.{part.role}" for part in layout]
-
-
-WHOLE_ONLY = {
-    "runs in both directions": (
-        None,
-        lambda: [layers.Bidirectional(layers.GRU(3)), layers.Dense(2)],
-    ),
-    "runs backwards": (None, lambda: [layers.LSTM(3, go_backwards=True)]),
-    "combines neighbouring": (
-        None,
-        lambda: [layers.Conv1D(3, 3, padding="same"), layers.LSTM(3)],
-    ),
-    "conv1d_far combines neighbouring": (
-        None,
-        lambda: [
-            layers.Conv1D(3, 2, padding="causal", dilation_rate=32, name="conv1d_far"),
-            layers.LSTM(3),
-        ],
-    ),
-    "(Lag) gives something else": (None, lambda: [Lag(18), layers.LSTM(3)]),
-    "(Doubled) gives something else than its cell": (None, lambda: [Doubled(3)]),
-    "(RNN) gives something else than its cell": (None, lambda: [layers.RNN(Primed(3))]),
-    "pools over": (
-        None,
-        lambda: [
-            layers.LSTM(4, return_sequences=True),
-            layers.TimeDistributed(layers.Dense(2)),
-            layers.GlobalAveragePooling1D(),
-        ],
-    ),
-    "puts all time steps side by side": (
-        5,
-        lambda: [layers.LSTM(3, return_sequences=True), layers.Flatten(), layers.Dense(2)],
-    ),
-    "does not run over": (
-        None,
-        lambda: [layers.LSTM(3), layers.RepeatVector(4), layers.LSTM(2)],
-    ),
-}
-
-
-@pytest.mark.parametrize(("why", "case"), WHOLE_ONLY.items(), ids=WHOLE_ONLY.keys())
-def test_what_mixes_time_steps_cannot_stream(why, case):
-    """It says why; whole sequences still give Keras's numbers."""
-    time, chain = case
-    model = sequential(*chain(), time=time)
-    runtime = TensorFlowRuntime(model, 2)
-    inputs = draw(2, 5, FEATURES)
-
-    np.testing.assert_allclose(runtime.predict(inputs), whole(model, inputs), **TOLERANCE)
-    with pytest.raises(NotStreamableError, match=re.escape(why)):
-        runtime.advance([ZERO_SLOT], [1], inputs[:1, :1], [1])
-    if time:
-        with pytest.raises(SequenceLengthError, match="takes 5 time steps at once, not 4"):
-            runtime.predict(inputs[:, :4])
-
-
-def test_states_that_the_graph_uses_cannot_stream():
-    """A decoder that begins with an encoder's states needs the encoder's end."""
-    source, target = keras.Input((None, FEATURES)), keras.Input((None, FEATURES))
-    _, h, c = layers.LSTM(4, return_state=True)(source)
-    decoded = layers.LSTM(4, name="decoder")(target, initial_state=[h, c])
-    runtime = TensorFlowRuntime(randomised(keras.Model([source, target], decoded)), 2)
-    with pytest.raises(NotStreamableError, match="decoder takes its first state from the graph"):
-        runtime.advance([ZERO_SLOT], [1], draw(1, 1, 6), [1])
-
-
-def test_a_model_without_a_state_is_refused():
-    """And so is one that has no graph."""
-    with pytest.raises(SpecError, match="no recurrent layer"):
-        TensorFlowRuntime(sequential(layers.Dense(2)), 2)
-
-    with pytest.raises(SpecError, match="was never built"):
-        TensorFlowRuntime(keras.Sequential([layers.GRU(2)]), 2)
-
-
-def test_memory_that_runs_out_changes_no_session():
-    """The error says for what; the states that were read are as before, and the next tick runs."""
-    model = sequential(Hungry(), layers.GRU(4))
-    runtime = TensorFlowRuntime(model, 4)
-    inputs = draw(1, 3, FEATURES)
-    runtime.advance([ZERO_SLOT], [1], inputs[:, :1], [1])
-    before = [part.tobytes() for part in runtime.read(1)]
-
-    with pytest.raises(DeviceMemoryError, match="no memory for 2 rows of 1 time steps"):
-        runtime.advance([1, 1], [2, 3], np.full((2, 1, FEATURES), 101, np.float32), [1, 1])
-
-    assert before == [part.tobytes() for part in runtime.read(1)]
-    after = runtime.advance([1], [2], inputs[:, 1:], [2]).outputs[:, -1]
-    np.testing.assert_allclose(after, whole(model, inputs), **TOLERANCE)
 
 
 def test_a_forecast_feeds_outputs_back(both):

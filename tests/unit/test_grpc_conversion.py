@@ -35,6 +35,10 @@ def message(values, *, shape=(1, 3), name="x", datatype="FP32", request_id="", o
     return request
 
 
+def note_failure(*_):
+    """Count nothing."""
+
+
 def told(asked):
     """Return what a request asks, to compare."""
     request = asked.request
@@ -67,7 +71,7 @@ SENT = st.lists(
 @given(SENT)
 def test_a_known_head_means_what_the_whole_message_means(sent):
     """Whatever was read before it."""
-    heads = KnownHeads()
+    heads = KnownHeads(note_failure)
     for values, sequence_id, request_id, shape, outputs, start in sent:
         request = message(
             values,
@@ -83,7 +87,7 @@ def test_a_known_head_means_what_the_whole_message_means(sent):
 
 def test_a_known_head_is_looked_up(monkeypatch):
     """The second message of a kind is not parsed."""
-    heads = KnownHeads()
+    heads = KnownHeads(note_failure)
     first, second = (message([n, n, n], sequence_id=5).SerializeToString() for n in (1, 2))
     heads.read(first)
     monkeypatch.setattr("service.transport.grpc.known_heads.parse_message", None)
@@ -94,7 +98,7 @@ def test_a_known_head_is_looked_up(monkeypatch):
 @given(st.binary(max_size=12), st.integers(0, 60))
 def test_what_is_no_whole_message_is_never_known(tail, cut):
     """A message that is cut or has something behind it is read as protobuf reads it."""
-    heads = KnownHeads()
+    heads = KnownHeads(note_failure)
     data = message([1, 2, 3], sequence_id=5).SerializeToString()
     heads.read(data)
     changed = data[: max(0, len(data) - cut)] + tail
@@ -110,7 +114,7 @@ def test_what_is_no_whole_message_is_never_known(tail, cut):
 def test_heads_are_bounded(monkeypatch):
     """More of them begin anew."""
     monkeypatch.setattr("service.transport.grpc.known_heads.MAX_HEADS", 8)
-    heads = KnownHeads()
+    heads = KnownHeads(note_failure)
     for sequence_id in range(1, 20):
         heads.read(message([1, 2, 3], sequence_id=sequence_id).SerializeToString())
     assert len(heads._heads) <= 8  # noqa: SLF001

@@ -6,12 +6,14 @@ them is kept with what it means, and is looked up whole: nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from service.errors import ServiceError
 from service.transport.grpc import messages
 from service.transport.grpc.conversion import (
     RAW_INPUT_TAG,
@@ -53,8 +55,14 @@ class _Head(NamedTuple):
 class KnownHeads:
     """The heads of one server's messages, up to `MAX_HEADS` of them."""
 
-    def __init__(self) -> None:
-        """Know none."""
+    def __init__(self, note_failure: Callable[[str, str, float], None]) -> None:
+        """Know none.
+
+        Args:
+            note_failure: Told of each message that is no request for its model: the model's name
+                and version, and the seconds that it took to find out.
+        """
+        self._note_failure = note_failure
         self._heads: dict[bytes, _Head] = {}
         # Of the values, in bytes: few, as each is tried.
         self._lengths: list[int] = []
@@ -77,8 +85,13 @@ class KnownHeads:
                     outputs=head.outputs,
                 )
                 return Asked(request, is_typed=False)
+        began = perf_counter()
         message = parse_message(data)
-        asked = read_request(message)
+        try:
+            asked = read_request(message)
+        except ServiceError:
+            self._note_failure(message.model_name, message.model_version, perf_counter() - began)
+            raise
         self._learn(data, message, asked.request)
         return asked
 

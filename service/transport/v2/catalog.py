@@ -73,6 +73,14 @@ class Catalog:
             raise ModelUnknownError(shorten(f"{name}/{version}"), [f"{name}/{current}"])
         return self._model(name, engine)
 
+    def note_failure(self, name: str, version: str, seconds: float) -> None:
+        """Count a request that could not be read, if it names a model that is served."""
+        try:
+            model = self.find(name, version)
+        except ModelUnknownError:
+            return
+        model.statistics.note_failure(seconds)
+
     def models(self) -> Sequence[ServedModel]:
         """Return what is served now."""
         return [self._model(name, engine) for name, engine in self._served.items()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
 from service.errors import ServiceError
 from service.transport.headers import Headers
 from service.transport.problem import Answer
 from service.transport.sliced_work import SlicedWork
-from service.transport.slices import Slices, Turns, at_once
+from service.transport.slices import LARGE_BODY_BYTES, Slices, Turns, at_once
 from service.transport.v2.catalog import Catalog
 from service.transport.v2.compression import accepted_encoding, encoding_of, expand
 from service.transport.v2.http_answers import HEADER_LENGTH, AnswerForm, write_infer
@@ -40,32 +41,75 @@ class InferOperation:
     def infer(self, parameters: dict[str, str]) -> Begin:
         """Take the model of a path; it is looked up for each request, as models come and go."""
         name, version = parameters["model"], parameters.get("version", "")
-        reader = InferReader(name, version)
-
-        def read(headers: Headers, body: bytes) -> Asked:
-            if headers.get(HEADER_LENGTH) == b"0":
-                signature = self._catalog.find(name, version).engine.signature
-                return read_raw(version, signature, body)
-            return reader.read(headers, body)
-
-        def read_expanded(headers: Headers, expanding: Slices[bytes]) -> Slices[Asked]:
-            return read(headers, (yield from expanding))
+        reading = _Reading(self._catalog, name, version, self._max_body_bytes)
 
         def begin(headers: Headers, body: bytes, timeout_s: float | None, done: Done) -> Work:
+            began = perf_counter()
             accepted = accepted_encoding(headers)
             work = _InferWork(self._inference, self._turns, timeout_s, done, accepted)
-            encoding = encoding_of(headers)
-            if encoding is None:
-                work.submit(read(headers, body))
-                return work
-            expanding = expand(body, encoding, self._max_body_bytes)
-            if len(body) <= _SMALL_COMPRESSED_BYTES:
-                work.submit(at_once(read_expanded(headers, expanding)))
+            try:
+                asked = reading.read(headers, body)
+            except ServiceError:
+                reading.note_failure(began)
+                raise
+            if isinstance(asked, Asked):
+                work.submit(asked)
             else:
-                work.read(read_expanded(headers, expanding))
+                work.read(reading.count_failure(asked, began))
             return work
 
         return begin
+
+
+class _Reading:
+    """The requests to one path: reads them, and counts those that cannot be read."""
+
+    def __init__(self, catalog: Catalog, name: str, version: str, max_body_bytes: int) -> None:
+        """Take the models, which of them the path names, and what a body may hold expanded."""
+        self._catalog = catalog
+        self._name = name
+        self._version = version
+        self._max_body_bytes = max_body_bytes
+        self._reader = InferReader(name, version)
+
+    def read(self, headers: Headers, body: bytes) -> Asked | Slices[Asked]:
+        """Read a body, or return what reads it.
+
+        Raises:
+            ServiceError: It is no request of this protocol.
+        """
+        encoding = encoding_of(headers)
+        if encoding is None and len(body) <= LARGE_BODY_BYTES:
+            return self._read_at_once(headers, body)
+        slices = self._read_in_slices(headers, body, encoding)
+        if encoding is not None and len(body) <= _SMALL_COMPRESSED_BYTES:
+            return at_once(slices)
+        return slices
+
+    def note_failure(self, began: float) -> None:
+        """Count a request that could not be read, and came when `perf_counter` told `began`."""
+        self._catalog.note_failure(self._name, self._version, perf_counter() - began)
+
+    def count_failure(self, slices: Slices[Asked], began: float) -> Slices[Asked]:
+        """Read on, and count the request if it cannot be read."""
+        try:
+            return (yield from slices)
+        except ServiceError:
+            self.note_failure(began)
+            raise
+
+    def _read_at_once(self, headers: Headers, body: bytes) -> Asked:
+        if headers.get(HEADER_LENGTH) == b"0":
+            signature = self._catalog.find(self._name, self._version).engine.signature
+            return read_raw(self._version, signature, body)
+        return self._reader.read(headers, body)
+
+    def _read_in_slices(self, headers: Headers, body: bytes, encoding: str | None) -> Slices[Asked]:
+        if encoding is not None:
+            body = yield from expand(body, encoding, self._max_body_bytes)
+        if len(body) <= LARGE_BODY_BYTES or headers.get(HEADER_LENGTH) == b"0":
+            return self._read_at_once(headers, body)
+        return (yield from self._reader.read_in_slices(headers, body))
 
 
 class _InferWork(SlicedWork[Asked, InferReply]):

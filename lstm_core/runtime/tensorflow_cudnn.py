@@ -1,0 +1,79 @@
+"""What LSTMs and GRUs share on cuDNN: its conditions, the way around it, and single steps.
+
+Knows no cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from lstm_core.dispatch import Dispatch, LayerOptions
+from lstm_core.kernels import cudnn
+from lstm_core.runtime.tensorflow_recurrence import Given, Taken
+
+Tensor: TypeAlias = Any
+
+
+def options_of(layer: Any) -> LayerOptions:
+    """Return what decides the kernel of a layer or cell, which has activations and `use_bias`."""
+    return LayerOptions(
+        activation=_activation_name(layer.activation),
+        recurrent_activation=_activation_name(layer.recurrent_activation),
+        use_bias=bool(layer.use_bias),
+        # What a layer was trained on does not bind who serves it.
+        use_cudnn="auto",
+    )
+
+
+def run_chosen(
+    dispatch: Dispatch, x: Tensor, live: Tensor | None, run: Callable[[str], Any]
+) -> Any:
+    """Run the kernel that was chosen, or the one for data which that does not take.
+
+    Args:
+        dispatch: The choice.
+        x: `(time, batch, features)`.
+        live: `(time, batch)` bool, true where a step is live; None means everywhere.
+        run: Runs the kernel of a name; the same tensors from each.
+    """
+    fallback = dispatch.fallback
+    if fallback is None:
+        return run(dispatch.kernel)
+    return tf.cond(cudnn.takes(x, live), lambda: run(dispatch.kernel), lambda: run(fallback))
+
+
+def one_step(run: Callable[[Given], Taken], given: Given, *, zero_output: bool) -> Taken:
+    """Take one time step on cuDNN as a sequence of one.
+
+    cuDNN takes no row without a live step, so masked ones run too, and are undone.
+
+    Args:
+        run: Takes a sequence of live steps there.
+        given: One step of at least one row.
+        zero_output: Whether a masked step gives zeros, instead of the last output.
+    """
+    taken = run(given._replace(live=None, is_step=False))
+    if given.live is None:
+        return taken
+    is_live = given.live[:, :1]
+    last_output = tf.cast(given.last_output, taken.outputs.dtype)
+    idle = tf.zeros_like(last_output) if zero_output else last_output
+    return Taken(
+        tf.where(is_live[..., None], taken.outputs, idle[:, None]),
+        [
+            tf.where(is_live, after, tf.cast(before, after.dtype))
+            for after, before in zip(taken.states, given.states, strict=True)
+        ],
+    )
+
+
+def _activation_name(function: Callable[..., Any]) -> str:
+    """Return an activation's name; another function that has a known one's name gets none."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    if name in ("tanh", "sigmoid") and function is not keras.activations.get(name):
+        return f"a {name} of its own"
+    return name

@@ -1,0 +1,155 @@
+"""Long requests of the Open Inference Protocol in slices beside reading them in one piece."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from service.errors import InvalidRequestError
+from service.transport.slices import at_once
+from service.transport.v2 import long_documents
+from service.transport.v2.http_answers import HEADER_LENGTH
+from service.transport.v2.http_requests import InferReader
+
+SPACES = st.sampled_from(["", " ", "\n\t ", "\r\n"])
+NUMBERS = st.one_of(
+    st.integers(-9, 300).map(str),
+    st.floats(width=32).map(json.dumps),
+    st.sampled_from(["1e38", "3.5e38", "1e999", "-0", "01", "1.", "true", "null", '"1"', "[1]"]),
+)
+TENSOR = st.sampled_from(
+    [
+        '"name":"x"',
+        '"name" : "data"',
+        '"name":"\\u0078"',
+        '"parameters":{"data":[]}',
+        '"parameters":{"binary_data_size":8}',
+        '"\\u0064ata":[]',
+        '"unknown":["]],[["]',
+    ]
+)
+MEMBERS = st.sampled_from(
+    [
+        '"id":"r"',
+        '"parameters":{"sequence_id":3}',
+        '"parameters" : {"data":[1,2]}',
+        '"outputs":[{"name":"y"}]',
+        '"inputs":[]',
+        '"inputs":[{"name":"y","datatype":"FP32","shape":[1],"data":[1]}]',
+        '"unknown":"\\"data\\":[1,2]"',
+    ]
+)
+DAMAGE = st.lists(
+    st.tuples(
+        st.sampled_from(["insert", "delete", "replace"]),
+        st.floats(0, 1, exclude_max=True),
+        st.sampled_from([*'[]{},:"\\019.-eE tfn', "],[", '"data":[', "é", "\x00"]),
+    ),
+    max_size=2,
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_slices(monkeypatch):
+    """Every few bytes are a slice."""
+    monkeypatch.setattr(long_documents, "_READ_BYTES", 8)
+
+
+def told(read):
+    """Return what comes of a reading, to compare."""
+    try:
+        request = read().request
+    except InvalidRequestError as error:
+        return str(error)
+    inputs = [(each.name, each.values.shape, each.values.tobytes()) for each in request.inputs]
+    return request.id, dict(request.parameters), list(request.outputs), inputs
+
+
+def both(body, headers):
+    """Return what comes of a body in slices, and in one piece."""
+    sliced, whole = InferReader("m", ""), InferReader("m", "")
+    return (
+        told(lambda: at_once(sliced.read_in_slices(headers, body))),
+        told(lambda: whole.read(headers, body)),
+    )
+
+
+@st.composite
+def bodies(draw):
+    """Bodies that are mostly good, and damaged ones."""
+    numbers = draw(st.lists(st.integers(-9, 9).map(str) | st.just("0.5"), min_size=1, max_size=30))
+    if draw(st.integers(0, 3)) == 0:
+        numbers = draw(st.lists(NUMBERS, max_size=12))
+    fits = [[len(numbers)], [1, len(numbers)], [1, 1, len(numbers)]]
+    shape = draw(st.sampled_from([*fits, *fits, [2, 3], [0], [[1]], "x"]))
+    datatype = draw(st.sampled_from([*["FP32"] * 9, "INT32", "UINT8", "BF16", "FP64", "BYTES"]))
+    space = draw(SPACES)
+    tensor = [
+        '"name":"x"',
+        f'"shape":{json.dumps(shape)}',
+        f'"datatype":"{datatype}"',
+        f'"data"{space}:{space}[{space}{f"{space},{space}".join(numbers)}{space}]',
+        *draw(st.lists(TENSOR, max_size=1)),
+    ]
+    members = [
+        f'"inputs":[{{{",".join(draw(st.permutations(tensor)))}}}]',
+        *draw(st.lists(MEMBERS, max_size=2)),
+    ]
+    text = f"{space}{{{f'{space},'.join(draw(st.permutations(members)))}}}"
+    for how, where, what in draw(DAMAGE) if draw(st.booleans()) else []:
+        at = int(where * len(text))
+        end = at + 1 if how != "insert" else at
+        text = text[:at] + (what if how != "delete" else "") + text[end:]
+    return text.encode()
+
+
+def good(**changes):
+    """Return a request of forty numbers."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [40], "data": list(range(40))}
+    document = {"id": "r", "inputs": [tensor | changes]}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+ELSEWHERE = (
+    b'{"parameters":{"data":[1,2]},"inputs":[{"name":"x","datatype":"FP32","shape":[2],%b:[]}]}'
+)
+"""Numbers that are not the input's, whose own are missing."""
+
+
+@settings(deadline=None, max_examples=400)
+@given(bodies(), st.sampled_from([b"", b"\0" * 8]))
+@example(good(data=[[1, 2], [3, 4]], shape=[2, 2]), b"")
+@example(good(shape=[41]), b"")
+@example(good(shape=[-4, -10]), b"")
+@example(good(shape=[40, *[1] * 8]), b"")
+@example(good(datatype="UINT8", shape=[4, 10]), b"")
+@example(good() + b" 1", b"")
+@example(good(shape=[2, 20]), b"\0")
+@example(good().replace(b"}]", b',"data":[]}]'), b"")
+@example(ELSEWHERE % b'"data"', b"")
+@example(ELSEWHERE % rb'"\u0064ata"', b"")
+def test_slices_read_what_one_piece_reads(json_, behind):
+    """The same request, or the same error."""
+    headers = {HEADER_LENGTH: b"%d" % len(json_)} if behind else {}
+
+    sliced, whole = both(json_ + behind, headers)
+
+    assert whole == sliced
+
+
+def test_the_plain_form_is_cut(monkeypatch):
+    """It is not parsed in one piece behind everybody's back; `None` is what has another form."""
+    monkeypatch.setattr(InferReader, "read", None)
+    reader, body = InferReader("m", ""), good(shape=[4, 10])
+
+    assert sum(1 for _ in reader.read_in_slices({}, body)) > 10
+    [tensor] = at_once(reader.read_in_slices({}, body)).request.inputs
+    np.testing.assert_array_equal(np.arange(40).reshape(4, 10), tensor.values)
+
+
+@pytest.mark.parametrize("body", [b"{}", good(data=[[1]]), good(data="x"), b'"data":['])
+def test_other_forms_are_left_alone(body):
+    """For the code that says what is wrong with them, or takes them."""
+    assert at_once(long_documents.parse_in_slices(body)) is None
