@@ -253,7 +253,9 @@ class Engine:
 
         What comes now goes behind them. Without any, this one takes it.
         """
-        return (not self.has_jobs(key) and self.versions.with_jobs(key)) or self
+        if self.has_jobs(key):
+            return self
+        return self.versions.with_jobs(key) or self
 
     def has_jobs(self, key: SessionKey) -> bool:
         """Tell whether a session has jobs here."""

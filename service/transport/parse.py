@@ -54,13 +54,17 @@ def parse_sequence(
     """
     is_real = signature.vocabulary is None
     body_class = schema.SequenceBody if is_real else schema.TokenSequenceBody
-    # An array a time step; the few others are within what the limit lets through.
-    limit = PartsLimit(max_steps, f"at most {max_steps} time steps")
-    document = read(body_class, body, limit)
+    document = read(body_class, body, sequence_limit(max_steps))
     num_steps = len(document.inputs)
     _check_num_steps(document, num_steps, signature, max_steps)
     inputs = _sequence(document.inputs, signature, ("inputs",))
     return sequence_request(document, inputs, signature, key, max_steps)
+
+
+def sequence_limit(max_steps: int) -> PartsLimit:
+    """Return what a `SequenceBody` of so many time steps may hold."""
+    # An array a time step; the few others are within what the limit lets through.
+    return PartsLimit(max_steps, f"at most {max_steps} time steps")
 
 
 def sequence_request(

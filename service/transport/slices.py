@@ -24,6 +24,7 @@ from service.transport.documents import read
 from service.transport.parse import (
     pack,
     parse_sequence,
+    sequence_limit,
     sequence_request,
 )
 from service.transport.parse_steps import are_tokens
@@ -94,7 +95,7 @@ def parse_sequence_in_slices(
     Raises:
         InvalidRequestError: As `parse_sequence` does.
     """
-    found = yield from _read_in_slices(body, signature, max_steps)
+    found = yield from _read_in_slices(body, signature, sequence_limit(max_steps).most)
     if found is None:
         return parse_sequence(body, signature, key, max_steps)
     return sequence_request(*found, signature, key, max_steps)
@@ -131,13 +132,13 @@ def render_advance_in_slices(reply: AdvanceReply, signature: Signature) -> Slice
 
 
 def _read_in_slices(
-    body: bytes, signature: Signature, max_steps: int
+    body: bytes, signature: Signature, most_rows: int
 ) -> Slices[tuple[schema.SequenceBody, Float32] | None]:
     """Read a `SequenceBody` in the plain form.
 
     Returns:
         The document with an empty `inputs`, and these as `(time, input_size)` float32; None where
-        it has another form, more than `max_steps` rows, or anything is wrong.
+        it has another form, more than `most_rows` rows, or anything is wrong with it.
     """
     head = _HEAD.match(body, 0, _HEAD_BYTES)
     if head is None:
@@ -152,7 +153,7 @@ def _read_in_slices(
             return None
         matrices.append(matrix)
         num_rows += len(matrix)
-        if num_rows > max_steps:
+        if num_rows > most_rows:
             return None
         yield
         comma = _COMMA.match(body, cut)

@@ -33,6 +33,7 @@ from service.domain import (
 from service.errors import (
     BodyTooLargeError,
     InternalError,
+    InvalidRequestError,
     PositionConflictError,
     ServiceError,
     SessionUnknownError,
@@ -54,6 +55,9 @@ log = logging.getLogger(__name__)
 
 _Messages = Incoming | Float32
 """A message; or binary ones of one step each, as their inputs `(messages, input_size)`."""
+
+_FAULTS_OF_ONE = (StateNotFiniteError, InvalidRequestError)
+"""What fails steps that were asked for together because of one of them; none was applied."""
 
 
 class Engine(Protocol):
@@ -156,7 +160,9 @@ class Stream:
             self.end(error)
 
     def take(self, messages: Sequence[Incoming]) -> None:
-        """Take messages as they come, no more than there is room for."""
+        """Take messages as they come, no more than there is room for; behind an error, none."""
+        if self._error is not None:
+            return
         self._num_unanswered += len(messages)
         inputs = self._single_steps(messages)
         if inputs is None:
@@ -182,7 +188,7 @@ class Stream:
             answers += self._answers_of(step, result)
         if self._waiting:
             self._submit_waiting()
-        if self._error is not None and not in_flight and self.close is None:
+        if self._error is not None and not (in_flight or self._waiting) and self.close is None:
             answers.append((True, render_error_frame(self._error)))
             self.close = Close(status_of(self._error).websocket, self._error.code)
         return answers
@@ -281,7 +287,7 @@ class Stream:
         """Submit what has its turn, in order."""
         waiting = self._waiting
         try:
-            while waiting and self._error is None and self._submit(waiting[0]):
+            while waiting and self._submit(waiting[0]):
                 waiting.popleft()
         except ServiceError as error:
             self.end(error)
@@ -360,7 +366,7 @@ class Stream:
             if result.replayed and not step.may_replay:
                 problem = "another writer has sent the same step"
                 result = PositionConflictError(result.position, result.epoch, problem)
-        elif isinstance(result, StateNotFiniteError) and step.num_messages > 1:
+        elif isinstance(result, _FAULTS_OF_ONE) and step.num_messages > 1:
             self._ask_again(step)
             return
         step.result = result
@@ -373,7 +379,8 @@ class Stream:
     def _ask_again(self, failed: _Step) -> None:
         """Ask for steps that failed together, of which none was applied, one by one.
 
-        So those before the one whose fault it is are applied, as if each had been a request.
+        So those before the one whose fault it is are applied, as if each had been a request; also
+        where the stream ends already, with something that came behind them.
         """
         self._cancel()
         first = self._in_flight.index(failed)

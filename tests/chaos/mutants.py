@@ -2,10 +2,10 @@
 
 import asyncio
 import sys
-from dataclasses import replace
 from unittest import mock
 
 import hiredis
+from msgspec.structs import replace
 
 from service import sessions
 from service.__main__ import main

@@ -4,10 +4,12 @@ And proof that the checker can fail: services with one broken promise, and histo
 """
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from service.errors import PositionConflictError
 from tests.chaos import mutants
 from tests.chaos.cluster import EmbeddedCluster, RedisCluster
 from tests.chaos.history import History, Intent, Operation, Outcome
@@ -15,6 +17,7 @@ from tests.chaos.oracle import Oracle
 from tests.chaos.run import Goals, Plan, run
 from tests.chaos.verdict import judge
 from tests.integration.deployment import needs
+from tests.unit.engines import make_engine, step
 
 MUTANTS = str(Path(mutants.__file__))
 SHORT = Goals(steps=2000, faults=7, unknown=30, replays=100, conflicts=100)
@@ -55,6 +58,27 @@ def test_answers_before_their_commits_are_found_out(tmp_path):
     plan = Plan(seed=14, goals=FOR_MUTANTS_ALONE, max_s=MAX_S, num_owners=18, gap_s=0.7)
     verdict = run(EmbeddedCluster(tmp_path, (MUTANTS, "with_early_answers")), plan)
     assert verdict.violations, verdict.report()
+
+
+@pytest.mark.parametrize(
+    ("mutant", "expected"), [("without_replays", (2, "position_conflict")), ("with_repeats", 3)]
+)
+async def test_a_mutant_breaks_its_promise_and_does_not_just_fail(mutant, expected):
+    """A retry is refused without the answers kept, and taken for the next step with repeats."""
+    engine = make_engine()
+    await engine.start()
+    first, second = (step(np.zeros(3, np.float32), position=position) for position in range(2))
+    mutants.MUTANTS[mutant]()
+    try:
+        await engine.ask(first)
+        await engine.ask(second)
+        got = (await engine.ask(first)).position
+    except PositionConflictError as error:
+        got = error.position, error.code
+    finally:
+        mock.patch.stopall()
+    await engine.drain()
+    assert expected == got
 
 
 class Story:

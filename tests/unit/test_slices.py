@@ -165,6 +165,16 @@ def test_too_many_steps_are_refused_as_in_one_piece(num_steps):
     assert problem_of(parse_sequence, *arguments) == problem_of(sliced, *arguments)
 
 
+def test_too_many_steps_are_counted_in_slices():
+    """They would hold the event loop up as long as as many good ones, read in one piece."""
+    body = b'{"inputs":[' + b",".join([b"[0.1,0.2,0.3]"] * (3 * MAX_STEPS)) + b"]}"
+    work = parse_sequence_in_slices(body, signature(), KEY, MAX_STEPS)
+    for _ in range(3 * MAX_STEPS):
+        next(work)
+    with pytest.raises(InvalidRequestError):
+        next(work)
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.integers(0, 12),

@@ -14,8 +14,10 @@ from service.domain import (
 )
 from service.errors import (
     DrainingError,
+    InvalidRequestError,
     NotStreamableError,
     PositionConflictError,
+    Problem,
     QueueFullError,
     SessionExpiredError,
     SessionUnknownError,
@@ -338,14 +340,21 @@ def test_frames_that_may_have_come_before_are_asked_for_one_by_one():
     assert not any(request.are_apart for request in case.requests())
 
 
-def test_frames_that_fail_together_are_asked_for_again_one_by_one():
+@pytest.mark.parametrize(
+    "error",
+    [
+        StateNotFiniteError("a state"),
+        InvalidRequestError([Problem(("position",), "the session would pass the last one")]),
+    ],
+)
+def test_frames_that_fail_together_are_asked_for_again_one_by_one(error):
     """So those before the one whose fault it is are applied, and nothing behind it."""
     case = Case((0, EPOCH))
     case.received()
     case.send(*steps(3))
     case.send(*steps(2, 3))
     assert [0, 3] == [request.position for request in case.requests()]
-    case.engine.answer(StateNotFiniteError("a state"))
+    case.engine.answer(error)
     later, *jobs = case.engine.jobs
     assert later.is_cancelled
     case.engine.jobs.pop(0)
@@ -358,6 +367,46 @@ def test_frames_that_fail_together_are_asked_for_again_one_by_one():
     assert all(job.is_cancelled for job in case.engine.jobs)
     outputs, error = case.received()
     assert ([0, 1], "state_not_finite", 4422) == (outputs, error["code"], case.code)
+
+
+def test_frames_that_fail_together_are_asked_for_again_where_something_behind_them_has_failed():
+    """As their own failure would have ended the stream before it, and so it does."""
+    case = Case((0, EPOCH))
+    case.send(*steps(3))
+    case.send("no JSON")
+    case.received()
+    told = case.num_told
+    case.engine.answer(StateNotFiniteError("a state"))
+    assert [0, 1, 2] == [request.position for request in case.requests()]
+    assert (0, []) == (case.stream.room, case.received())
+    case.engine.answer()
+    case.engine.answer(StateNotFiniteError("a state"))
+    assert told < case.num_told
+    outputs, error = case.received()
+    assert ([0, 1], "state_not_finite", 4422) == (outputs, error["code"], case.code)
+
+
+def test_a_stream_that_is_told_to_end_ends_where_frames_fail_together():
+    """The engine takes none of them again; its word is the last one."""
+    case = Case((0, EPOCH))
+    case.send(*steps(3))
+    case.stream.end(DrainingError())
+    case.received()
+    told = case.num_told
+    case.engine.refusal = DrainingError()
+    case.engine.answer(StateNotFiniteError("a state"))
+    assert told < case.num_told
+    assert ["draining"] == [error["code"] for error in case.received()]
+    assert (1012, "draining") == case.stream.close
+
+
+def test_nothing_is_taken_behind_an_error():
+    """A shell may have been waiting for the message when it came."""
+    case = Case((0, EPOCH))
+    case.send([1, 2, 3])
+    case.stream.end(DrainingError())
+    case.send([4, 5, 6])
+    assert [0] == [request.position for request in case.requests()]
 
 
 @pytest.mark.parametrize("frame", [None, "x" * 101])
