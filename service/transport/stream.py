@@ -19,11 +19,9 @@ from typing import Protocol
 import numpy as np
 
 from service.domain import (
-    MAX_STORED_ANSWER_BYTES,
     REPLAY_WINDOW,
     AdvanceReply,
     AdvanceRequest,
-    Float32,
     LookRequest,
     Reply,
     Request,
@@ -31,7 +29,6 @@ from service.domain import (
     SessionReply,
 )
 from service.errors import (
-    BodyTooLargeError,
     InternalError,
     InvalidRequestError,
     PositionConflictError,
@@ -41,20 +38,12 @@ from service.errors import (
 )
 from service.jobs import Complete, Job
 from service.signature import Signature
-from service.transport.parse import parse_binary_steps, parse_single_steps, parse_step
-from service.transport.render import (
-    render_advance,
-    render_error_frame,
-    render_floats,
-    render_hello,
-)
+from service.transport.render import render_error_frame, render_hello
 from service.transport.status import status_of
 from service.transport.stream_messages import Close, Incoming, Limits, Outgoing
+from service.transport.stream_steps import Messages, answers_to, read, single_steps
 
 log = logging.getLogger(__name__)
-
-_Messages = Incoming | Float32
-"""A message; or binary ones of one step each, as their inputs `(messages, input_size)`."""
 
 _FAULTS_OF_ONE = (StateNotFiniteError, InvalidRequestError)
 """What fails steps that were asked for together because of one of them; none was applied."""
@@ -85,7 +74,7 @@ class _Step:
         result: What the engine said.
     """
 
-    messages: _Messages
+    messages: Messages
     position: int
     may_replay: bool
     job: Job | None = None
@@ -126,7 +115,7 @@ class Stream:
         # that a client has sent before it came back.
         self._head = 0
         self._num_doubted = 0
-        self._waiting: deque[_Messages] = deque()
+        self._waiting: deque[Messages] = deque()
         self._in_flight: deque[_Step] = deque()
         self._num_unanswered = 0  # messages in both
         self._greeting: list[Outgoing] = []
@@ -164,7 +153,7 @@ class Stream:
         if self._error is not None:
             return
         self._num_unanswered += len(messages)
-        inputs = self._single_steps(messages)
+        inputs = single_steps(messages, self._engine.signature, self._limits)
         if inputs is None:
             self._waiting.extend(messages)
         else:
@@ -185,23 +174,13 @@ class Stream:
             assert isinstance(result, AdvanceReply)
             step = in_flight.popleft()
             self._num_unanswered -= step.num_messages
-            answers += self._answers_of(step, result)
+            answers += answers_to(step.messages, result, self._engine.signature)
         if self._waiting:
             self._submit_waiting()
         if self._error is not None and not (in_flight or self._waiting) and self.close is None:
             answers.append((True, render_error_frame(self._error)))
             self.close = Close(status_of(self._error).websocket, self._error.code)
         return answers
-
-    def _answers_of(self, step: _Step, reply: AdvanceReply) -> list[Outgoing]:
-        messages = step.messages
-        if not isinstance(messages, np.ndarray):
-            if messages[0]:
-                return [(True, render_advance(reply, self._engine.signature))]
-            return [(False, render_floats(reply.outputs))]
-        payload = render_floats(reply.outputs)
-        size = len(payload) // len(messages)
-        return [(False, payload[at : at + size]) for at in range(0, len(payload), size)]
 
     def end(self, error: ServiceError) -> None:
         """End with an error, after the answers to the steps in flight."""
@@ -270,19 +249,6 @@ class Stream:
             return None
         return PositionConflictError(self._head, self._epoch, problem)
 
-    def _single_steps(self, messages: Sequence[Incoming]) -> Float32 | None:
-        """Return the inputs of messages that are single steps, `(messages, input_size)`.
-
-        None where they are not, or are better asked for one by one.
-        """
-        signature = self._engine.signature
-        if len(messages) < 2 or signature.output_size * 4 > MAX_STORED_ANSWER_BYTES:
-            return None
-        frames = [frame for is_text, frame in messages if frame is not None and not is_text]
-        if len(frames) < len(messages) or len(frames[0]) > self._limits.frame_bytes:
-            return None
-        return parse_single_steps(frames, signature)
-
     def _submit_waiting(self) -> None:
         """Submit what has its turn, in order."""
         waiting = self._waiting
@@ -296,13 +262,14 @@ class Stream:
             log.exception("a stream of session %s failed", self._key)
             self.end(InternalError())
 
-    def _submit(self, messages: _Messages) -> bool:
+    def _submit(self, messages: Messages) -> bool:
         """Submit what is the first that waits; false, and nothing done, if it is not its turn yet.
 
         Raises:
             ServiceError: It is none, or was not taken.
         """
-        inputs, return_state, named, epoch = self._read(messages)
+        signature, limits = self._engine.signature, self._limits
+        inputs, return_state, named, epoch = read(messages, signature, self._key, limits)
         position = self._position if named is None else named
         if self._in_flight and (position != self._position or self._epoch is None):
             # A jump, such as a retry from before a reconnect: what is in flight comes first, so
@@ -333,23 +300,6 @@ class Stream:
         if self._num_doubted:
             self._num_doubted -= 1
         return True
-
-    def _read(self, messages: _Messages) -> tuple[Float32, bool, int | None, int | None]:
-        """Return the inputs, whether the state is wanted, and the position and epoch that it names.
-
-        Raises:
-            InvalidRequestError, BodyTooLargeError: It is nothing that can be asked.
-        """
-        if isinstance(messages, np.ndarray):
-            return messages, False, None, None
-        is_text, frame = messages
-        if frame is None or len(frame) > self._limits.frame_bytes:
-            raise BodyTooLargeError(self._limits.frame_bytes)
-        if is_text:
-            asked = parse_step(frame, self._engine.signature, self._key)
-            return asked.inputs, asked.return_state, asked.position, asked.epoch
-        inputs = parse_binary_steps(frame, self._engine.signature, self._limits.frame_steps)
-        return inputs, False, None, None
 
     def _split_first(self) -> None:
         """Put steps that wait together apart."""
