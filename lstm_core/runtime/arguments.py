@@ -89,7 +89,7 @@ def _indices(given: Sequence[int] | Indices, name: str, count: int, low: int, hi
         elif np.can_cast(array.dtype, np.intp):
             array = array.astype(np.intp)
         else:
-            raise TypeError(f"{name} must be of an integer type of up to 64 bits, not {array.dtype}")
+            raise TypeError(f"{name} must be integers that fit an index, not {array.dtype}")
         given = array
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, not {array.ndim}")

@@ -161,6 +161,7 @@ class TensorFlowRuntime(Slots):
             NotStreamableError: A layer needs the whole sequence at once.
             MissingFirstInputError: There is nothing to begin with: no last output, or one that the
                 states alone do not tell.
+            DeviceMemoryError: The device has no memory for it; a step raises it too.
         """
 
         def step(x: Float32) -> Float32:
@@ -224,10 +225,13 @@ class TensorFlowRuntime(Slots):
 
     def _last_fed(self, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
         """Return `(input_size,)` float32: what a state's last output feeds."""
-        outputs = self._last_outputs(row[None], has_output[None]) if has_output.all() else None
-        if outputs is None or (feedback == HELD).any():
+        if not has_output.all() or (feedback == HELD).any():
             raise MissingFirstInputError
-        return np.asarray(outputs)[0, 0][feedback]
+        with memory_watched("the last outputs of a state"):
+            outputs = self._last_outputs(row[None], has_output[None])
+            if outputs is None:
+                raise MissingFirstInputError
+            return np.asarray(outputs)[0, 0][feedback]
 
 
 def are_tokens(values: Float32, vocabulary: int) -> bool:

@@ -125,6 +125,14 @@ def test_memory_that_runs_out_changes_no_session():
     np.testing.assert_allclose(after, whole(model, inputs), **TOLERANCE)
 
 
+def test_a_forecast_without_memory_says_so():
+    """Where it begins too: with the layers behind the state."""
+    runtime = TensorFlowRuntime(sequential(layers.GRU(3, return_sequences=True), Hungry()), 2)
+    row, flags = np.full(3, 101, np.float32), np.ones(1, np.bool_)
+    with pytest.raises(DeviceMemoryError, match="no memory for the last outputs of a state"):
+        runtime.forecast(row, flags, None, np.arange(3), 1)
+
+
 def test_wide_models_are_tried_on_fewer_time_steps():
     """So that a trial stays small; but on as many as a layer says that it looks back."""
 
