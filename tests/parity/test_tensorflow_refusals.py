@@ -144,3 +144,6 @@ def test_wide_models_are_tried_on_fewer_time_steps():
     assert [19] == times(layers.Dense(50_000), layers.Dense(3), layers.LSTM(3))
     far = layers.Conv1D(3, 2, padding="causal", dilation_rate=600)
     assert [601] == times(far, layers.LSTM(3))
+    unsaid = layers.Dense(3)
+    unsaid.dilation_rate = None
+    assert [509, 127, 19] == times(unsaid, layers.LSTM(3))
