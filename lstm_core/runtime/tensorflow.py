@@ -71,7 +71,8 @@ class TensorFlowRuntime(Slots):
         Raises:
             SpecError: The model cannot be served.
             ValueError: There are too many slots, or there is no such graph.
-            DeviceMemoryError: The arena does not fit into the device's memory.
+            DeviceMemoryError: The arena, or the trial of its graphs, does not fit into the device's
+                memory.
         """
         gpus = tf.config.get_visible_devices("GPU")
         self._graphs = Graphs("GPU:0" if gpus else "CPU:0")

@@ -65,6 +65,6 @@ def test_what_takes_single_steps_is_told_with_the_choice_of_the_runtime(tmp_path
     _, reason = open_runtime(tmp_path / "m.keras", 4, RuntimeChoice(kind="tensorflow"), read_keras)
 
     time = r"\d+ us"
-    graphs = rf"\(plain {time}, cudnn {time}, xla {time}\), of more (plain|cudnn)"
-    told = rf"it was asked for; single steps of up to 1 (plain|cudnn|xla) {graphs}"
+    graphs = rf"\(plain {time}, cudnn {time}, xla {time}\), more on (plain|cudnn)"
+    told = rf"it was asked for; single steps, by their rows: up to 1 on (plain|cudnn|xla) {graphs}"
     assert re.fullmatch(told, reason)
