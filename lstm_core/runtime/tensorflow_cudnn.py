@@ -1,6 +1,7 @@
 """What LSTMs and GRUs share on cuDNN: its conditions, a trial, the way around it, single steps.
 
-Knows no cell.
+Nobody has run cuDNN's operation on a GPU yet, and its version may not be the driver's; so each layer
+is tried on it when its model is opened. Knows no cell.
 """
 
 from __future__ import annotations
