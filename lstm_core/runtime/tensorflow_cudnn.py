@@ -1,6 +1,6 @@
 """What LSTMs and GRUs share on cuDNN: its conditions, a trial, the way around it, single steps.
 
-Nobody has run cuDNN's operation on a GPU yet, and its version may not be the driver's; so each layer
+Nobody has run cuDNN's operation on a GPU yet, and a driver may have another version; so each layer
 is tried on it when its model is opened. Knows no cell.
 """
 
