@@ -160,10 +160,17 @@ class Compute:
         """
         loop = asyncio.get_running_loop()
         row = row.copy()
+        begin = partial(
+            self._runtime.forecast,
+            row,
+            has_output.copy(),
+            request.first_input,
+            request.feedback,
+            request.num_steps,
+        )
         with _TRANSLATED:
-            steps = self._runtime.forecast(
-                row, has_output.copy(), request.first_input, request.feedback, request.num_steps
-            )
+            # What the last output feeds is computed here already.
+            steps = await loop.run_in_executor(self._forecast_thread, begin)
         outputs = np.empty((request.num_steps, self._runtime.network.output_size), np.float32)
         num_done: int | None = 0
         # A chunk at a time: between two, other forecasts have the thread, and the event loop the

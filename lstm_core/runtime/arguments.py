@@ -18,7 +18,7 @@ class Checked(NamedTuple):
     """Arguments of one `advance`, of which nothing can go wrong any more.
 
     Attributes:
-        from_slots: `(batch,)` of an integer type, each a slot.
+        from_slots: `(batch,)` of a signed integer type, each a slot.
         to_slots: Likewise, and none is the zero slot.
         lengths: Likewise, each from 1 to `time`; None means `time` for all.
     """
@@ -82,10 +82,15 @@ def _indices(given: Sequence[int] | Indices, name: str, count: int, low: int, hi
     if len(given) != count:
         raise ValueError(f"{name} has {len(given)} items for {count} rows")
     array = np.asarray(given)
-    if array.dtype.kind == "O":
-        given = array = np.fromiter(map(index, given), np.intp, count)
-    if array.dtype.kind not in "biu":
-        raise TypeError(f"{name} must be integers, not {array.dtype}")
+    if array.dtype.kind != "i":
+        if not isinstance(given, np.ndarray):
+            # Not what NumPy made of them: that is floats where no one type of its own has them all.
+            array = np.fromiter(map(index, given), np.intp, count)
+        elif np.can_cast(array.dtype, np.intp):
+            array = array.astype(np.intp)
+        else:
+            raise TypeError(f"{name} must be integers that fit an index, not {array.dtype}")
+        given = array
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, not {array.ndim}")
     # Python's: a tick is most often so short a list that NumPy's would take longer.

@@ -135,6 +135,8 @@ class CpuRuntime(Slots):
 
         Raises:
             NotStreamableError: A layer needs the whole sequence at once.
+            IndexError, OverflowError, TypeError, ValueError: As `arguments.check_arguments`, on
+                both kernels.
         """
         if self.network.streaming_obstacles:
             raise NotStreamableError(self.network.streaming_obstacles)

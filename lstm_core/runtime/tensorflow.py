@@ -71,7 +71,8 @@ class TensorFlowRuntime(Slots):
         Raises:
             SpecError: The model cannot be served.
             ValueError: There are too many slots, or there is no such graph.
-            DeviceMemoryError: The arena does not fit into the device's memory.
+            DeviceMemoryError: The arena, or the trial of its graphs, does not fit into the device's
+                memory.
         """
         gpus = tf.config.get_visible_devices("GPU")
         self._graphs = Graphs("GPU:0" if gpus else "CPU:0")
@@ -161,6 +162,7 @@ class TensorFlowRuntime(Slots):
             NotStreamableError: A layer needs the whole sequence at once.
             MissingFirstInputError: There is nothing to begin with: no last output, or one that the
                 states alone do not tell.
+            DeviceMemoryError: The device has no memory for it; a step raises it too.
         """
 
         def step(x: Float32) -> Float32:
@@ -224,10 +226,13 @@ class TensorFlowRuntime(Slots):
 
     def _last_fed(self, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
         """Return `(input_size,)` float32: what a state's last output feeds."""
-        outputs = self._last_outputs(row[None], has_output[None]) if has_output.all() else None
-        if outputs is None or (feedback == HELD).any():
+        if not has_output.all() or (feedback == HELD).any():
             raise MissingFirstInputError
-        return np.asarray(outputs)[0, 0][feedback]
+        with memory_watched("the last outputs of a state"):
+            outputs = self._last_outputs(row[None], has_output[None])
+            if outputs is None:
+                raise MissingFirstInputError
+            return np.asarray(outputs)[0, 0][feedback]
 
 
 def are_tokens(values: Float32, vocabulary: int) -> bool:

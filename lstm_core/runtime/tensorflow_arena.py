@@ -77,8 +77,9 @@ class DeviceArena:
             step_graphs: As `chosen` of `StepGraphs`.
 
         Raises:
-            ValueError: There are too many slots.
-            DeviceMemoryError: They do not fit into the device's memory.
+            ValueError: There are too many slots, or there is no such graph.
+            DeviceMemoryError: They, or the steps that choose a graph, do not fit into the device's
+                memory.
         """
         if capacity > MAX_CAPACITY:
             raise ValueError(f"an arena has at most {MAX_CAPACITY} slots, not {capacity}")
@@ -101,7 +102,8 @@ class DeviceArena:
         self._take_sequences = graphs.make(
             self._tick_of_sequences, tf.TensorSpec((None, None))
         ).get_concrete_function()
-        self.steps = self._make_step_graphs(graphs, capacity, step_graphs)
+        with memory_watched("the steps that choose a graph"):
+            self.steps = self._make_step_graphs(graphs, capacity, step_graphs)
 
     def read(self, slot: int) -> tuple[Float32, Bool]:
         """Return copies of a slot's row `(state_size,)` and flags `(num_recurrent,)`."""

@@ -1,6 +1,7 @@
-"""What LSTMs and GRUs share on cuDNN: its conditions, the way around it, and single steps.
+"""What LSTMs and GRUs share on cuDNN: its conditions, a trial, the way around it, single steps.
 
-Knows no cell.
+Nobody has run cuDNN's operation on a GPU yet, and a driver may have another version; so each layer
+is tried on it when its model is opened. Knows no cell.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lstm_core.dispatch import Dispatch, LayerOptions
 from lstm_core.kernels import cudnn
-from lstm_core.runtime.tensorflow_recurrence import Given, Taken
+from lstm_core.runtime.tensorflow_recurrence import Given, Recurrence, Taken
+from lstm_core.runtime.tensorflow_trial import is_close
 
 Tensor: TypeAlias = Any
 
@@ -27,6 +30,32 @@ def options_of(layer: Any) -> LayerOptions:
         # What a layer was trained on does not bind who serves it.
         use_cudnn="auto",
     )
+
+
+def cudnn_fault(recurrence: Recurrence, x: Tensor) -> str | None:
+    """Try a layer on cuDNN, and say what is wrong with it there; None if nothing is.
+
+    Args:
+        recurrence: Of the layer.
+        x: `(batch, time, features)`, neither of the first two 0.
+    """
+    if recurrence.step_on_cudnn is None:
+        return None
+    random = np.random.default_rng(0)
+    row = tf.constant(random.normal(size=(x.shape[0], recurrence.state_size)), tf.float32)
+    flags = tf.zeros((x.shape[0], recurrence.num_flags), tf.bool)
+    try:
+        outputs, after, _ = recurrence.take(x, row, flags, None, is_step=False)
+        actual = [np.asarray(outputs), np.asarray(after)]
+    except tf.errors.OpError as error:
+        first_line = error.message.partition("\n")[0]
+        return f"it fails here: {first_line}"
+    *parts, _ = recurrence.take_singly(x, row, flags)
+    # A row has 32 bits whatever a layer computes in.
+    expected = [tf.cast(part, recurrence.layer.compute_dtype) for part in parts]
+    if all(is_close(a, b) for a, b in zip(actual, expected, strict=True)):
+        return None
+    return "it gives something else here than TensorFlow operations"
 
 
 def run_chosen(

@@ -5,6 +5,7 @@ Knows no graph and no arena.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,20 +21,26 @@ Tensor: TypeAlias = Any
 Layer: TypeAlias = Any
 
 
-def recurrence_of_gru(layer: Layer, name: str, num_gpus: int) -> Recurrence:
+def recurrence_of_gru(
+    layer: Layer, name: str, num_gpus: int, obstacles: Sequence[str]
+) -> Recurrence:
     """Return a layer whose one cell is Keras's GRU.
 
     Args:
         layer: The layer.
         name: For its state.
         num_gpus: GPUs that TensorFlow sees.
+        obstacles: What else keeps it off cuDNN.
     """
     cell = layer.cell
     by_cell = recurrence_of_cells(layer, name, cell.units, num_gpus)
     # cuDNN resets what comes out of the product, and the first GRUs reset what goes in.
-    obstacles = [] if cell.reset_after else ["reset_after is off"]
+    own = [] if cell.reset_after else ["reset_after is off"]
     dispatch = dispatch_layer(
-        options_of(cell), Hardware(num_gpus=num_gpus), layer_name=layer.name, obstacles=obstacles
+        options_of(cell),
+        Hardware(num_gpus=num_gpus),
+        layer_name=layer.name,
+        obstacles=[*own, *obstacles],
     )
     if dispatch.kernel != "cudnn":
         return replace(by_cell, dispatch=dispatch)

@@ -5,11 +5,13 @@ Knows no graph and no arena.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
 
 from lstm_core.runtime.tensorflow_cells import recurrence_of_cells
+from lstm_core.runtime.tensorflow_cudnn import cudnn_fault
 from lstm_core.runtime.tensorflow_gru import recurrence_of_gru
 from lstm_core.runtime.tensorflow_lstm import recurrence_of_lstm
 from lstm_core.runtime.tensorflow_recurrence import Recurrence
@@ -47,7 +49,28 @@ def recurrence_obstacle(layer: Layer, rank: int) -> str | None:
     return None
 
 
-def recurrence_of(layer: Layer, name: str, output_size: int, num_gpus: int) -> Recurrence:
+def recurrence_tried(
+    layer: Layer, name: str, output_size: int, num_gpus: int, x: Tensor
+) -> Recurrence:
+    """Return `recurrence_of`, off cuDNN where that fails here or gives something else.
+
+    Args:
+        layer: As there, like the next three.
+        name: Likewise.
+        output_size: Likewise.
+        num_gpus: Likewise.
+        x: `(batch, time, features)`, some time steps to try it on.
+    """
+    recurrence = recurrence_of(layer, name, output_size, num_gpus)
+    fault = cudnn_fault(recurrence, x)
+    if fault is None:
+        return recurrence
+    return recurrence_of(layer, name, output_size, num_gpus, [fault])
+
+
+def recurrence_of(
+    layer: Layer, name: str, output_size: int, num_gpus: int, obstacles: Sequence[str] = ()
+) -> Recurrence:
     """Return a built recurrent layer that `recurrence_obstacle` has nothing against.
 
     Args:
@@ -55,17 +78,19 @@ def recurrence_of(layer: Layer, name: str, output_size: int, num_gpus: int) -> R
         name: For its state; no other has it.
         output_size: Length of an output.
         num_gpus: GPUs that TensorFlow sees.
+        obstacles: What else than its configuration and the hardware keeps it off cuDNN.
     """
     if isinstance(layer, keras.layers.RNN):
         if type(layer.cell) is keras.layers.LSTMCell:
             cell = layer.cell
             weights = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else [])]
-            return recurrence_of_lstm(layer, name, cell, [w.numpy() for w in weights], num_gpus)
+            arrays = [w.numpy() for w in weights]
+            return recurrence_of_lstm(layer, name, cell, arrays, num_gpus, obstacles)
         if type(layer.cell) is keras.layers.GRUCell:
-            return recurrence_of_gru(layer, name, num_gpus)
+            return recurrence_of_gru(layer, name, num_gpus, obstacles)
         return recurrence_of_cells(layer, name, output_size, num_gpus)
     get_weights = getattr(layer, "lstm_weights", layer.get_weights)
-    return recurrence_of_lstm(layer, name, layer, get_weights(), num_gpus)
+    return recurrence_of_lstm(layer, name, layer, get_weights(), num_gpus, obstacles)
 
 
 def outputs_both_ways(layer: Layer, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,9 +108,6 @@ def outputs_both_ways(layer: Layer, recurrence: Recurrence, x: Tensor) -> tuple[
     """
     rows = keras.ops.zeros((x.shape[0], recurrence.state_size))
     flags = keras.ops.zeros((x.shape[0], recurrence.num_flags), "bool")
-    steps = []
-    for t in range(x.shape[1]):
-        step, rows, flags = recurrence.take(x[:, t : t + 1], rows, flags, None, is_step=True)
-        steps.append(step)
-    ours = keras.ops.concatenate(steps, axis=1) if layer.return_sequences else steps[-1][:, 0]
+    steps, _, _ = recurrence.take_singly(x, rows, flags)
+    ours = steps if layer.return_sequences else steps[:, -1]
     return keras.tree.flatten(layer(x, training=False))[0], ours

@@ -26,7 +26,12 @@ _Kernel: TypeAlias = Callable[..., generic.Result]
 
 
 def recurrence_of_lstm(
-    layer: Layer, name: str, options: Any, arrays: Sequence[Any], num_gpus: int
+    layer: Layer,
+    name: str,
+    options: Any,
+    arrays: Sequence[Any],
+    num_gpus: int,
+    obstacles: Sequence[str],
 ) -> Recurrence:
     """Return an LSTM on our own kernels.
 
@@ -36,13 +41,14 @@ def recurrence_of_lstm(
         options: What has its `units`, activations and `use_bias`.
         arrays: Kernel, recurrent kernel and, if it has one, bias, in Keras's layout.
         num_gpus: GPUs that TensorFlow sees.
+        obstacles: What else keeps it off cuDNN.
     """
     dtype, state_dtype = layer.compute_dtype, layer.variable_dtype
     kernel, recurrent_kernel, *bias = [tf.constant(np.asarray(a), dtype) for a in arrays]
     weights = generic.Weights(
         kernel=kernel, recurrent_kernel=recurrent_kernel, bias=bias[0] if bias else None
     )
-    dispatch = _dispatch_lstm(layer, options, num_gpus)
+    dispatch = _dispatch_lstm(layer, options, num_gpus, obstacles)
     kernels: dict[str, _Kernel] = {"block": block.sequence, "tensorflow": generic.sequence}
     if dispatch.kernel == "cudnn":
         # Packed once: in a graph it would cost a step several times what it reads of the weights.
@@ -116,7 +122,7 @@ def _run_lstm(
     return chosen
 
 
-def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int) -> Dispatch:
+def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int, obstacles: Sequence[str]) -> Dispatch:
     asked = options_of(options)
     fused = block.obstacles(
         activation=asked.activation,
@@ -129,5 +135,6 @@ def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int) -> Dispatch:
         asked,
         Hardware(num_gpus=num_gpus),
         layer_name=layer.name,
+        obstacles=obstacles,
         others=(Candidate(kernel="block", obstacles=fused),),
     )

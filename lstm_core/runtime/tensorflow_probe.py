@@ -27,11 +27,11 @@ from lstm_core.runtime.tensorflow_layers import (
     is_recurrent,
     outputs_both_ways,
     recurrence_obstacle,
-    recurrence_of,
+    recurrence_tried,
 )
 from lstm_core.runtime.tensorflow_ports import Port, input_ports, output_ports
 from lstm_core.runtime.tensorflow_recurrence import Recurrence
-from lstm_core.runtime.tensorflow_trial import times_of_trial
+from lstm_core.runtime.tensorflow_trial import is_close, times_of_trial
 
 Tensor: TypeAlias = Any
 Operation: TypeAlias = Any
@@ -41,7 +41,6 @@ Kind: TypeAlias = Literal["timed", "steady", "state"]
 _BATCH = 2
 _FEW = 3
 """Time steps of a recurrent layer's trial."""
-_TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 _FAULTS = (
     ArithmeticError,
     AttributeError,
@@ -222,11 +221,11 @@ class _Trial:
         rest = tuple(whole.shape[2:])
         if tuple(alone.shape) == (_BATCH * self._time, 1, *rest) and self._is_timed(whole):
             steps = tf.reshape(alone, (_BATCH, self._time, *rest))
-            if _is_close(steps, whole):
+            if is_close(steps, whole):
                 return "timed"
         if tuple(alone.shape) == (_BATCH * self._time, *whole.shape[1:]):
             steps = tf.reshape(alone, (_BATCH, self._time, *whole.shape[1:]))
-            if _is_close(steps[:, -1], whole):
+            if is_close(steps[:, -1], whole):
                 return "steady"
         return None
 
@@ -249,8 +248,9 @@ class _Trial:
         recurrence = None
         if fault is None:
             size = int(symbolic[0].shape[-1])
-            recurrence = recurrence_of(layer, self._name(layer), size, self._num_gpus)
-            fault = self._difference(layer, recurrence, x[:, :_FEW])
+            few = x[:, :_FEW]
+            recurrence = recurrence_tried(layer, self._name(layer), size, self._num_gpus, few)
+            fault = self._difference(layer, recurrence, few)
         if fault is not None:
             self._object(layer, fault)
             recurrence = None
@@ -267,7 +267,7 @@ class _Trial:
         if not isinstance(layer, keras.layers.RNN):
             return None
         theirs, ours = outputs_both_ways(layer, recurrence, x)
-        if _is_close(ours, theirs):
+        if is_close(ours, theirs):
             return None
         kind = type(layer).__name__
         return f"({kind}) gives something else than its cell from a state of zeros, {_NEEDS_ALL}"
@@ -312,9 +312,3 @@ def _sentence(operation: Operation) -> str:
     return (
         f"({kind}) gives something else for a time step alone than within a sequence, {_NEEDS_ALL}"
     )
-
-
-def _is_close(a: Tensor, b: Tensor) -> bool:
-    tolerance = _TOLERANCE.get(b.dtype.name, 1e-4)
-    x, y = (np.asarray(tf.cast(tensor, tf.float64)) for tensor in (a, b))
-    return bool(np.allclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True))

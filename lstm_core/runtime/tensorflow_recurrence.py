@@ -135,6 +135,14 @@ class Recurrence:
             return taken.outputs, after, tf.ones_like(flags)
         return taken.outputs, after, flags | tf.reduce_any(live, axis=1, keepdims=True)
 
+    def take_singly(self, x: Tensor, row: Tensor, flags: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take live time steps one after another, each as a step alone; see `take`."""
+        steps = []
+        for t in range(x.shape[1]):
+            step, row, flags = self.take(x[:, t : t + 1], row, flags, None, is_step=True)
+            steps.append(step)
+        return tf.concat(steps, axis=1), row, flags
+
     def states(self, row: Tensor) -> list[Tensor]:
         """Return the states `(batch, size)` that the layer's row has, as Keras returns them."""
         return [

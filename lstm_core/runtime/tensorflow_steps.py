@@ -106,8 +106,8 @@ class StepGraphs:
         """Say which graph takes which ticks, and what was measured; empty if there is no choice."""
         if not self.choices:
             return ""
-        told = [f"up to {choice.num_rows} {_told(choice)}" for choice in self.choices]
-        return f"single steps of {', '.join(told)}, of more {self.beyond}"
+        told = [f"up to {choice.num_rows} on {_told(choice)}" for choice in self.choices]
+        return f"single steps, by their rows: {', '.join(told)}, more on {self.beyond}"
 
     def _measure(self, num_rows: int) -> StepChoice:
         rows = self._filled(num_rows)

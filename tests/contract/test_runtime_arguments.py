@@ -54,7 +54,11 @@ def test_slots_of_any_integers_are_taken(runtimes, kind):
     """Tuples, ranges, arrays of any order of bytes: what the native kernel takes too."""
     run = runtimes[kind]
     expected = run.advance([0, 0], [1, 2], X, None)
-    for slots in ((1, 2), range(1, 3), np.array([1, 2], ">i2"), [np.int64(1), True + 1]):
+    for slots in ((1, 2), range(1, 3), np.array([1, 2], ">i2"), [np.int64(1), np.uint64(2)]):
         actual = run.advance([0, 0], slots, X.astype(">f4"), None)
         np.testing.assert_array_equal(expected.rows, actual.rows)
         np.testing.assert_array_equal(run.read(2)[0], actual.rows[1])
+
+    first = run.advance([0], [True], X[:1], [np.uint8(4)])
+    np.testing.assert_allclose(expected.rows[:1], first.rows, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(run.read(1)[0], first.rows[0])

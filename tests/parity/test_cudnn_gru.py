@@ -12,7 +12,7 @@ pytest.importorskip("tensorflow")
 import keras
 import tensorflow as tf
 
-from lstm_core.kernels import cudnn_gru, cudnn_gru_layout
+from lstm_core.kernels import cudnn, cudnn_gru, cudnn_gru_layout
 from lstm_core.runtime.tensorflow_layers import recurrence_of
 from lstm_core.runtime.tensorflow_model import StatefulModel
 from tests.parity.cudnn_cases import (
@@ -89,13 +89,48 @@ def test_who_gets_it_and_why(options, num_gpus, kernel, reason):
     assert (kernel == "cudnn") == (recurrence.step_on_cudnn is not None)
 
 
-def test_the_operation_itself_has_its_place_in_a_graph():
+def test_a_cudnn_that_fails_or_gives_something_else_runs_nothing(monkeypatch):
+    """It is tried when a model is opened, and the reason says what came of it."""
+    # With c in 16 bits there, and in 32 on the other kernels: no reason to keep off it.
+    options = {"return_sequences": True, "dtype": "mixed_float16"}
+    chain = [layers.LSTM(UNITS, **options), layers.GRU(5, **options)]
+    keras_model = keras.Sequential([keras.Input((None, FEATURES)), *chain])
+
+    def chosen() -> list[tuple[str, str]]:
+        model = StatefulModel(keras_model, num_gpus=1)
+        found = [layer.dispatch for layer in model.layers if layer.dispatch is not None]
+        has_steps = model.with_steps_on_cudnn() is not None
+        assert has_steps == any(each.kernel == "cudnn" for each in found)
+        return [(each.kernel, each.reason) for each in found]
+
+    differs = "not cudnn: it gives something else here than TensorFlow operations"
+    fails = "not cudnn: it fails here: no such version"
+
+    stand_in = put_in_place(monkeypatch)
+    assert ["cudnn", "cudnn"] == [kernel for kernel, _ in chosen()]
+    stand_in.gru_gates = "zrn"
+    assert ["cudnn", "tensorflow"] == [kernel for kernel, _ in chosen()]
+    stand_in.gates = "ifoc"
+    assert all(kernel == "tensorflow" and differs in reason for kernel, reason in chosen())
+
+    def fail(**_: Any) -> None:
+        raise tf.errors.UnknownError(None, None, "no such version\nand where it was asked for")
+
+    monkeypatch.setattr(cudnn, "operation", fail)
+    expected = "TensorFlow operations take every case; " + fails
+    assert ("tensorflow", expected) == chosen()[1]
+    assert fails in chosen()[0][1]
+
+
+def test_the_operation_itself_has_its_place_in_a_graph(monkeypatch):
     """Not the stand-in: TensorFlow infers the shapes of steps and sequences without a GPU.
 
     The weights come packed into a step's graph, which would spend its time on that otherwise.
     """
     chain = [layers.LSTM(UNITS, return_sequences=True), layers.GRU(5)]
-    model = StatefulModel(keras.Sequential([keras.Input((None, FEATURES)), *chain]), num_gpus=1)
+    with monkeypatch.context() as during_the_trial:
+        put_in_place(during_the_trial)
+        model = StatefulModel(keras.Sequential([keras.Input((None, FEATURES)), *chain]), num_gpus=1)
     on_cudnn = model.with_steps_on_cudnn()
     assert on_cudnn is not None
 

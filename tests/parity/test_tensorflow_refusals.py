@@ -125,6 +125,14 @@ def test_memory_that_runs_out_changes_no_session():
     np.testing.assert_allclose(after, whole(model, inputs), **TOLERANCE)
 
 
+def test_a_forecast_without_memory_says_so():
+    """Where it begins too: with the layers behind the state."""
+    runtime = TensorFlowRuntime(sequential(layers.GRU(3, return_sequences=True), Hungry()), 2)
+    row, flags = np.full(3, 101, np.float32), np.ones(1, np.bool_)
+    with pytest.raises(DeviceMemoryError, match="no memory for the last outputs of a state"):
+        runtime.forecast(row, flags, None, np.arange(3), 1)
+
+
 def test_wide_models_are_tried_on_fewer_time_steps():
     """So that a trial stays small; but on as many as a layer says that it looks back."""
 
@@ -136,3 +144,6 @@ def test_wide_models_are_tried_on_fewer_time_steps():
     assert [19] == times(layers.Dense(50_000), layers.Dense(3), layers.LSTM(3))
     far = layers.Conv1D(3, 2, padding="causal", dilation_rate=600)
     assert [601] == times(far, layers.LSTM(3))
+    unsaid = layers.Dense(3)
+    unsaid.dilation_rate = None
+    assert [509, 127, 19] == times(unsaid, layers.LSTM(3))

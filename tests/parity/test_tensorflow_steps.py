@@ -7,6 +7,7 @@ from time import sleep
 import numpy as np
 import pytest
 
+from lstm_core.errors import DeviceMemoryError
 from lstm_core.runtime.base import ZERO_SLOT
 
 keras = pytest.importorskip("keras")
@@ -33,7 +34,7 @@ def test_steps_compiled_by_xla_are_the_same():
     model = sequential(layers.LSTM(4, return_sequences=True), layers.GRU(5, return_sequences=True))
     runtime = TensorFlowRuntime(model, 12, step_graphs={2: XLA})
     assert runtime.steps is not None
-    assert "single steps of up to 2 xla, of more plain" == runtime.steps.explain()
+    assert "single steps, by their rows: up to 2 on xla, more on plain" == runtime.steps.explain()
     for batch in (1, 3):
         inputs = draw(batch, 2, FEATURES, seed=batch)
         steps = in_pieces(runtime, inputs, [1, 1])
@@ -42,6 +43,22 @@ def test_steps_compiled_by_xla_are_the_same():
 
     with pytest.raises(ValueError, match="steps run on plain, xla; there is no cudnn here"):
         TensorFlowRuntime(model, 2, step_graphs={1: CUDNN})
+
+
+def test_steps_that_find_no_memory_when_they_are_chosen_say_so():
+    """As an arena does that does not fit, which whoever opens a model expects."""
+
+    def eat(values):
+        if len(values) == 8:
+            raise MemoryError  # TensorFlow makes of it what it says of a device without memory
+        return values
+
+    def eaten(x):
+        return tf.ensure_shape(tf.numpy_function(eat, [x], x.dtype), x.shape)
+
+    model = sequential(layers.Lambda(eaten), layers.GRU(2))
+    with pytest.raises(DeviceMemoryError, match="no memory for the steps that choose a graph"):
+        TensorFlowRuntime(model, 2, step_graphs={8: PLAIN})
 
 
 class Doubling:
@@ -79,8 +96,8 @@ def test_each_number_of_rows_gets_the_graph_that_was_the_fastest():
     ]
     assert CUDNN == steps.beyond
     told = steps.explain()
-    assert "up to 1 xla (plain " in told
-    assert "up to 512 cudnn (plain " in told
+    assert "up to 1 on xla (plain " in told
+    assert "up to 512 on cudnn (plain " in told
     assert "xla cannot: no such operation)" in told
     for num_rows, graph, seen in ((1, XLA, 1), (3, CUDNN, 3), (9, PLAIN, 9), (600, CUDNN, 600)):
         packed = draw(num_rows, 2)
