@@ -62,7 +62,8 @@ finish_any_row(const Layer *layer, const float *gates, const float *c, float *c_
     store_first(h_next, lanes_mul(output, activate_gate(activation, cell, INFINITY)), count);
 }
 
-/* Return sigmoid times tanh in one division, from 1 / sigmoid and e^2x - 1. */
+/* Return sigmoid times tanh in one division, from 1 / sigmoid and e^2x - 1. What is below 2^-99 may be
+ * 0, where the product overflows. */
 INLINE lanes
 gated(lanes divisor, lanes expm1)
 {

@@ -30,14 +30,14 @@ typedef struct {
     Plan *plan;
     PyArrayObject *rows;
     PyArrayObject *flags;
-    PyTypeObject *results; /* of the tuples that calls return */
+    PyTypeObject *results;     /* of the tuples that calls return */
     PyArrayObject *all_finite; /* `(batch,)` of the last batch, all true, for nobody to write to */
     void *scratch;
     size_t scratch_bytes;
     ptrdiff_t *indices; /* room for from_slots, to_slots and lengths */
-    bool *is_finite;    /* likewise for whether states and outputs are */
-    size_t num_indices;
-    size_t batch; /* of the last call, which there is room for */
+    bool *is_finite;    /* room for whether states and outputs are */
+    size_t num_indices; /* rows that these have room for */
+    size_t batch;       /* of the last call that room was made for, or 0 */
     size_t time;
     size_t num_threads;
     bool is_busy;

@@ -82,6 +82,7 @@ reserve(RunnerObject *self, size_t batch, size_t time, size_t num_shares)
     if (batch == self->batch && time == self->time) {
         return true;
     }
+    /* Until there is room for this one, there may be none for any. */
     self->batch = 0;
     size_t num_bytes = lstm_native_scratch_bytes(self->plan, batch, time, num_shares);
     if (num_bytes == 0) {
