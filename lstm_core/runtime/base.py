@@ -29,8 +29,8 @@ class Advanced(NamedTuple):
         outputs: `(batch, time, output_size)` float32; zeros beyond a row's length.
         rows: `(batch, state_size)` float32, the new states, as they are in the arena.
         has_output: `(batch, num_recurrent)` bool, the new flags, likewise.
-        is_state_finite: `(batch,)` bool.
-        is_output_finite: `(batch,)` bool.
+        is_state_finite: `(batch,)` bool, not to be written to: others may have the same array.
+        is_output_finite: Likewise.
     """
 
     outputs: Float32

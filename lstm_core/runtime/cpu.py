@@ -6,7 +6,8 @@ and when a slot is free, is the caller's business, but for the free list itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,11 @@ class CpuRuntime(Slots):
             if is_native
             else NumpyStack(network, self._rows, self._has_output)
         )
+        self._advance: Callable[..., Advanced] = (
+            _refusal(network.streaming_obstacles)
+            if network.streaming_obstacles
+            else self._stack.advance
+        )
         super().__init__(capacity)
         # Where the state of a forecast is before and after a step.
         self._forecast_rows = np.zeros((2, network.state_size), np.float32)
@@ -138,9 +144,7 @@ class CpuRuntime(Slots):
             IndexError, OverflowError, TypeError, ValueError: As `arguments.check_arguments`, on
                 both kernels.
         """
-        if self.network.streaming_obstacles:
-            raise NotStreamableError(self.network.streaming_obstacles)
-        return Advanced._make(self._stack.advance(from_slots, to_slots, inputs, lengths, mask))
+        return self._advance(from_slots, to_slots, inputs, lengths, mask)
 
     def forecast(
         self,
@@ -198,6 +202,13 @@ class CpuRuntime(Slots):
         """
         with np.errstate(all="ignore"):
             return self._stack.predict(inputs, mask)
+
+
+def _refusal(obstacles: list[str]) -> Callable[..., NoReturn]:
+    def refuse(*_: object) -> NoReturn:
+        raise NotStreamableError(obstacles)
+
+    return refuse
 
 
 def _check_bfloat16(instruction_sets: Sequence[str], dispatches: Iterable[Dispatch]) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lstm_core.kernels import native
 from lstm_core.network import Layer, Network, Recurrent
 from lstm_core.pointwise import Pointwise
+from lstm_core.runtime.base import Advanced
 from lstm_core.runtime.chain import (
     behind_last,
     cut,
@@ -25,7 +26,7 @@ from lstm_core.runtime.chain import (
     with_activations,
 )
 from lstm_core.runtime.native_layers import recipes_of
-from lstm_core.runtime.numpy_stack import Fields, finite_rows
+from lstm_core.runtime.numpy_stack import finite_rows
 from lstm_core.runtime.whole import RunWhole, WholeSequences
 
 Float32 = npt.NDArray[np.float32]
@@ -59,7 +60,7 @@ class NativeStack:
     """A network over an arena that it reads and writes.
 
     Attributes:
-        advance: Does as `CpuRuntime.advance`, and returns the fields of `Advanced`.
+        advance: Does as `CpuRuntime.advance`.
         predict: Whole sequences, on scratch of their own, so that they may run beside `advance`.
     """
 
@@ -120,8 +121,8 @@ class NativeStack:
         if chain is None:
             return
         stack = [part for layer in chain.stack for part in packed[layer]]
-        runner = native.runner(stack, rows, has_output, self._num_threads)
-        self.advance: Callable[..., Fields] = runner.advance
+        runner = native.runner(stack, rows, has_output, self._num_threads, results=Advanced)
+        self.advance: Callable[..., Advanced] = runner.advance
         if chain.leading or chain.trailing:
             ends = _stateless((*chain.leading, *chain.trailing), packed)
             self.advance = _Advance(chain.leading, runner, chain.trailing, ends)
@@ -133,7 +134,7 @@ class _Advance:
     def __init__(
         self,
         leading: Sequence[Pointwise],
-        runner: native.Runner,
+        runner: native.Runner[Advanced],
         trailing: Sequence[Pointwise],
         pointwise: Pointwises,
     ) -> None:
@@ -149,17 +150,17 @@ class _Advance:
         inputs: Float32,
         lengths: native.Numbers | None,
         mask: Bool | None,
-    ) -> Fields:
+    ) -> Advanced:
         given = mask
         x = inputs
         with np.errstate(all="ignore"):
             for layer in self._leading:
                 mask = mask_behind(layer, x, mask, given)
                 x = self._pointwise.get(layer, layer)(x)
-        fields = self._runner.advance(from_slots, to_slots, x, lengths, mask)
+        advanced = self._runner.advance(from_slots, to_slots, x, lengths, mask)
         if not self._trailing:
-            return fields
-        outputs, rows, has_output, is_state_finite, _ = fields
+            return advanced
+        outputs = advanced.outputs
         # What overflows is told by the finiteness of the row.
         with np.errstate(all="ignore"):
             for layer in self._trailing:
@@ -167,8 +168,8 @@ class _Advance:
         if lengths is not None:
             for row, length in enumerate(lengths):
                 outputs[row, length:] = 0
-        is_output_finite = finite_rows(outputs.reshape(len(rows), -1))
-        return outputs, rows, has_output, is_state_finite, is_output_finite
+        is_output_finite = finite_rows(outputs.reshape(len(outputs), -1))
+        return advanced._replace(outputs=outputs, is_output_finite=is_output_finite)
 
 
 def _from_zeros(layer: Recurrent, packed: Sequence[native.Layer], num_threads: int) -> RunWhole:

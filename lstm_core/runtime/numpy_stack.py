@@ -15,14 +15,12 @@ import numpy.typing as npt
 from lstm_core.kernels.numpy import NumpyLSTM
 from lstm_core.network import Network, Recurrent
 from lstm_core.runtime.arguments import check_arguments
+from lstm_core.runtime.base import Advanced
 from lstm_core.runtime.chain import behind_last, is_pointwise, lstms, mask_behind
 from lstm_core.runtime.whole import RunWhole, WholeSequences
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-
-Fields = tuple[Float32, Float32, Bool, Bool, Bool]
-"""Those of `runtime.cpu.Advanced`."""
 
 
 class NumpyStack:
@@ -76,8 +74,8 @@ class NumpyStack:
         inputs: Float32,
         lengths: Sequence[int] | None,
         mask: Bool | None,
-    ) -> Fields:
-        """Do as `CpuRuntime.advance`, and return the fields of `Advanced`.
+    ) -> Advanced:
+        """Do as `CpuRuntime.advance`.
 
         Raises:
             IndexError, OverflowError, TypeError, ValueError: As `check_arguments`.
@@ -113,7 +111,7 @@ class NumpyStack:
         self._rows[targets] = rows
         self._has_output[targets] = has_output
         is_output_finite = finite_rows(outputs.reshape(len(rows), -1))
-        return outputs, rows, has_output, finite_rows(rows), is_output_finite
+        return Advanced(outputs, rows, has_output, finite_rows(rows), is_output_finite)
 
     def _stream(
         self, x: Float32, rows: Float32, has_output: Bool, active: list[int], mask: Bool | None

@@ -154,8 +154,8 @@ def test_a_kernel_of_other_sources_is_not_run(tmp_path):
     copy_of_sources(tmp_path)
     header = tmp_path / "lstm_core/kernels/native/python_types.h"
     text = header.read_text()
-    assert "LSTM_NATIVE_INTERFACE 3\n" in text
-    header.write_text(text.replace("LSTM_NATIVE_INTERFACE 3\n", "LSTM_NATIVE_INTERFACE 4\n"))
+    assert "LSTM_NATIVE_INTERFACE 4\n" in text
+    header.write_text(text.replace("LSTM_NATIVE_INTERFACE 4\n", "LSTM_NATIVE_INTERFACE 5\n"))
     built = run(tmp_path, "setup.py", "build_ext", "--inplace", CFLAGS="-O0")
     assert not built.returncode, built.stderr
 

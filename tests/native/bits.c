@@ -1,8 +1,8 @@
 /* The kernel's law without Python, for machines that tests cannot run on otherwise.
  *
- * Runs a network of every kind of layer, once for each activation, over a batch and over each row
- * alone, step by step. Prints a hash of all bits: the same on every machine that has a fused
- * multiply-add. Exits with 1 where a row alone has other bits than among others.
+ * Runs a network of every kind of layer, once for each activation and once with a plain LSTM, over a
+ * batch and over each row alone, step by step. Prints a hash of all bits: the same on every machine
+ * that has a fused multiply-add. Exits with 1 where a row alone has other bits than among others.
  *
  *     bits [INSTRUCTION_SET]
  */
@@ -68,11 +68,12 @@ make_dense(Layer *layer, size_t lanes, size_t input_size, size_t output_size)
 }
 
 static void
-make_lstm(Layer *layer, size_t lanes, Activation activation)
+make_lstm(Layer *layer, size_t lanes, Activation activation, bool is_plain)
 {
     set_sizes(layer, LAYER_LSTM, INPUTS, OUTPUTS);
     layer->units = UNITS;
     layer->activation = layer->recurrent_activation = activation;
+    layer->is_plain = is_plain;
     layer->gate_clip = 3;
     layer->cell_clip = 2;
     float *kernel = draw_many(INPUTS * NUM_GATES * UNITS);
@@ -100,7 +101,7 @@ make_pointwise(Layer *layer, size_t lanes, LayerKind kind, size_t num_vectors)
 }
 
 static Plan *
-make_plan(const InstructionSet *set, Activation activation)
+make_plan(const InstructionSet *set, Activation activation, bool is_plain)
 {
     Plan *plan = calloc(1, sizeof(Plan) + NUM_LAYERS * sizeof(Layer));
     plan->set = set;
@@ -113,7 +114,7 @@ make_plan(const InstructionSet *set, Activation activation)
     plan->macs_per_step = 1e6; /* so that threads share the rows */
     Layer *layer = plan->layers;
     set_sizes(layer++, LAYER_MASKING, INPUTS, INPUTS);
-    make_lstm(layer, set->lanes, activation);
+    make_lstm(layer, set->lanes, activation, is_plain);
     plan->widest_sums = layer++->num_blocks * NUM_GATES * set->lanes;
     make_pointwise(layer++, set->lanes, LAYER_NORMALIZATION, 2);
     make_pointwise(layer++, set->lanes, LAYER_AFFINE, 3);
@@ -211,8 +212,9 @@ main(int num_arguments, char **arguments)
     }
     must(set && set->is_supported(), "no such instruction set");
     uint64_t hash = 14695981039346656037u;
-    for (Activation activation = 0; activation < NUM_ELEMENTWISE; activation++) {
-        Plan *plan = make_plan(set, activation);
+    for (Activation activation = 0; activation <= NUM_ELEMENTWISE; activation++) {
+        bool is_plain = activation == NUM_ELEMENTWISE;
+        Plan *plan = make_plan(set, is_plain ? ACTIVATION_TANH : activation, is_plain);
         hash = check(plan, hash);
         for (size_t i = 0; i < plan->num_layers; i++) {
             lstm_native_free(&plan->layers[i]);

@@ -1,14 +1,18 @@
 """The native kernel's activations over all exponents, against NumPy in float64."""
 
+from itertools import product
 from math import erfc
 
 import numpy as np
 import pytest
 
+from lstm_core import equations
 from lstm_core.activations import activation
 from lstm_core.kernels import native
-from lstm_core.spec import ACTIVATIONS
-from tests.unit.native_networks import INSTRUCTION_SETS, each_set
+from lstm_core.network import Network, Recurrent
+from lstm_core.spec import ACTIVATIONS, LSTMSpec
+from lstm_core.weights import LSTMWeights
+from tests.unit.native_networks import INSTRUCTION_SETS, each_set, runtime
 
 MAX_ULP = {"sigmoid": 3.0, "tanh": 3.0}
 """4 for all others."""
@@ -126,6 +130,32 @@ def test_tanh_keeps_the_sign_of_a_zero_and_the_smallest_numbers(instruction_set)
     actual = apply("tanh", tiny, instruction_set)
     np.testing.assert_array_equal(tiny, actual)
     np.testing.assert_array_equal(np.signbit(tiny), np.signbit(actual))
+
+
+@each_set
+def test_a_plain_cell_is_right_however_far_its_gates_are_shut_or_open(instruction_set):
+    """Products of sigmoid and tanh lose nothing but what is next to nothing."""
+    sums = (-3e38, -200, -69, -30, -1e-3, 0.5, 30, 69, 200, 3e38)
+    inputs = np.array(list(product(sums, repeat=4)), np.float32)[:, None]
+    # Each input is the sum of a gate, of all three units.
+    weights = LSTMWeights(
+        kernel=np.repeat(np.eye(4, dtype=np.float32), 3, axis=1),
+        recurrent_kernel=np.zeros((3, 12), np.float32),
+        bias=None,
+    )
+    spec = LSTMSpec(input_size=4, units=3, use_bias=False)
+    net = Network("n", 4, (Recurrent(name="lstm", spec=spec, weights=weights),))
+    run = runtime(net, len(inputs) + 1, instruction_set)
+    # So that no two terms of a sum nearly cancel.
+    cell = np.array([0, 30, 1000], np.float32)
+    run.write(1, [0, 0, 0, *cell], [True])
+
+    rows = run.advance([1] * len(inputs), list(range(2, len(inputs) + 2)), inputs, None).rows
+
+    with np.errstate(all="ignore"):
+        expected = equations.sequence(spec, weights, inputs, c=np.tile(cell, (len(inputs), 1)))
+    np.testing.assert_allclose(rows[:, :3], expected.h, rtol=1e-6, atol=2.0**-98)
+    np.testing.assert_allclose(rows[:, 3:], expected.c, rtol=1e-6, atol=2.0**-98)
 
 
 @each_set

@@ -276,6 +276,10 @@ def test_what_is_not_finite_is_told_of_its_row_alone(instruction_set, bad):
     assert [True, False, True] == advanced.is_state_finite.tolist()
     assert_same_bits(clean.rows[[0, 2]], advanced.rows[[0, 2]])
     assert_same_bits(clean.outputs[[0, 2]], advanced.outputs[[0, 2]])
+    # What one call told is not overwritten by the next.
+    run.advance([0, 0, 0], [5, 6, 7], inputs, None)
+    assert [True, False, True] == advanced.is_state_finite.tolist()
+    assert clean.is_state_finite.all()
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))

@@ -3,7 +3,7 @@
 import importlib
 import sys
 import threading
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -204,25 +204,35 @@ BAD_LAYERS = {
     "a kernel that is no array": (TypeError, lambda: native_lstm(kernel=[[1.0]])),
     "an unknown kind of layer": (ValueError, lambda: extension().Layer("gru", (), SET)),
     "too few fields": (TypeError, lambda: extension().Layer("lstm", (1, 2), SET)),
-    "no layer": (ValueError, lambda: native.runner([], *arena())),
+    "no layer": (ValueError, lambda: native.runner([], *arena(), results=tuple)),
     "layers that do not fit": (
         ValueError,
-        lambda: native.runner([packed_lstm(), packed_lstm()], *arena(9, 20, 2)),
+        lambda: native.runner([packed_lstm(), packed_lstm()], *arena(9, 20, 2), results=tuple),
     ),
-    "something else than a layer": (TypeError, lambda: native.runner([3], *arena())),
+    "something else than a layer": (TypeError, lambda: native.runner([3], *arena(), results=tuple)),
     "an arena of another width": (
         ValueError,
-        lambda: native.runner([packed_lstm()], *arena(9, 11)),
+        lambda: native.runner([packed_lstm()], *arena(9, 11), results=tuple),
     ),
-    "an arena without slots": (ValueError, lambda: native.runner([packed_lstm()], *arena(0))),
-    "no thread": (ValueError, lambda: native.runner([packed_lstm()], arena()[0], arena()[1], 0)),
+    "an arena without slots": (
+        ValueError,
+        lambda: native.runner([packed_lstm()], *arena(0), results=tuple),
+    ),
+    "no thread": (
+        ValueError,
+        lambda: native.runner([packed_lstm()], arena()[0], arena()[1], 0, results=tuple),
+    ),
+    "results that are no tuples": (
+        TypeError,
+        lambda: native.runner([packed_lstm()], *arena(), results=cast("Any", list)),
+    ),
     "rows that are not contiguous": (
         TypeError,
-        lambda: native.runner([packed_lstm()], arena(9, 20)[0][:, ::2], arena()[1]),
+        lambda: native.runner([packed_lstm()], arena(9, 20)[0][:, ::2], arena()[1], results=tuple),
     ),
     "flags for other slots": (
         ValueError,
-        lambda: native.runner([packed_lstm()], arena()[0], arena(8)[1]),
+        lambda: native.runner([packed_lstm()], arena()[0], arena(8)[1], results=tuple),
     ),
 }
 
@@ -279,7 +289,7 @@ def test_a_long_call_lets_other_threads_run_and_takes_no_second_one():
     """The interpreter is given away meanwhile, and the scratch is not shared."""
     layer = packed_lstm(64, 256)
     rows, flags = arena(2, 512)
-    run = native.runner([layer], rows, flags)
+    run = native.runner([layer], rows, flags, results=tuple)
     long = np.ones((1, 4000, 64), np.float32)
     called = threading.Event()
     errors = []
@@ -317,7 +327,7 @@ class Calling(np.ndarray):
 
 def test_a_runner_is_taken_while_its_inputs_are_copied():
     """To copy them lets others run, who are kept out before the scratch is touched."""
-    run = native.runner([packed_lstm()], *arena(9))
+    run = native.runner([packed_lstm()], *arena(9), results=tuple)
     backwards = X[..., ::-1].view(Calling)
     errors = []
 
@@ -332,6 +342,19 @@ def test_a_runner_is_taken_while_its_inputs_are_copied():
     finally:
         Calling.call = None
     assert errors
+
+
+def test_a_batch_beyond_all_memory_leaves_the_runner_as_it_was():
+    """Its scratch cannot be had, and what there was room for still runs."""
+    runner = native.stateless_runner([packed_lstm()], 10, 1)
+    inputs = np.ones((1, 1, 3), np.float32)
+    before = runner.advance(None, None, inputs, None, None)[0]
+    for num_rows in (2**44, 2**58):
+        endless = np.broadcast_to(inputs, (num_rows, 1, 3))
+        with pytest.raises(MemoryError):
+            runner.advance(None, None, endless, None, None)
+
+    np.testing.assert_array_equal(before, runner.advance(None, None, inputs, None, None)[0])
 
 
 @pytest.mark.skipif(not INSTRUCTION_SETS, reason="the native kernel was not built")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,16 @@ from lstm_core.weights import LSTMWeights
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
+Fields = tuple[Float32, Float32, Bool, Bool, Bool]
+"""Those of `runtime.base.Advanced`."""
+Results = TypeVar("Results", bound=Fields, covariant=True)  # noqa: PLC0105 - of no one name
 
 
 class Layer(Protocol):
     """A layer's packed weights, `Layer` of `layer_type.c`: never changes."""
 
 
-class Runner(Protocol):
+class Runner(Protocol[Results]):
     """Layers in a chain over an arena, `Runner` of `runner_type.c`, for one thread at a time."""
 
     def advance(
@@ -38,8 +41,8 @@ class Runner(Protocol):
         lengths: Numbers | None,
         mask: Bool | None,
         /,
-    ) -> tuple[Float32, Float32, Bool, Bool, Bool]:
-        """Do as `runtime.cpu.CpuRuntime.advance`, and return the fields of its `Advanced`.
+    ) -> Results:
+        """Do as `runtime.cpu.CpuRuntime.advance`, and return fields as its `Advanced` has them.
 
         Args:
             from_slots: `(batch,)` integers; None means slot 0 for every row.
@@ -64,7 +67,7 @@ ACTIVATIONS = (
 """In the order of `Activation` in `plan.h`: the elementwise ones, of which an LSTM takes any, and
 `softmax`."""
 
-_INTERFACE = 3
+_INTERFACE = 4
 """`LSTM_NATIVE_INTERFACE` of the sources beside this file."""
 _MEND = "with a C compiler (GCC or Clang) on the machine, install the package again"
 
@@ -207,8 +210,13 @@ def _layer(kind: str, fields: tuple[object, ...], instruction_set: str) -> Layer
 
 
 def runner(
-    layers: Sequence[Layer], rows: Float32, has_output: Bool, num_threads: int = 1
-) -> Runner:
+    layers: Sequence[Layer],
+    rows: Float32,
+    has_output: Bool,
+    num_threads: int = 1,
+    *,
+    results: type[Results],
+) -> Runner[Results]:
     """Return what runs layers of one instruction set on an arena.
 
     Args:
@@ -217,14 +225,15 @@ def runner(
         has_output: `(slots, recurrent layers)` bool, likewise.
         num_threads: The most that the rows of a long call are shared out over, at least 1. They
             end with the call, and the bits do not depend on them.
+        results: What a call returns: `tuple`, or a kind of it without an `__init__` of its own.
     """
-    made: Runner = _module.Runner(tuple(layers), rows, has_output, num_threads)
+    made: Runner[Results] = _module.Runner(tuple(layers), rows, has_output, num_threads, results)
     return made
 
 
 def stateless_runner(
     layers: Sequence[Layer], state_size: int = 0, num_flags: int = 0, num_threads: int = 1
-) -> Runner:
+) -> Runner[Fields]:
     """Return a runner that begins with zeros each time.
 
     Args:
@@ -234,7 +243,7 @@ def stateless_runner(
         num_threads: As for `runner`.
     """
     rows, has_output = np.zeros((1, state_size), np.float32), np.zeros((1, num_flags), np.bool_)
-    return runner(layers, rows, has_output, num_threads)
+    return runner(layers, rows, has_output, num_threads, results=tuple)
 
 
 def activate_in_place(name: str, x: Float32, instruction_set: str) -> None:

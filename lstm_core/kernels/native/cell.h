@@ -62,44 +62,58 @@ finish_any_row(const Layer *layer, const float *gates, const float *c, float *c_
     store_first(h_next, lanes_mul(output, activate_gate(activation, cell, INFINITY)), count);
 }
 
-/* Make one row's new state of a plain cell. Arguments as for `finish_any_row`. */
-INLINE void
-finish_plain_row(const float *gates, const float *c, float *c_next, float *h_next, size_t count)
+/* Return sigmoid times tanh in one division, from 1 / sigmoid and e^2x - 1. What is below 2^-99 may be
+ * 0, where the product overflows. */
+INLINE lanes
+gated(lanes divisor, lanes expm1)
 {
-    bool is_whole = count == LANES;
-    lanes old = is_whole ? lanes_load(c) : lanes_load_some(c, count);
-    lanes input = sigmoid(lanes_load(gates));
+    return lanes_div(expm1, lanes_mul(divisor, lanes_add(expm1, lanes_all(2.0f))));
+}
+
+/* Make a row's new cell of `count` units. Leaves it in the place of the candidate in `gates`, and in
+ * that of the output gate its divisor, for `finish_plain_hidden`. */
+INLINE void
+finish_plain_cell(float *gates, const float *c, float *c_next, size_t count)
+{
+    lanes input = sigmoid_divisor(lanes_load(gates));
     lanes forget = sigmoid(lanes_load(gates + LANES));
-    lanes candidate = tanh_(lanes_load(gates + 2 * LANES));
-    lanes output = sigmoid(lanes_load(gates + 3 * LANES));
-    lanes cell = lanes_fma(forget, old, lanes_mul(input, candidate));
-    lanes hidden = lanes_mul(output, tanh_(cell));
-    if (is_whole) {
-        lanes_store(c_next, cell);
-        lanes_store(h_next, hidden);
-    } else {
-        lanes_store_some(c_next, cell, count);
-        lanes_store_some(h_next, hidden, count);
-    }
+    lanes candidate = tanh_expm1(lanes_load(gates + 2 * LANES));
+    lanes output = sigmoid_divisor(lanes_load(gates + 3 * LANES));
+    lanes cell = lanes_fma(forget, load_first(c, count), gated(input, candidate));
+    store_first(c_next, cell, count);
+    lanes_store(gates + 2 * LANES, cell);
+    lanes_store(gates + 3 * LANES, output);
+}
+
+INLINE void
+finish_plain_hidden(const float *gates, float *h_next, size_t count)
+{
+    lanes cell = tanh_expm1(lanes_load(gates + 2 * LANES));
+    store_first(h_next, gated(lanes_load(gates + 3 * LANES), cell), count);
 }
 
 /* Make the new state of `num_rows` rows from `first` on, of `count` units from `unit` on, from the sums
- * of their gates. */
+ * of their gates, which are overwritten. */
 INLINE void
-finish_rows(const Layer *layer, const StepRows *rows, size_t first, size_t num_rows,
-            const float *gates, size_t unit, size_t count)
+finish_rows(const Layer *layer, const StepRows *rows, size_t first, size_t num_rows, float *gates,
+            size_t unit, size_t count)
 {
     float *const *c_next = rows->c_next + first, *const *h_next = rows->h_next + first;
     const float *const *c = rows->c + first;
+    size_t size = NUM_GATES * LANES;
     /* In loops of their own: what a plain row has in registers would not outlive the other's calls. */
     if (layer->is_plain) {
-        for (size_t r = 0; r < num_rows; r++, gates += NUM_GATES * LANES) {
-            finish_plain_row(gates, c[r] + unit, c_next[r] + unit, h_next[r] + unit, count);
+        /* In two, too: behind each row's long chain of instructions the next one would wait. */
+        for (size_t r = 0; r < num_rows; r++) {
+            finish_plain_cell(gates + r * size, c[r] + unit, c_next[r] + unit, count);
+        }
+        for (size_t r = 0; r < num_rows; r++) {
+            finish_plain_hidden(gates + r * size, h_next[r] + unit, count);
         }
     } else {
-        for (size_t r = 0; r < num_rows; r++, gates += NUM_GATES * LANES) {
-            finish_any_row(layer, gates, c[r] + unit, c_next[r] + unit, h_next[r] + unit, unit,
-                           count);
+        for (size_t r = 0; r < num_rows; r++) {
+            finish_any_row(layer, gates + r * size, c[r] + unit, c_next[r] + unit, h_next[r] + unit,
+                           unit, count);
         }
     }
 }

@@ -10,6 +10,7 @@
 /* Added and taken off, it rounds to a whole number, which also stands in the lowest bits of the sum. */
 #define ROUNDER 0x1.8p23f
 #define LOG2_E 0x1.715476p0f
+#define LN2 0x1.62e430p-1f
 /* ln 2 in two parts, the first so short that n times it is exact, even without a fused multiply-add. */
 #define LN2_HIGH 0x1.63p-1f
 #define LN2_LOW -0x1.bd0106p-13f
@@ -72,11 +73,11 @@ exponential(lanes x)
 INLINE lanes
 expm1_twice(lanes x)
 {
-    /* Half of ln 2, since the exponent is 2 x: r is half of what is left of it. */
+    /* Half of ln 2, since the exponent is 2 x: r is half of what is left of it. n is so small that one
+     * part of ln 2 will do. */
     lanes shifted = lanes_fma(x, lanes_all(2 * LOG2_E), lanes_all(ROUNDER));
     lanes n = lanes_sub(shifted, lanes_all(ROUNDER));
-    lanes r = lanes_fma(n, lanes_all(-LN2_HIGH / 2), x);
-    r = lanes_fma(n, lanes_all(-LN2_LOW / 2), r);
+    lanes r = lanes_fma(n, lanes_all(-LN2 / 2), x);
     lanes p = lanes_all(0x1.6bebdep-4f);
     p = lanes_fma(p, r, lanes_all(0x1.122886p-2f));
     p = lanes_fma(p, r, lanes_all(0x1.555676p-1f));
@@ -110,18 +111,27 @@ log1p_(lanes z)
     return lanes_fma(lanes_mul(p, square), twice, twice);
 }
 
+/* Return 1 + e^-x, of which sigmoid(x) is the reciprocal. */
 INLINE lanes
-sigmoid(lanes x)
+sigmoid_divisor(lanes x)
 {
     x = lanes_at_least(lanes_all(-105.0f), lanes_at_most(lanes_all(40.0f), x));
-    return lanes_div(lanes_all(1.0f), lanes_add(lanes_all(1.0f), exp_minus(x, 64)));
+    return lanes_add(lanes_all(1.0f), exp_minus(x, 64));
 }
 
-/* tanh(x) = expm1(2x) / (expm1(2x) + 2) loses no digits near zero, as (1 - e) / (1 + e) would. */
+INLINE lanes sigmoid(lanes x) { return lanes_div(lanes_all(1.0f), sigmoid_divisor(x)); }
+
+/* Return m = e^2x - 1, of which tanh(x) = m / (m + 2) loses no digits near zero, as (1 - e) / (1 + e)
+ * would; clipped to where tanh is 1. */
+INLINE lanes
+tanh_expm1(lanes x)
+{
+    return expm1_twice(lanes_at_least(lanes_all(-10.0f), lanes_at_most(lanes_all(10.0f), x)));
+}
+
 INLINE lanes
 tanh_(lanes x)
 {
-    lanes expm1 =
-        expm1_twice(lanes_at_least(lanes_all(-10.0f), lanes_at_most(lanes_all(10.0f), x)));
+    lanes expm1 = tanh_expm1(x);
     return lanes_copysign(lanes_div(expm1, lanes_add(expm1, lanes_all(2.0f))), x);
 }

@@ -251,12 +251,16 @@ dense(const Layer *layer, size_t num_rows, const float *const *x, float *const *
 static bool
 is_finite(const float *x, size_t size)
 {
-    uint32_t num_bad = 0;
-    for (size_t i = 0; i < size; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        /* Infinity and NaN are those with every bit of the exponent set. */
-        num_bad += (bits & 0x7f800000u) == 0x7f800000u;
+    lanes sum = lanes_all(0.0f);
+    for (size_t i = 0; i < size; i += LANES) {
+        lanes some = load_first(x + i, size - i < LANES ? size - i : LANES);
+        /* Zeros, but NaN for infinity and for NaN. */
+        sum = lanes_add(sum, lanes_sub(some, some));
     }
-    return num_bad == 0;
+    uint32_t bits[LANES], any = 0;
+    memcpy(bits, &sum, sizeof bits);
+    EACH(i, LANES) {
+        any |= bits[i];
+    }
+    return any == 0;
 }

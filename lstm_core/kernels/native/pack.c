@@ -63,6 +63,8 @@ make_zeros(size_t count)
     }
 #if defined(MADV_HUGEPAGE)
     if (alignment == HUGE_PAGE_BYTES) {
+        /* What malloc had in use before stands in small pages, which are given back first. */
+        madvise(zeros, num_bytes, MADV_DONTNEED);
         /* A wish: where it is not granted the weights stand in small pages. */
         madvise(zeros, num_bytes, MADV_HUGEPAGE);
     }

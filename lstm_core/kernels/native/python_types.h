@@ -14,7 +14,7 @@
 
 /* Raised whenever what Python and C say to each other changes: a module that was built from earlier
  * sources is then told apart. */
-#define LSTM_NATIVE_INTERFACE 3
+#define LSTM_NATIVE_INTERFACE 4
 
 /* `Layer` in Python: its packed weights. Never changes, so any number of runners share it. */
 typedef struct {
@@ -30,10 +30,15 @@ typedef struct {
     Plan *plan;
     PyArrayObject *rows;
     PyArrayObject *flags;
+    PyTypeObject *results;     /* of the tuples that calls return */
+    PyArrayObject *all_finite; /* `(batch,)` of the last batch, all true, for nobody to write to */
     void *scratch;
     size_t scratch_bytes;
     ptrdiff_t *indices; /* room for from_slots, to_slots and lengths */
-    size_t num_indices;
+    bool *is_finite;    /* room for whether states and outputs are */
+    size_t num_indices; /* rows that these have room for */
+    size_t batch;       /* of the last call that room was made for, or 0 */
+    size_t time;
     size_t num_threads;
     bool is_busy;
     bool is_downwards; /* the way through the weights that the next call begins with */
@@ -58,6 +63,17 @@ Plan *lstm_native_make_plan(PyObject *layers);
  * them; else raise. */
 bool lstm_native_read_indices(PyObject *, const char *name, Py_ssize_t count, Py_ssize_t low,
                               Py_ssize_t high, ptrdiff_t *indices);
+
+/* Return an array of `count` bools that are all true and stay so, or NULL. */
+PyArrayObject *lstm_native_make_all_true(size_t count);
+
+/* Return a new tuple of the arrays that a call fills, and point `call` at them. Its last two say that
+ * all rows are finite, in one array that calls share, until `lstm_native_tell_finite` knows better. */
+PyObject *lstm_native_make_results(const RunnerObject *, Call *);
+
+/* Put what a call has found out into its results where it is not that all rows are finite. Return them,
+ * or NULL without memory. */
+PyObject *lstm_native_tell_finite(PyObject *results, const Call *);
 
 /* Check that the inputs of an embedding are numbers of its vectors; else raise IndexError. */
 bool lstm_native_check_numbers(const Plan *, const Call *);

@@ -56,10 +56,34 @@ read_mask(PyObject *object, npy_intp batch, npy_intp time, PyArrayObject **mask)
     return *mask != NULL;
 }
 
-/* Make room for the scratch and the indices of a call; what there is stays if it is enough. */
+/* Grow the room of `num_rows` rows for what is read and found out of each. */
+static bool
+reserve_rows(RunnerObject *self, size_t num_rows)
+{
+    /* Not PyMem_Resize, which sets what it is given to NULL without memory. */
+    size_t size;
+    bool overflows = __builtin_mul_overflow(num_rows, 3 * sizeof *self->indices, &size);
+    ptrdiff_t *indices = overflows ? NULL : PyMem_Realloc(self->indices, size);
+    self->indices = indices ? indices : self->indices;
+    bool *is_finite = overflows ? NULL : PyMem_Realloc(self->is_finite, 2 * num_rows);
+    self->is_finite = is_finite ? is_finite : self->is_finite;
+    if (!indices || !is_finite) {
+        PyErr_NoMemory();
+        return false;
+    }
+    self->num_indices = num_rows;
+    return true;
+}
+
+/* Make room for a call; what there is stays if it is enough. */
 static bool
 reserve(RunnerObject *self, size_t batch, size_t time, size_t num_shares)
 {
+    if (batch == self->batch && time == self->time) {
+        return true;
+    }
+    /* Until there is room for this one, there may be none for any. */
+    self->batch = 0;
     size_t num_bytes = lstm_native_scratch_bytes(self->plan, batch, time, num_shares);
     if (num_bytes == 0) {
         PyErr_NoMemory();
@@ -75,19 +99,16 @@ reserve(RunnerObject *self, size_t batch, size_t time, size_t num_shares)
         }
         self->scratch_bytes = num_bytes;
     }
-    if (batch > self->num_indices) {
-        /* Not PyMem_Resize, which sets what it is given to NULL without memory. */
-        size_t size;
-        ptrdiff_t *indices = __builtin_mul_overflow(batch, 3 * sizeof *indices, &size)
-                                 ? NULL
-                                 : PyMem_Realloc(self->indices, size);
-        if (!indices) {
-            PyErr_NoMemory();
-            return false;
-        }
-        self->indices = indices;
-        self->num_indices = batch;
+    if (batch > self->num_indices && !reserve_rows(self, batch)) {
+        return false;
     }
+    PyArrayObject *all_finite = lstm_native_make_all_true(batch);
+    if (!all_finite) {
+        return false;
+    }
+    Py_XSETREF(self->all_finite, all_finite);
+    self->batch = batch;
+    self->time = time;
     return true;
 }
 
@@ -112,42 +133,6 @@ read_numbers(RunnerObject *self, PyObject *const *arguments, Call *call)
             lstm_native_read_indices(arguments[3], "lengths", batch, 1, time, lengths));
 }
 
-/* Return a new tuple of the arrays that a call fills, and point `call` at them. */
-static PyObject *
-make_results(const Plan *plan, Call *call)
-{
-    npy_intp batch = (npy_intp)call->batch;
-    npy_intp outputs[] = {batch, (npy_intp)call->time, (npy_intp)plan->output_size};
-    npy_intp rows[] = {batch, (npy_intp)plan->state_size};
-    npy_intp flags[] = {batch, (npy_intp)plan->num_recurrent};
-    PyObject *arrays[] = {
-        PyArray_SimpleNew(3, outputs, NPY_FLOAT32), PyArray_SimpleNew(2, rows, NPY_FLOAT32),
-        PyArray_SimpleNew(2, flags, NPY_BOOL),      PyArray_SimpleNew(1, &batch, NPY_BOOL),
-        PyArray_SimpleNew(1, &batch, NPY_BOOL),
-    };
-    PyObject *results = PyTuple_New(5);
-    bool is_made = results != NULL;
-    for (int i = 0; i < 5; i++) {
-        is_made = is_made && arrays[i];
-    }
-    if (!is_made) {
-        for (int i = 0; i < 5; i++) {
-            Py_XDECREF(arrays[i]);
-        }
-        Py_XDECREF(results);
-        return NULL;
-    }
-    for (int i = 0; i < 5; i++) {
-        PyTuple_SET_ITEM(results, i, arrays[i]);
-    }
-    call->outputs = PyArray_DATA((PyArrayObject *)arrays[0]);
-    call->rows = PyArray_DATA((PyArrayObject *)arrays[1]);
-    call->flags = PyArray_DATA((PyArrayObject *)arrays[2]);
-    call->is_state_finite = PyArray_DATA((PyArrayObject *)arrays[3]);
-    call->is_output_finite = PyArray_DATA((PyArrayObject *)arrays[4]);
-    return results;
-}
-
 static PyObject *
 run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArrayObject *mask)
 {
@@ -169,7 +154,7 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
         !lstm_native_check_numbers(plan, &call)) {
         return NULL;
     }
-    PyObject *results = make_results(plan, &call);
+    PyObject *results = lstm_native_make_results(self, &call);
     if (!results) {
         return NULL;
     }
@@ -181,7 +166,7 @@ run(RunnerObject *self, PyObject *const *arguments, PyArrayObject *inputs, PyArr
         PyEval_RestoreThread(thread);
     }
     self->is_downwards ^= call.time % 2 == 1;
-    return results;
+    return lstm_native_tell_finite(results, &call);
 }
 
 PyDoc_STRVAR(advance_doc,
@@ -232,17 +217,22 @@ is_arena(const Plan *plan, PyArrayObject *rows, PyArrayObject *flags)
 static PyObject *
 runner_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"layers", "rows", "has_output", "num_threads", NULL};
-    PyObject *layers, *rows, *flags;
+    static char *names[] = {"layers", "rows", "has_output", "num_threads", "results", NULL};
+    PyObject *layers, *rows, *flags, *results;
     Py_ssize_t num_threads;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOn:Runner", names, &PyTuple_Type,
-                                     &layers, &rows, &flags, &num_threads) ||
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOnO!:Runner", names, &PyTuple_Type,
+                                     &layers, &rows, &flags, &num_threads, &PyType_Type,
+                                     &results) ||
         !lstm_native_check_array(rows, "rows", NPY_FLOAT32, 2) ||
         !lstm_native_check_array(flags, "has_output", NPY_BOOL, 2)) {
         return NULL;
     }
     if (num_threads < 1) {
         PyErr_Format(PyExc_ValueError, "num_threads must be at least 1, not %zd", num_threads);
+        return NULL;
+    }
+    if (!PyType_IsSubtype((PyTypeObject *)results, &PyTuple_Type)) {
+        PyErr_Format(PyExc_TypeError, "results must be a kind of tuple, not %R", results);
         return NULL;
     }
     Plan *plan = lstm_native_make_plan(layers);
@@ -259,6 +249,7 @@ runner_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     self->layers = Py_NewRef(layers);
     self->rows = (PyArrayObject *)Py_NewRef(rows);
     self->flags = (PyArrayObject *)Py_NewRef(flags);
+    self->results = (PyTypeObject *)Py_NewRef(results);
     return (PyObject *)self;
 }
 
@@ -270,8 +261,11 @@ runner_dealloc(PyObject *object)
     Py_XDECREF(self->layers);
     Py_XDECREF(self->rows);
     Py_XDECREF(self->flags);
+    Py_XDECREF(self->results);
+    Py_XDECREF(self->all_finite);
     free(self->scratch);
     PyMem_Free(self->indices);
+    PyMem_Free(self->is_finite);
     Py_TYPE(object)->tp_free(object);
 }
 
@@ -283,7 +277,8 @@ static PyMethodDef methods[] = {
 PyTypeObject lstm_native_runner_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "lstm_core.kernels.native._kernel.Runner",
-    .tp_doc = "Runner(layers, rows, has_output, num_threads): runs layers on an arena, a call at a time.",
+    .tp_doc = "Runner(layers, rows, has_output, num_threads, results): runs layers on an arena, a call "
+              "at a time.",
     .tp_basicsize = sizeof(RunnerObject),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = runner_new,
