@@ -27,8 +27,7 @@ from lstm_core.formats.onnx_inputs import Values, sequences_of
 from lstm_core.formats.onnx_lstm import read_lstm
 from lstm_core.formats.onnx_model import FLOAT_TYPES, Node
 from lstm_core.formats.onnx_pointwise import POINTWISE
-from lstm_core.formats.onnx_rnn_cell import OPERATOR as RNN_CELL
-from lstm_core.formats.onnx_rnn_cell import read_rnn_cell
+from lstm_core.formats.onnx_rnn_cell import CELL, STEPS, read_rnn_cell, read_steps
 from lstm_core.formats.onnx_values import (
     SERVED,
     Constant,
@@ -44,6 +43,12 @@ from lstm_core.pointwise import Embedding
 Reader = Callable[[Node, Values, int], list[Value]]
 """Takes a node, its inputs, at least one of them `Sequences`, and the version of the operators."""
 
+_LOOPS: dict[str, Callable[[Node, Values], list[Value]]] = {
+    "LSTM": read_lstm,
+    CELL: read_rnn_cell,
+    STEPS: read_steps,
+}
+"""What runs through time."""
 _MAX_INPUTS = 5
 """Of the operators here."""
 _STATE_OPERATORS = frozenset(
@@ -59,8 +64,8 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
     Raises:
         SpecError: It cannot be served.
     """
-    if node.operator in {"LSTM", RNN_CELL}:
-        return (read_lstm if node.operator == "LSTM" else read_rnn_cell)(node, inputs)
+    if node.operator in _LOOPS:
+        return _LOOPS[node.operator](node, inputs)
     first = inputs[0] if inputs else None
     if isinstance(first, State) and first.parts and node.operator in {"Gather", "Slice"}:
         return [_chosen_states(node, first, inputs)]

@@ -19,6 +19,8 @@ from tests.unit.tensorflow_files import FIXTURES, field
 
 FROZEN = FIXTURES / "tf1" / "frozen.pb"
 CELL = "rnn/while/lstm_cell/"
+ARRAY = "rnn/while/TensorArray"
+LATER = "rnn/while/add_1"
 STATE = "rnn/LSTMCellZeroState/zeros"
 
 Parts = dict[str, Any]
@@ -101,6 +103,17 @@ def test_numbers_of_the_cell_are_read(tmp_path):
     assert read_network(changed(tmp_path / "relu.pb", relu)).recurrent[0].spec.activation == "relu"
 
 
+def limited(nodes: dict[str, Parts]) -> None:
+    """Put limits on what a cell gives that has no projection."""
+    h = CELL + "mul_2"
+    for name, op, taken, limit in (("low", "Minimum", h, 0.1), ("both", "Maximum", "low", -0.1)):
+        nodes[f"{name}/y"] = {"name": f"{name}/y", "op": "Const", "attributes": stored(limit)}
+        nodes[name] = {"name": name, "op": op, "inputs": [taken, f"{name}/y"]}
+    nodes["rnn/while/NextIteration_4"]["inputs"] = ["both"]
+    written = nodes[f"{ARRAY}Write/TensorArrayWriteV3"]
+    written["inputs"][2] = "both"
+
+
 REFUSALS: dict[str, tuple[Callable[[dict[str, Parts]], Any], str]] = {
     "operator": (put("dense/BiasAdd", op="Cumsum"), "dense/BiasAdd: is a Cumsum, which is not"),
     "functional loop": (put("dense/BiasAdd", op="StatelessWhile"), "with lower_control_flow"),
@@ -118,7 +131,22 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Parts]], Any], str]] = {
                                                   f"{CELL}concat/axis"]), "joins something else"),
     "ones": (put(f"{STATE}/Const", attributes=stored(1)), "neither zeros nor an input"),
     "kernel of the input": (put("rnn/lstm_cell/kernel", op="Placeholder"), "not stored in the"),
-    "lengths": (put(f"{CELL}mul_2", op="SelectV2"), "it has sequence_length; leave it out"),
+    "lengths": (put(f"{CELL}mul_2", op="SelectV2"), "it has sequence_length or dropout"),
+    "limits": (limited, "it limits what it gives, which is no projection"),
+    "read elsewhere": (lambda nodes: nodes[f"{ARRAY}ReadV3"]["inputs"].__setitem__(1, LATER),
+                       "ReadV3: is of another step than the one"),
+    "written elsewhere": (
+        lambda nodes: nodes[f"{ARRAY}Write/TensorArrayWriteV3"]["inputs"].__setitem__(1, LATER),
+        "WriteV3: is of another step than the one"),
+    "begins later": (put("rnn/time", attributes=stored(1, kind=3)), "another way than from 0 on"),
+    "leaves out": (put(f"{LATER}/y", attributes=stored(2, kind=3)), "another way than from 0 on"),
+    "ends early": (put("rnn/while/Less_1/Enter", inputs=[f"{LATER}/y"]),
+                   "does not run once for each time step, in their order"),
+    "ends by itself": (put("rnn/while/Less_1", op="Greater"), "ends a loop by a Greater"),
+    "gathers a part": (put("rnn/TensorArrayStack/range/start", attributes=stored(1, kind=3)),
+                       "does not run once for each time step, in their order"),
+    "channels first": (put("dense/BiasAdd", attributes={"data_format": field(2, b"NCHW")}),
+                       "adds along another axis than the last"),
     "vector": (put(f"{CELL}add/y", attributes=stored([1, 1])), "has the shape (2,), and is no num"),
     "turned": (put(f"{CELL}MatMul", attributes={"transpose_b": field(5, 1)}), "is a MatMul"),
     "few inputs": (put(f"{CELL}mul_2", inputs=[f"{CELL}Sigmoid_2"]), "has 1 inputs only"),

@@ -169,7 +169,7 @@ def test_tensors_stay_in_their_storage(case, tmp_path):
 
 
 def test_sizes_that_grow_behind_the_checks(tmp_path):
-    """A list of sizes that is kept, and appended to later, changes no tensor and reads no memory."""
+    """A list of sizes that is appended to later changes no tensor, and reads no memory."""
     sizes = b"]q\x01(K\x08K\x03e" + b"]q\x02(K\x03K\x01e"
     weight = REBUILD + b"(" + storage("0", 24) + integer(0) + sizes + b"tR"
     arrays = {"weight_ih_l0": weight, "weight_hh_l0": tensor("1", (8, 2))}
