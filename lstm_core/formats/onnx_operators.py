@@ -12,8 +12,10 @@ import numpy as np
 
 from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_axes import (
+    STAND_INS,
     Atom,
     Axes,
+    Axis,
     at,
     kinds,
     reshaped,
@@ -49,6 +51,8 @@ _LOOPS: dict[str, Callable[[Node, Values], list[Value]]] = {
     STEPS: read_steps,
 }
 """What runs through time."""
+_FAR = (1 << 31) - 1
+"""From here on the end of a slice stands for that of its axis."""
 _MAX_INPUTS = 5
 """Of the operators here."""
 _STATE_OPERATORS = frozenset(
@@ -221,10 +225,18 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
             value = take_step(value, index, chosen[0], keeps_axis=True)
         elif (half := take_half(value, index, chosen)) is not None:
             value = half
-        elif chosen != range(length):
+        elif chosen != range(length) or _is_bound(value.axes[index], start, end):
             what = " and ".join(kinds(value.axes[index])) or "nothing"
             raise SpecError(node.name, f"takes a part of the axis {what}")
     return [value]
+
+
+def _is_bound(axis: Axis, start: int, end: int) -> bool:
+    """Whether a part of an axis is all of it only where that is no longer than a fixed number."""
+    if not any(atom.size in STAND_INS for atom in axis):
+        return False
+    length = sizes((axis,))[0]
+    return -_FAR < start < -length or length < end < _FAR
 
 
 def _split(node: Node, inputs: Values, _opset: int) -> list[Value]:
