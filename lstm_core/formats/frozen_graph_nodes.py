@@ -24,6 +24,8 @@ from lstm_core.formats.tensors import StoredTensor, to_float32
 
 MAX_GRAPH_BYTES = 2 << 30
 """Of one message."""
+MAX_NODES = 20_000
+"""A second's work. A loop of one cell has about 150."""
 MAX_REPEATED = 1 << 22
 """Numbers that are another one again, which take no bytes in the file: of all constants."""
 _MAX_STATE = 1 << 20
@@ -95,8 +97,10 @@ class TfGraph:
             variables: Returns a variable by its name, or raises KeyError; None: there are none.
 
         Raises:
-            ValueError: It is damaged.
+            ValueError: It is damaged, or has too many.
         """
+        if len(message.blobs(1)) > MAX_NODES:
+            raise ValueError(f"has more than {MAX_NODES} nodes")
         listed = [_node(each) for each in message.messages(1)]
         self.nodes = {node.name: node for node in listed}
         if len(self.nodes) < len(listed):

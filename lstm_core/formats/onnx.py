@@ -35,6 +35,10 @@ MAX_EXPANSION = 16
 """How many times, in all, the stored numbers may become a part of layers, or be computed with."""
 _MAX_COMPUTED = 2 * MAX_NUMBERS
 """Numbers that may be computed with beside these, in all: shapes, and states to begin with."""
+MAX_LAYERS_HELD = 1 << 23
+"""By all values of a graph together, of which each holds all layers before it: 64 MB."""
+_MAX_PROBLEMS = 100
+"""That are told at once."""
 _NUM_VALUES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Shape": 0}
 """How many inputs' numbers become those of the output: the others tell its shape."""
 _MOVES = frozenset({"Cast", "Gather", "Identity", "Slice", "Split", "Squeeze", "Unsqueeze"})
@@ -104,6 +108,7 @@ class _Walk:
         self._stored: dict[str, Tensor] = {}
         # What is computed of the numbers that stand for sizes.
         self._measured: set[str] = set()
+        self._layers_held = 0
         self._numbers_read = 0
         self._numbers_taken = 0
         self._numbers_computed = 0
@@ -126,7 +131,8 @@ class _Walk:
     def _run(self, body: Body) -> None:
         self._stored |= body.initializers
         for node in _needed(body):
-            self._read(node)
+            if len(self.problems) < _MAX_PROBLEMS:
+                self._read(node)
 
     def _input(self, given: Input) -> Sequences:
         """Return what the graph's input stands for: the features are its last axis."""
@@ -158,6 +164,9 @@ class _Walk:
             self.problems.append(_sentence(node, error))
             outputs = [Broken()] * len(node.outputs)
         self._values |= dict(zip(node.outputs, outputs, strict=False))
+        self._layers_held += sum(len(v.layers) for v in outputs if isinstance(v, Sequences))
+        if self._layers_held > MAX_LAYERS_HELD:
+            raise SpecError(node.name, "is behind too many layers, as too many other nodes are")
 
     def _branch(self, node: Node, condition: Value | None) -> Sequence[Value]:
         """Return what a branch of an `If` gives, which the sizes of the values choose."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lstm_core.errors import FormatError
+from lstm_core.formats import frozen_graph_nodes
 from lstm_core.formats.protobuf import Message
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.pointwise import Dense
@@ -194,6 +195,12 @@ def test_numbers_that_are_repeated_are_bounded(tmp_path):
         nodes["dense/kernel/read"]["inputs"] = ["all"]
 
     assert "has 1 numbers, where 2097152 are told" in problem(changed(tmp_path / "many.pb", many))
+
+
+def test_many_nodes_are_refused(tmp_path, monkeypatch):
+    """A graph takes a second at most."""
+    monkeypatch.setattr(frozen_graph_nodes, "MAX_NODES", 100)
+    assert "has more than 100 nodes" in problem(changed(tmp_path / "model.pb", lambda _: None))
 
 
 def test_many_values_of_loops_are_bounded(tmp_path):
