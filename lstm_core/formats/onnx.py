@@ -124,7 +124,7 @@ class _Walk:
             raise SpecError(graph.name, "has no inputs or no outputs")
         first, *others = graph.inputs
         self._values[first.name] = self._input(first)
-        self._values |= {each.name: State() for each in others}
+        self._values |= {each.name: State(is_given=True) for each in others}
         self._run(graph)
         return self._output()
 

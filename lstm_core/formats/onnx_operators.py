@@ -82,7 +82,8 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
     )
     has_state = any(isinstance(value, State) for value in given)
     if are_states and has_state and node.operator in _STATE_OPERATORS:
-        return [State() for _ in node.outputs]
+        are_given = all(isinstance(value, State) and value.is_given for value in given)
+        return [State(is_given=are_given) for _ in node.outputs]
     if has_state:
         raise SpecError(node.name, f"is a {node.operator} of a state, which no LSTM gives on")
     if node.operator in POINTWISE:
