@@ -146,7 +146,11 @@ class CellMatcher:
             raise self._unknown(problem)
         first, second = (self._graph.node(product.input(index)) for index in (0, 1))
         is_second = first.operator != "Sigmoid" or self._is_gate(second)
-        return (second, first) if is_second and second.operator == "Sigmoid" else (first, second)
+        if is_second and second.operator == "Sigmoid":
+            first, second = second, first
+        if first.operator != "Sigmoid":
+            raise self._unknown(f"{product.name} is no product with a gate")
+        return first, second
 
     def _is_gate(self, node: TfNode) -> bool:
         """Whether a sigmoid is of the output gate, and not of the cell state."""
