@@ -17,6 +17,7 @@ from lstm_core.formats.frozen_graph_nodes import TfGraph, TfNode
 MAX_CELLS = 100
 """Of one loop."""
 _MAX_CONDITIONS = 8
+"""Of a loop, all of which must hold for it to go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +91,11 @@ def _limits(graph: TfGraph, condition: TfNode) -> list[str]:
         raise SpecError(condition.name, f"is a {condition.operator}, where a loop would go on")
     waiting = [graph.node(condition.input(0))]
     limits: list[str] = []
+    num_seen = 0
     while waiting:
         node = waiting.pop()
-        if node.operator == "LogicalAnd" and len(waiting) < _MAX_CONDITIONS:
+        num_seen += 1
+        if node.operator == "LogicalAnd" and num_seen < _MAX_CONDITIONS:
             waiting += [graph.node(each) for each in node.inputs[:2]]
             continue
         limit = graph.node(node.input(1)) if node.operator == "Less" else node

@@ -147,6 +147,8 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Parts]], Any], str]] = {
     "ends early": (put("rnn/while/Less_1/Enter", inputs=[f"{LATER}/y"]),
                    "does not run once for each time step, in their order"),
     "ends by itself": (put("rnn/while/Less_1", op="Greater"), "ends a loop by a Greater"),
+    "ends in a circle": (put("rnn/while/LogicalAnd", inputs=["rnn/while/LogicalAnd"]),
+                         "ends a loop by a LogicalAnd"),
     "gathers a part": (put("rnn/TensorArrayStack/range/start", attributes=stored(1, kind=3)),
                        "does not run once for each time step, in their order"),
     "channels first": (put("dense/BiasAdd", attributes={"data_format": field(2, b"NCHW")}),
