@@ -14,11 +14,7 @@ from math import prod
 
 from lstm_core.errors import SpecError
 from lstm_core.formats.frozen_graph_nodes import TfGraph, TfNode
-from lstm_core.formats.onnx_model import Array, Tensor
 from lstm_core.formats.rnn_cell import CellOptions
-
-_MAX_STATE = 1 << 20
-"""Numbers of a state to begin with, which are looked at."""
 
 _ACTIVATIONS = {
     "Elu": "elu", "Relu": "relu", "Relu6": "relu6", "Selu": "selu", "Sigmoid": "sigmoid",
@@ -78,6 +74,8 @@ class CellMatcher:
         if inner.operator == "MatMul":
             projection = self._constant(inner.input(1))
             inner = self._graph.node(inner.input(0))
+        elif projection_clip is not None:
+            raise self._unknown("it limits what it gives, which is no projection")
         output, squashed = self._factors(inner)
         state = self._graph.source(squashed.input(0))
         total, cell_clip = self._clipped(state)
@@ -141,11 +139,18 @@ class CellMatcher:
         if product.operator != "Mul":
             problem = f"{product.name} is a {product.operator}"
             if product.operator in {"Select", "SelectV2", "Switch"}:
-                problem = "it has sequence_length; leave it out, since sessions have their own"
+                problem = (
+                    "it has sequence_length or dropout; freeze it without, since sessions have"
+                    " lengths of their own"
+                )
             raise self._unknown(problem)
         first, second = (self._graph.node(product.input(index)) for index in (0, 1))
         is_second = first.operator != "Sigmoid" or self._is_gate(second)
-        return (second, first) if is_second and second.operator == "Sigmoid" else (first, second)
+        if is_second and second.operator == "Sigmoid":
+            first, second = second, first
+        if first.operator != "Sigmoid":
+            raise self._unknown(f"{product.name} is no product with a gate")
+        return first, second
 
     def _is_gate(self, node: TfNode) -> bool:
         """Whether a sigmoid is of the output gate, and not of the cell state."""
@@ -241,8 +246,7 @@ class CellMatcher:
         if first.operator == "Fill":
             is_zero = self._number(first.input(1)) == 0
         elif first.operator == "Const":
-            stored = self._graph.stored(first)
-            is_zero = prod(stored.shape) <= _MAX_STATE and not _loaded(first, stored).any()
+            is_zero = self._graph.is_zeros(first)
         if not is_zero:
             raise self._unknown("it begins with states that are neither zeros nor an input")
         return next_step(self._graph, merge)
@@ -257,10 +261,10 @@ class CellMatcher:
 
     def _number(self, reference: str) -> float:
         node = self._graph.nodes[self._constant(reference)]
-        stored = self._graph.stored(node)
-        if prod(stored.shape) != 1:
-            raise self._unknown(f"{node.name} has the shape {stored.shape}, and is no number")
-        return float(_loaded(node, stored).reshape(()))
+        shape = self._graph.stored(node).shape
+        if prod(shape) != 1:
+            raise self._unknown(f"{node.name} has the shape {shape}, and is no number")
+        return float(self._graph.loaded(node).reshape(()))
 
 
 def next_step(graph: TfGraph, merge: TfNode) -> str:
@@ -269,10 +273,3 @@ def next_step(graph: TfGraph, merge: TfNode) -> str:
     if node.operator != "NextIteration":
         raise SpecError(merge.name, "is no value that a loop keeps")
     return graph.source(node.input(0))
-
-
-def _loaded(node: TfNode, stored: Tensor) -> Array:
-    try:
-        return stored.load()
-    except ValueError as error:
-        raise SpecError(node.name, str(error)) from error

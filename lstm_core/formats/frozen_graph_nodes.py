@@ -24,8 +24,12 @@ from lstm_core.formats.tensors import StoredTensor, to_float32
 
 MAX_GRAPH_BYTES = 2 << 30
 """Of one message."""
+MAX_NODES = 20_000
+"""A second's work. A loop of one cell has about 150."""
 MAX_REPEATED = 1 << 22
 """Numbers that are another one again, which take no bytes in the file: of all constants."""
+_MAX_STATE = 1 << 20
+"""Numbers of a state to begin with, which are looked at."""
 
 _FLOATS = {1: ("float32", 5, "<f4"), 2: ("float64", 6, "<f8")}
 """The name of each type by its number, the field of its numbers and their dtype there."""
@@ -93,14 +97,17 @@ class TfGraph:
             variables: Returns a variable by its name, or raises KeyError; None: there are none.
 
         Raises:
-            ValueError: It is damaged.
+            ValueError: It is damaged, or has too many.
         """
+        if len(message.blobs(1)) > MAX_NODES:
+            raise ValueError(f"has more than {MAX_NODES} nodes")
         listed = [_node(each) for each in message.messages(1)]
         self.nodes = {node.name: node for node in listed}
         if len(self.nodes) < len(listed):
             raise ValueError("has two nodes of one name")
         self._variables = variables
         self._sources: dict[str, str] = {}
+        self._zeros: dict[str, bool] = {}
         self._repeated_left = MAX_REPEATED
 
     def node(self, reference: str) -> TfNode:
@@ -160,6 +167,21 @@ class TfGraph:
             return self._filled(_numbers(message), prod(shape)).reshape(shape)
 
         return Tensor(shape=shape, load=load)
+
+    def loaded(self, node: TfNode) -> Array:
+        """Return the numbers of what is stored; raises as `stored`, also where they are damaged."""
+        try:
+            return self.stored(node).load()
+        except ValueError as error:
+            raise SpecError(node.name, str(error)) from error
+
+    def is_zeros(self, node: TfNode) -> bool:
+        """Whether a constant is zeros only; raises as `loaded`."""
+        # Each cell of a loop may begin with the same one.
+        if node.name not in self._zeros:
+            is_small = prod(self.stored(node).shape) <= _MAX_STATE
+            self._zeros[node.name] = is_small and not self.loaded(node).any()
+        return self._zeros[node.name]
 
     def _filled(self, values: Array, count: int) -> Array:
         """Return as many numbers as a shape has, of which the last may stand for all behind it."""

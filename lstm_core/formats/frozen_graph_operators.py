@@ -43,6 +43,8 @@ def _stacked(made: Translation, node: TfNode) -> str:
 def _chosen(made: Translation, node: TfNode) -> str:
     axis = made.integers(node, 2) if len(node.inputs) > 2 else [0]
     given = [made.value(node, index) for index in (0, 1)]
+    if node.number("batch_dims"):
+        raise SpecError(node.name, "chooses something else for each sequence (batch_dims)")
     return made.node(node, "Gather", given, axis=(axis or [0])[0])
 
 
@@ -99,6 +101,19 @@ def _cast(made: Translation, node: TfNode) -> str:
     return made.node(node, "Cast", [made.value(node, 0)], to=to)
 
 
+def _array_size(made: Translation, node: TfNode) -> str:
+    array = made.maker(node, 0)
+    if array.operator != "TensorArrayV3":
+        raise SpecError(node.name, f"is the size of a {array.operator}")
+    return made.value(array, 0)
+
+
+def _biased(made: Translation, node: TfNode) -> str:
+    if node.text("data_format") not in {"", "NHWC"}:
+        raise SpecError(node.name, "adds along another axis than the last (data_format)")
+    return made.node(node, "Add", [made.value(node, index) for index in (0, 1)])
+
+
 def _leaky(made: Translation, node: TfNode) -> str:
     return made.node(node, "LeakyRelu", [made.value(node, 0)], alpha=node.real("alpha", 0.2))
 
@@ -112,6 +127,7 @@ def _squared(made: Translation, node: TfNode) -> str:
 
 
 OPERATORS: Operators = {
+    "BiasAdd": _biased,
     "Cast": _cast,
     "ConcatV2": _joined,
     "ExpandDims": _unsqueezed,
@@ -125,6 +141,7 @@ OPERATORS: Operators = {
     "Square": _squared,
     "Squeeze": _squeezed,
     "StridedSlice": _cut,
+    "TensorArraySizeV3": _array_size,
     "Transpose": _transpose,
 }
 """What becomes of each."""

@@ -13,7 +13,7 @@ from lstm_core.formats.frozen_graph_loops import Loop, loop_of
 from lstm_core.formats.frozen_graph_nodes import TfGraph, TfNode
 from lstm_core.formats.onnx_building import GraphBuilder
 from lstm_core.formats.onnx_model import Graph, Input
-from lstm_core.formats.onnx_rnn_cell import OPERATOR
+from lstm_core.formats.onnx_rnn_cell import CELL, STEPS
 
 MAX_LOOPS = 200
 """Loops' values, each of which is followed through all of the loop's cells."""
@@ -30,7 +30,6 @@ _SAME = frozenset(
 """What takes and gives the same under the same name."""
 _RENAMED = {
     "AddV2": "Add",
-    "BiasAdd": "Add",
     "Maximum": "Max",
     "Minimum": "Min",
     "RealDiv": "Div",
@@ -143,6 +142,10 @@ class Translation(GraphBuilder):
             raise SpecError(node.name, f"has {len(node.inputs)} inputs only")
         return self._value(node.inputs[index])
 
+    def maker(self, node: TfNode, index: int) -> TfNode:
+        """Return the node that an input comes from; raises as `value`."""
+        return self._graph.node(node.input(index))
+
     def integers(self, node: TfNode, index: int) -> list[int]:
         """Return an input that is stored integers; raises as `value`."""
         name = self.value(node, index)
@@ -154,7 +157,8 @@ class Translation(GraphBuilder):
 
     def _loop(self, node: TfNode, loop: Loop) -> str:
         """Add a loop's cells, one node each, and return what is asked of the last one."""
-        given = last = self._value(loop.source)
+        steps = [self._value(each) for each in loop.steps]
+        given = last = self.node(node, STEPS, [self._value(loop.source), *steps], "/steps")
         for cell in loop.cells:
             stored = [cell.kernel, cell.bias, *(cell.peepholes or ("", "", "")), cell.projection]
             names = [self._value(name) if name else "" for name in stored]
@@ -163,7 +167,7 @@ class Translation(GraphBuilder):
             if sequence not in self._cells:
                 self._cells.add(sequence)
                 options = {"options": cell.options}
-                self.add(cell.name, OPERATOR, (given, *names), (sequence, last), options)
+                self.add(cell.name, CELL, (given, *names), (sequence, last), options)
             given = sequence
         return last if node.operator == "Exit" else given
 

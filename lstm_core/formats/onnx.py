@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lstm_core.errors import FormatError, SpecError
-from lstm_core.formats.onnx_axes import Atom, kinds
+from lstm_core.formats.onnx_axes import STAND_INS, Atom, kinds
 from lstm_core.formats.onnx_constants import MAX_NUMBERS, evaluate
 from lstm_core.formats.onnx_model import (
     FLOAT_TYPES,
@@ -35,8 +35,14 @@ MAX_EXPANSION = 16
 """How many times, in all, the stored numbers may become a part of layers, or be computed with."""
 _MAX_COMPUTED = 2 * MAX_NUMBERS
 """Numbers that may be computed with beside these, in all: shapes, and states to begin with."""
-_STAND_INS = (1009, 1013)
-"""For sizes that are not fixed: primes, so that no other size is taken for them."""
+MAX_LAYERS_HELD = 1 << 23
+"""By all values of a graph together, of which each holds all layers before it: 64 MB."""
+_MAX_PROBLEMS = 100
+"""That are told at once."""
+_NUM_VALUES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Shape": 0}
+"""How many inputs' numbers become those of the output: the others tell its shape."""
+_MOVES = frozenset({"Cast", "Gather", "Identity", "Slice", "Split", "Squeeze", "Unsqueeze"})
+"""What gives some of the numbers that it takes as they are."""
 
 
 def read_onnx(path: str | os.PathLike[str]) -> Network:
@@ -100,6 +106,9 @@ class _Walk:
         self._graph = graph
         self._values: dict[str, Value] = {}
         self._stored: dict[str, Tensor] = {}
+        # What is computed of the numbers that stand for sizes.
+        self._measured: set[str] = set()
+        self._layers_held = 0
         self._numbers_read = 0
         self._numbers_taken = 0
         self._numbers_computed = 0
@@ -115,14 +124,15 @@ class _Walk:
             raise SpecError(graph.name, "has no inputs or no outputs")
         first, *others = graph.inputs
         self._values[first.name] = self._input(first)
-        self._values |= {each.name: State() for each in others}
+        self._values |= {each.name: State(is_given=True) for each in others}
         self._run(graph)
         return self._output()
 
     def _run(self, body: Body) -> None:
         self._stored |= body.initializers
         for node in _needed(body):
-            self._read(node)
+            if len(self.problems) < _MAX_PROBLEMS:
+                self._read(node)
 
     def _input(self, given: Input) -> Sequences:
         """Return what the graph's input stands for: the features are its last axis."""
@@ -132,7 +142,7 @@ class _Walk:
         rank = len(given.shape)
         if rank not in ((2, 3) if not is_integer else (1, 2)):
             raise SpecError(given.name, f"has {rank} axes")
-        lengths = [size or _STAND_INS[i % 2] for i, size in enumerate(given.shape)]
+        lengths = [size or STAND_INS[i % 2] for i, size in enumerate(given.shape)]
         atoms = [Atom(f"input {index}", size) for index, size in enumerate(lengths)]
         if not is_integer:
             if given.shape[-1] is None:
@@ -154,6 +164,9 @@ class _Walk:
             self.problems.append(_sentence(node, error))
             outputs = [Broken()] * len(node.outputs)
         self._values |= dict(zip(node.outputs, outputs, strict=False))
+        self._layers_held += sum(len(v.layers) for v in outputs if isinstance(v, Sequences))
+        if self._layers_held > MAX_LAYERS_HELD:
+            raise SpecError(node.name, "is behind too many layers, as too many other nodes are")
 
     def _branch(self, node: Node, condition: Value | None) -> Sequence[Value]:
         """Return what a branch of an `If` gives, which the sizes of the values choose."""
@@ -177,10 +190,19 @@ class _Walk:
             if node.operator == "Constant":
                 self._numbers_read += sum(array.size for array in computed)
             self._count(node, [array for array in constants if array is not None], computed)
+            self._measure(node, computed)
             return computed
         self._take(node, constants)
         if node.operator == "Shape" and isinstance(inputs[0], Sequences):
+            if None in self._graph.inputs[0].shape:
+                self._measured |= set(node.outputs)
             return [_shape(node, inputs[0])]
+        for name, value in zip(node.inputs, inputs, strict=True):
+            if not isinstance(value, np.ndarray) or name not in self._measured:
+                continue
+            if value.dtype.kind == "f" and value.any():
+                problem = "computes with the number of time steps or of sequences, which is open"
+                raise SpecError(node.name, problem)
         return read_node(node, inputs, self._graph.opset)
 
     def _value(self, node: Node, name: str) -> Value | None:
@@ -193,6 +215,16 @@ class _Walk:
             self._numbers_read += array.size
             self._values[name] = array
         return self._values[name]
+
+    def _measure(self, node: Node, computed: Sequence[Constant]) -> None:
+        """Remember what depends on sizes that are open."""
+        values = node.inputs[: _NUM_VALUES.get(node.operator, len(node.inputs))]
+        is_moved = node.operator in _MOVES
+        if self._measured.intersection(values) and not (
+            # Another size out of a shape, such as the number of features.
+            is_moved and all((array < min(STAND_INS)).all() for array in computed)
+        ):
+            self._measured |= set(node.outputs)
 
     def _count(self, node: Node, taken: Sequence[Constant], given: Sequence[Constant]) -> None:
         """Count what constants are computed with; what is another view of one costs nothing.

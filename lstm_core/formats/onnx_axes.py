@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from lstm_core.errors import SpecError
 
+STAND_INS = (1009, 1013)
+"""For sizes that are not fixed: primes, so that no other size is taken for them."""
+
 
 class Atom(NamedTuple):
     """An axis as it came into being.

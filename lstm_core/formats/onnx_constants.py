@@ -221,6 +221,8 @@ _FUNCTIONS: dict[str, Callable[[Node, Inputs], Array | list[Array]]] = {
     "Expand": _expand,
     "Gather": _gather,
     "Identity": lambda _, inputs: _first(inputs),
+    "Max": _elementwise(np.maximum),
+    "Min": _elementwise(np.minimum),
     "Mul": _elementwise(np.multiply),
     "Range": _range,
     "ReduceProd": _product,

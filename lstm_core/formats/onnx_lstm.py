@@ -142,7 +142,8 @@ def _check_states(node: Node, given: dict[str, Value | None], time: Axis, units:
         is_zero = isinstance(state, np.ndarray) and not state.any()
         if isinstance(state, np.ndarray) and state.shape[2:] != (units,):
             raise SpecError(node.name, f"its {name} of shape {state.shape} is not of {units} units")
-        if not (state is None or is_zero or isinstance(state, State)):
+        is_given = isinstance(state, State) and state.is_given
+        if not (state is None or is_zero or is_given):
             raise SpecError(node.name, f"its {name} is neither zeros nor an input of the graph")
     if node.attribute("input_forget", 0):
         raise SpecError(node.name, "couples the input and forget gates (input_forget)")

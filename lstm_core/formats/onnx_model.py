@@ -31,6 +31,9 @@ MAX_MODEL_BYTES = 2 << 30
 MAX_DEPTH = 8
 """Of graphs inside nodes."""
 
+MAX_NODES = 20_000
+"""Of one graph: a second's work."""
+
 _FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 _INTEGERS = {2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "u1"}
 FLOAT_TYPES = frozenset(_FLOATS)
@@ -219,6 +222,8 @@ def read_graph(path: Path) -> Graph:
 def _body(message: Message, beside: FilesBeside, depth: int) -> Body:
     if depth > MAX_DEPTH:
         raise ValueError(f"has graphs inside each other, more than {MAX_DEPTH}")
+    if len(message.blobs(1)) > MAX_NODES:
+        raise ValueError(f"has more than {MAX_NODES} nodes")
     return Body(
         nodes=tuple(_node(each, beside, depth) for each in message.messages(1)),
         initializers={each.text(8): _tensor(each, beside) for each in message.messages(5)},

@@ -12,8 +12,10 @@ import numpy as np
 
 from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_axes import (
+    STAND_INS,
     Atom,
     Axes,
+    Axis,
     at,
     kinds,
     reshaped,
@@ -27,8 +29,7 @@ from lstm_core.formats.onnx_inputs import Values, sequences_of
 from lstm_core.formats.onnx_lstm import read_lstm
 from lstm_core.formats.onnx_model import FLOAT_TYPES, Node
 from lstm_core.formats.onnx_pointwise import POINTWISE
-from lstm_core.formats.onnx_rnn_cell import OPERATOR as RNN_CELL
-from lstm_core.formats.onnx_rnn_cell import read_rnn_cell
+from lstm_core.formats.onnx_rnn_cell import CELL, STEPS, read_rnn_cell, read_steps
 from lstm_core.formats.onnx_values import (
     SERVED,
     Constant,
@@ -44,6 +45,14 @@ from lstm_core.pointwise import Embedding
 Reader = Callable[[Node, Values, int], list[Value]]
 """Takes a node, its inputs, at least one of them `Sequences`, and the version of the operators."""
 
+_LOOPS: dict[str, Callable[[Node, Values], list[Value]]] = {
+    "LSTM": read_lstm,
+    CELL: read_rnn_cell,
+    STEPS: read_steps,
+}
+"""What runs through time."""
+_FAR = (1 << 31) - 1
+"""From here on the end of a slice stands for that of its axis."""
 _MAX_INPUTS = 5
 """Of the operators here."""
 _STATE_OPERATORS = frozenset(
@@ -59,8 +68,8 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
     Raises:
         SpecError: It cannot be served.
     """
-    if node.operator in {"LSTM", RNN_CELL}:
-        return (read_lstm if node.operator == "LSTM" else read_rnn_cell)(node, inputs)
+    if node.operator in _LOOPS:
+        return _LOOPS[node.operator](node, inputs)
     first = inputs[0] if inputs else None
     if isinstance(first, State) and first.parts and node.operator in {"Gather", "Slice"}:
         return [_chosen_states(node, first, inputs)]
@@ -73,7 +82,8 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
     )
     has_state = any(isinstance(value, State) for value in given)
     if are_states and has_state and node.operator in _STATE_OPERATORS:
-        return [State() for _ in node.outputs]
+        are_given = all(isinstance(value, State) and value.is_given for value in given)
+        return [State(is_given=are_given) for _ in node.outputs]
     if has_state:
         raise SpecError(node.name, f"is a {node.operator} of a state, which no LSTM gives on")
     if node.operator in POINTWISE:
@@ -216,10 +226,18 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
             value = take_step(value, index, chosen[0], keeps_axis=True)
         elif (half := take_half(value, index, chosen)) is not None:
             value = half
-        elif chosen != range(length):
+        elif chosen != range(length) or _is_bound(value.axes[index], start, end):
             what = " and ".join(kinds(value.axes[index])) or "nothing"
             raise SpecError(node.name, f"takes a part of the axis {what}")
     return [value]
+
+
+def _is_bound(axis: Axis, start: int, end: int) -> bool:
+    """Whether a part of an axis is all of it only where that is no longer than a fixed number."""
+    if not any(atom.size in STAND_INS for atom in axis):
+        return False
+    length = sizes((axis,))[0]
+    return -_FAR < start < -length or length < end < _FAR
 
 
 def _split(node: Node, inputs: Values, _opset: int) -> list[Value]:

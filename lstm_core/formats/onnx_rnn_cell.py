@@ -1,4 +1,4 @@
-"""TensorFlow's LSTM cells in a graph that is followed as ONNX's are, into layers of a network."""
+"""TensorFlow's loops of LSTM cells, in a graph that is followed as ONNX's are, into layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lstm_core.errors import SpecError
-from lstm_core.formats.onnx_axes import Atom
+from lstm_core.formats.onnx_axes import Atom, sizes
 from lstm_core.formats.onnx_lstm import time_and_batch
 from lstm_core.formats.onnx_model import Node
 from lstm_core.formats.onnx_values import MAX_LAYERS, Sequences, Value, without_sequences
@@ -15,9 +15,13 @@ from lstm_core.formats.rnn_cell import CellOptions, cell_of
 from lstm_core.formats.tensors import Float32
 from lstm_core.network import Recurrent
 
-OPERATOR = "tensorflow.LSTMCell"
+CELL = "tensorflow.LSTMCell"
 """Takes sequences, time first, then kernel, bias, three peepholes and projection, of which those
 may be left out; its attribute `options` is `CellOptions`. Gives h of all steps and of the last."""
+
+STEPS = "tensorflow.steps"
+"""Takes sequences, time first, and integers: each the number of their time steps, or the places of
+all in order. Gives the sequences."""
 
 _RANKS = {"kernel": 2, "bias": 1, "w_i": 1, "w_f": 1, "w_o": 1, "projection": 2}
 
@@ -62,6 +66,25 @@ def read_rnn_cell(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
         axes=(batch, features), layers=(*before, without_sequences(layer)), is_state=True
     )
     return [sequence, last]
+
+
+def read_steps(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """Return the sequences that a loop takes.
+
+    Raises:
+        SpecError: It does not run once for each time step, in their order.
+    """
+    x = inputs[0] if inputs else None
+    if not isinstance(x, Sequences) or not x.axes:
+        raise SpecError(node.name, "takes what does not come from the graph's input")
+    num_steps = sizes(x.axes)[0]
+    for told in inputs[1:]:
+        if not isinstance(told, np.ndarray) or told.dtype.kind != "i":
+            raise SpecError(node.name, "runs as often as the values themselves tell")
+        expected = np.arange(num_steps) if told.ndim else np.array(num_steps)
+        if not np.array_equal(told, expected):
+            raise SpecError(node.name, "does not run once for each time step, in their order")
+    return [x]
 
 
 def _stored(node: Node, name: str, value: Value | None) -> Float32 | None:

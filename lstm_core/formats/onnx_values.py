@@ -37,10 +37,12 @@ class State:
     Attributes:
         parts: Each h, where it is made of those of one LSTM after another.
         axis: Along which they lie.
+        is_given: Whether the graph is given it, so that an LSTM may begin with it.
     """
 
     parts: tuple[Sequences, ...] = ()
     axis: int = 0
+    is_given: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -63,10 +63,14 @@ def _ask_for_document(state: StateDict, document_name: str) -> str:
         else:
             is_behind_linear = bool(layers) and "linear" in layers[-1]
             layers += [{"activation": "relu"}] * is_behind_linear + [{"linear": module}]
-    what = "the state dict" if state.entries is None else "the program"
+    what, options = "the state dict", ""
+    if state.entries is not None:
+        # `eps`, `negative_slope` and the like stand in its code.
+        what = "the program"
+        options = ", nor their options where those are not PyTorch's defaults"
     return (
         f"{what} of {', '.join(state.order):.300} does not tell how these follow each other and"
-        f" which functions stand between them; say so in {document_name}, for instance"
+        f" which functions stand between them{options}; say so in {document_name}, for instance"
         f" {json.dumps({'layers': layers})}"
     )
 

@@ -27,8 +27,8 @@ from lstm_core.formats.torch_export_program import TYPES, Json, Program, entry, 
 from lstm_core.formats.torch_storages import Dtype, Storage
 from lstm_core.network import Network
 
-MAX_GRAPH_BYTES = 16 << 20
-"""A graph of 1,000 nodes takes 1 MB."""
+MAX_GRAPH_BYTES = 4 << 20
+"""A graph of 1,000 nodes takes 1 MB. Parsed, it may take 25 times as much memory."""
 
 _MODEL = "models/model.json"
 _MAX_SIZE = 1 << 40
@@ -134,24 +134,38 @@ def _graph(document: Json, weights: _Weights, name: str, writer: str) -> Graph:
     program = Program(metas)
     for each in listed(signature, "input_specs"):
         if "user_input" in each:
-            given = entry(entry(each, "user_input", dict), "arg", dict)
-            program.add_input(_input(named(given, "as_tensor"), metas))
+            program.add_input(_input(_tensor(each, "user_input"), metas))
         elif "parameter" in each or "buffer" in each:
             kind = "parameter" if "parameter" in each else "buffer"
             told = entry(each, kind, dict)
-            own = named(told, "arg")
-            tensor = weights.stored(entry(told, f"{kind}_name", str))
+            own, name_of_weight = named(told, "arg"), entry(told, f"{kind}_name", str)
+            if told.get("persistent") is False:
+                problem = "is a buffer that is not saved with the weights; make it persistent"
+                raise SpecError(name_of_weight, problem)
+            tensor = weights.stored(name_of_weight)
             program.store_array(own, tensor.shape, tensor.load)
         else:
             what = ", ".join(each)
-            raise SpecError(what, "is a kind of input that is not served")
-    for node in listed(graph, "nodes"):
-        program.translate(node, OPERATORS)
-    outputs = [
-        named(entry(entry(each, "user_output", dict), "arg", dict), "as_tensor")
-        for each in listed(signature, "output_specs")
-    ]
+            problem = "is a kind of input that is not served; a constant can be a buffer instead"
+            raise SpecError(what, problem)
+    outputs = [_tensor(each, "user_output") for each in listed(signature, "output_specs")]
+    program.translate(listed(graph, "nodes"), outputs, OPERATORS)
     return program.built(name, writer, outputs)
+
+
+def _tensor(told: Json, kind: str) -> str:
+    """Return the name of a tensor that a program takes or gives.
+
+    Raises:
+        SpecError: It is something else.
+        ValueError: It is damaged.
+    """
+    if kind not in told:
+        raise SpecError(f"{', '.join(told):.80}", f"is no {kind}, and is not served")
+    argument = entry(entry(told, kind, dict), "arg", dict)
+    if "as_tensor" not in argument:
+        raise SpecError(kind, f"is {', '.join(argument):.80}, and no tensor")
+    return named(argument, "as_tensor")
 
 
 def _input(name: str, metas: Json) -> Input:

@@ -52,8 +52,7 @@ def _same(program: Program, call: Call) -> None:
     """Put what does nothing at inference into Identity."""
     if call.arguments.get("train"):
         raise SpecError(call.name, "was exported in training")
-    first = "self" if "self" in call.arguments else "input"
-    program.add(call.name, "Identity", [call.value(first)])
+    program.add(call.name, "Identity", [call.first()])
 
 
 def _cast(program: Program, call: Call) -> None:
@@ -145,7 +144,12 @@ def _hardtanh(program: Program, call: Call) -> None:
 
 
 def _prelu(program: Program, call: Call) -> None:
-    program.add(call.name, "PRelu", [call.value("self"), call.value("weight")])
+    value, slopes = call.value("self"), call.value("weight")
+    # They belong to the second axis, which has the features behind the last step only.
+    if (others := program.rank(value) - 2) > 0:
+        axes = program.store(f"{call.name}/axes", list(range(1, 1 + others)))
+        slopes = program.add(f"{call.name}/slopes", "Unsqueeze", [slopes, axes])
+    program.add(call.name, "PRelu", [value, slopes])
 
 
 def _arithmetic(operator: str) -> Translate:

@@ -6,6 +6,7 @@ Owns how the JSON tells of values. What becomes of a single node is told by
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,7 +32,21 @@ _CHECKS = frozenset(
     )
 )
 """What compares values with what was traced, and gives nothing."""
+_SHARING = frozenset(
+    f"torch.ops.aten.{name}"
+    for name in (
+        "add_.Tensor", "alias.default", "contiguous.default", "detach.default", "detach_.default",
+        "dropout.default", "permute.default", "relu_.default", "reshape.default", "select.int",
+        "slice.Tensor", "squeeze.default", "squeeze.dim", "squeeze.dims", "to.dtype",
+        "to.dtype_layout", "transpose.int", "unsqueeze.default", "view.default",
+    )
+)  # fmt: skip
+"""What may give its first argument's own memory, so that both change where one is changed."""
+_IN_PLACE = frozenset({"torch.ops.aten.add_.Tensor", "torch.ops.aten.relu_.default"})
+_SIZE = "torch.ops.aten.sym_size.int"
 _LARGEST = float(np.finfo(np.float32).max)
+_MAX_SHARED = 20
+"""Names, one for another, of what is changed in place."""
 MAX_LISTED = 100_000
 """Nodes of a graph, or arguments of one."""
 
@@ -104,6 +119,18 @@ class Call:
             raise SpecError(self.name, f"its {name} is no value of the graph")
         return found
 
+    def first(self) -> str:
+        """Return the value that it works on; raises as `value`."""
+        return self.value("self" if "self" in self.arguments else "input")
+
+    def taken(self) -> list[str]:
+        """Return every value that it takes."""
+        found: list[str] = []
+        for argument in self.arguments.values():
+            each = argument if isinstance(argument, list) else [argument]
+            found += [str(value) for value in each if isinstance(value, Reference)]
+        return found
+
     def optional(self, name: str) -> str:
         """Return an argument that is a value's name, empty where it is left out."""
         return "" if self.arguments.get(name) is None else self.value(name)
@@ -158,6 +185,16 @@ def _argument(told: dict[str, Any]) -> Any:  # noqa: ANN401 - see `Call.argument
     return None
 
 
+def _call(node: Json, operators: Mapping[str, Translate]) -> Call:
+    """Return a node; SpecError if its operator is not served."""
+    target = entry(node, "target", str)
+    if target not in operators:
+        operator = target.removeprefix("torch.ops.")
+        label = entry(node, "name", str) if node.get("name") else operator
+        raise SpecError(f"{label:.80}", f"is a {operator:.80}, which is not served")
+    return Call(node)
+
+
 class Program(GraphBuilder):
     """A program on its way to an ONNX graph."""
 
@@ -170,21 +207,45 @@ class Program(GraphBuilder):
         super().__init__()
         self._metas = metas
 
-    def translate(self, node: Json, operators: Mapping[str, Translate]) -> None:
-        """Add a node.
+    def translate(
+        self, nodes: Sequence[Json], outputs: Sequence[str], operators: Mapping[str, Translate]
+    ) -> None:
+        """Add the nodes.
+
+        Args:
+            nodes: In their order.
+            outputs: Names of what the program gives.
+            operators: What puts a node of each target into ONNX's words.
 
         Raises:
-            SpecError: It cannot be served.
-            ValueError: It is damaged.
+            SpecError: One cannot be served.
+            ValueError: One is damaged.
         """
-        if entry(node, "target", str) in _CHECKS:
-            return
-        call = Call(node)
-        translate = operators.get(call.target)
-        if translate is None:
-            operator = call.target.removeprefix("torch.ops.")
-            raise SpecError(call.name, f"is a {operator:.80}, which is not served")
-        translate(self, call)
+        calls = [
+            _call(node, operators) for node in nodes if entry(node, "target", str) not in _CHECKS
+        ]
+        taken = [value for call in calls if call.target != _SIZE for value in call.taken()]
+        num_taken = Counter([*taken, *outputs])
+        makers = {output: call for call in calls for output in call.outputs}
+        for call in calls:
+            if call.target in _IN_PLACE:
+                self._check_in_place(call, num_taken, makers)
+            operators[call.target](self, call)
+
+    def _check_in_place(
+        self, call: Call, num_taken: Mapping[str, int], makers: Mapping[str, Call]
+    ) -> None:
+        """Refuse to change what something else takes too, under its own or another name."""
+        maker: Call | None = call
+        for _ in range(_MAX_SHARED):
+            if maker is None or maker.target not in _SHARING:
+                return
+            value = maker.first()
+            if num_taken[value] > 1 or value in self._stored:
+                break
+            maker = makers.get(value)
+        problem = "changes in place what is kept, or taken elsewhere too; leave out inplace"
+        raise SpecError(call.name, problem)
 
     def rank(self, value: str) -> int:
         """Return the number of a value's axes; ValueError where it is not told."""

@@ -101,6 +101,8 @@ class StorageReader(ABC):
             shape: Its sizes.
             strides: How many numbers there are from one to the next, along each axis.
         """
+        # As tuples: a list could grow behind these checks, while the rest of the pickle is read.
+        shape, strides = tuple(shape), tuple(strides)
         sizes = [offset, *shape, *strides]
         if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 64:
             raise ValueError("has a tensor without a storage or a shape")
@@ -125,7 +127,7 @@ class StorageReader(ABC):
             view = np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
             return np.ascontiguousarray(view)
 
-        return StoredTensor(shape=tuple(shape), dtype=storage.dtype.name, load=load)
+        return StoredTensor(shape=shape, dtype=storage.dtype.name, load=load)
 
 
 def _parameter(tensor: Value, *_rest: Value) -> StoredTensor:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lstm_core.errors import FormatError
+from lstm_core.formats import frozen_graph_nodes
 from lstm_core.formats.protobuf import Message
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.pointwise import Dense
@@ -19,6 +20,8 @@ from tests.unit.tensorflow_files import FIXTURES, field
 
 FROZEN = FIXTURES / "tf1" / "frozen.pb"
 CELL = "rnn/while/lstm_cell/"
+ARRAY = "rnn/while/TensorArray"
+LATER = "rnn/while/add_1"
 STATE = "rnn/LSTMCellZeroState/zeros"
 
 Parts = dict[str, Any]
@@ -101,10 +104,24 @@ def test_numbers_of_the_cell_are_read(tmp_path):
     assert read_network(changed(tmp_path / "relu.pb", relu)).recurrent[0].spec.activation == "relu"
 
 
+def limited(nodes: dict[str, Parts]) -> None:
+    """Put limits on what a cell gives that has no projection."""
+    h = CELL + "mul_2"
+    for name, op, taken, limit in (("low", "Minimum", h, 0.1), ("both", "Maximum", "low", -0.1)):
+        nodes[f"{name}/y"] = {"name": f"{name}/y", "op": "Const", "attributes": stored(limit)}
+        nodes[name] = {"name": name, "op": op, "inputs": [taken, f"{name}/y"]}
+    nodes["rnn/while/NextIteration_4"]["inputs"] = ["both"]
+    written = nodes[f"{ARRAY}Write/TensorArrayWriteV3"]
+    written["inputs"][2] = "both"
+
+
 REFUSALS: dict[str, tuple[Callable[[dict[str, Parts]], Any], str]] = {
     "operator": (put("dense/BiasAdd", op="Cumsum"), "dense/BiasAdd: is a Cumsum, which is not"),
     "functional loop": (put("dense/BiasAdd", op="StatelessWhile"), "with lower_control_flow"),
     "another function": (put(f"{CELL}Tanh", op="Sin"), "runs no LSTMCell of rnn_cell"),
+    "input gate": (put(f"{CELL}Sigmoid_1", op="Relu"), "is no product with a gate"),
+    "forget gate": (put(f"{CELL}Sigmoid", op="Relu"), "is no product with a gate"),
+    "output gate": (put(f"{CELL}Sigmoid_2", op="Relu"), "is no product with a gate"),
     "two functions": (put(f"{CELL}Tanh_1", op="Relu"), "its activation is a Relu"),
     "other gate": (put(f"{CELL}add", inputs=[f"{CELL}split:1", f"{CELL}add/y"]),
                    "its gates are in another order"),
@@ -118,7 +135,24 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Parts]], Any], str]] = {
                                                   f"{CELL}concat/axis"]), "joins something else"),
     "ones": (put(f"{STATE}/Const", attributes=stored(1)), "neither zeros nor an input"),
     "kernel of the input": (put("rnn/lstm_cell/kernel", op="Placeholder"), "not stored in the"),
-    "lengths": (put(f"{CELL}mul_2", op="SelectV2"), "it has sequence_length; leave it out"),
+    "lengths": (put(f"{CELL}mul_2", op="SelectV2"), "it has sequence_length or dropout"),
+    "limits": (limited, "it limits what it gives, which is no projection"),
+    "read elsewhere": (lambda nodes: nodes[f"{ARRAY}ReadV3"]["inputs"].__setitem__(1, LATER),
+                       "ReadV3: is of another step than the one"),
+    "written elsewhere": (
+        lambda nodes: nodes[f"{ARRAY}Write/TensorArrayWriteV3"]["inputs"].__setitem__(1, LATER),
+        "WriteV3: is of another step than the one"),
+    "begins later": (put("rnn/time", attributes=stored(1, kind=3)), "another way than from 0 on"),
+    "leaves out": (put(f"{LATER}/y", attributes=stored(2, kind=3)), "another way than from 0 on"),
+    "ends early": (put("rnn/while/Less_1/Enter", inputs=[f"{LATER}/y"]),
+                   "does not run once for each time step, in their order"),
+    "ends by itself": (put("rnn/while/Less_1", op="Greater"), "ends a loop by a Greater"),
+    "ends in a circle": (put("rnn/while/LogicalAnd", inputs=["rnn/while/LogicalAnd"]),
+                         "ends a loop by a LogicalAnd"),
+    "gathers a part": (put("rnn/TensorArrayStack/range/start", attributes=stored(1, kind=3)),
+                       "does not run once for each time step, in their order"),
+    "channels first": (put("dense/BiasAdd", attributes={"data_format": field(2, b"NCHW")}),
+                       "adds along another axis than the last"),
     "vector": (put(f"{CELL}add/y", attributes=stored([1, 1])), "has the shape (2,), and is no num"),
     "turned": (put(f"{CELL}MatMul", attributes={"transpose_b": field(5, 1)}), "is a MatMul"),
     "few inputs": (put(f"{CELL}mul_2", inputs=[f"{CELL}Sigmoid_2"]), "has 1 inputs only"),
@@ -166,6 +200,12 @@ def test_numbers_that_are_repeated_are_bounded(tmp_path):
         nodes["dense/kernel/read"]["inputs"] = ["all"]
 
     assert "has 1 numbers, where 2097152 are told" in problem(changed(tmp_path / "many.pb", many))
+
+
+def test_many_nodes_are_refused(tmp_path, monkeypatch):
+    """A graph takes a second at most."""
+    monkeypatch.setattr(frozen_graph_nodes, "MAX_NODES", 100)
+    assert "has more than 100 nodes" in problem(changed(tmp_path / "model.pb", lambda _: None))
 
 
 def test_many_values_of_loops_are_bounded(tmp_path):

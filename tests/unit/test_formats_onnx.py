@@ -164,6 +164,12 @@ def test_opset_before_13(tmp_path):
     assert len(read_network(save(path, [*nodes, last], opset=11)).layers) == 2
 
 
+def sized(axis: str) -> list[bytes]:
+    """Return nodes that give one of the sizes as a real number."""
+    gather = node("Gather", ["shape", axis], ["whole"], axis=0)
+    return [node("Shape", ["s"], ["shape"]), gather, node("Cast", ["whole"], ["size"], to=1)]
+
+
 BRANCH = [lstm(), node("Squeeze", ["Y", "one"], ["s"]), node("Identity", ["s"], ["t"])]
 LENGTHS = ("x", "W", "R", "B", "lengths")
 STATES = ("x", "W", "R", "B", "", "ones", "ones")
@@ -180,6 +186,15 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "first step": ([*BRANCH, node("Gather", ["s", "zero"], ["y"], axis=0)], {}, "is not the last"),
     "some steps": ([*BRANCH, node("Slice", ["s", "one", "three", "zero"], ["y"])],
                    {"three": np.array([3])}, "takes a part of the axis time"),
+    "last thousands": ([*BRANCH, node("Slice", ["s", "far", "end", "zero"], ["y"])],
+                       {"far": np.array([-3000]), "end": np.array([1 << 60])}, "the axis time"),
+    "first thousands": ([*BRANCH, node("Slice", ["s", "zero", "far", "zero"], ["y"])],
+                        {"far": np.array([3000])}, "takes a part of the axis time"),
+    "mean of steps": ([*BRANCH, *sized("zero"), node("Div", ["s", "size"], ["y"])], {},
+                      "div: computes with the number of time steps or of sequences"),
+    "half of steps": ([*BRANCH, *sized("zero"), node("Mul", ["size", "half"], ["part"]),
+                       node("Mul", ["s", "part"], ["y"])], {"half": np.array(0.5)},
+                      "mul: computes with the number of time steps or of sequences"),
     "cut features": ([*BRANCH, node("Reshape", ["s", "shape"], ["y"])],
                      {"shape": np.array([-1, 4])}, "cannot become (-1, 4)"),
     "wide vector": ([*BRANCH, node("Add", ["s", "v"], ["y"])], {"v": np.ones((1, 3))},
@@ -194,6 +209,17 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "infinite": ([*BRANCH, node("Mul", ["s", "v"], ["y"])], {"v": np.full(2, np.inf)}, "finite"),
     "lengths": ([lstm(inputs=LENGTHS), SQUEEZE], {"lengths": np.array([3])}, "has sequence_lens"),
     "states": ([lstm(inputs=STATES), SQUEEZE], {"ones": np.ones((1, 1, 2))}, "neither zeros nor"),
+    "c of another": ([lstm(["Y", "h1", "c1"]), node("Squeeze", ["Y", "one"], ["s"]),
+                      lstm(["Z"], ("s", "V", "R", "B", "", "zeros", "c1")),
+                      node("Squeeze", ["Z", "one"], ["y"])],
+                     {"V": lstm_tensors()["R"], "zeros": np.zeros((1, 1, 2))},
+                     "its initial_c is neither zeros nor an input of the graph"),
+    "c of another, turned": ([lstm(["Y", "h1", "c1"]), node("Squeeze", ["Y", "one"], ["s"]),
+                              node("Transpose", ["c1"], ["t"], perm=[0, 1, 2]),
+                              lstm(["Z"], ("s", "V", "R", "B", "", "zeros", "t")),
+                              node("Squeeze", ["Z", "one"], ["y"])],
+                             {"V": lstm_tensors()["R"], "zeros": np.zeros((1, 1, 2))},
+                             "its initial_c is neither zeros nor an input of the graph"),
     "coupled": ([lstm(input_forget=1), SQUEEZE], {}, "couples the input and forget gates"),
     "direction": ([lstm(direction="both"), SQUEEZE], {}, "its direction is 'both'"),
     "reverse": ([lstm(direction="reverse"), SQUEEZE], {}, "an LSTM that runs backwards only"),
@@ -224,6 +250,14 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "attribute": ([lstm(direction=1), SQUEEZE], {}, "its attribute direction is not what it"),
     "axis": ([lstm(), node("Squeeze", ["Y", "nine"], ["y"])], {"nine": np.array([9])}, "no axis 9"),
 }  # fmt: skip
+
+
+def test_the_number_of_features_is_no_open_size(tmp_path):
+    """It is the same for each session, so that a graph may compute with it."""
+    nodes = [*BRANCH, *sized("two"), node("Div", ["s", "size"], ["y"])]
+    *_, layer = read_network(save(tmp_path / "model.onnx", nodes, {"two": np.array([2])})).layers
+    assert isinstance(layer, Affine)
+    assert layer.scale == 1 / UNITS
 
 
 @pytest.mark.parametrize("case", REFUSALS)

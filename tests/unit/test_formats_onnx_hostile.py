@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lstm_core.errors import FormatError
-from lstm_core.formats import protobuf
+from lstm_core.formats import onnx, onnx_model, protobuf
 from lstm_core.formats.read import read_network
 from lstm_core.network import Recurrent
 from lstm_core.weights import reorder_gates
@@ -51,6 +52,20 @@ def test_tensors_that_do_not_fit(case, tmp_path):
     """A shape takes no more memory than the file has numbers."""
     stored, expected = TENSORS[case]
     assert expected in problem(save(tmp_path / "model.onnx", [lstm(), SQUEEZE], {"R": stored}))
+
+
+def test_many_nodes_are_few_layers_and_sentences(tmp_path, monkeypatch):
+    """Each value holds all layers before it; a graph holds so many, and tells so much, at most."""
+    names = [f"v{index}" for index in range(300)]
+    begin = [lstm(), SQUEEZE, node("Tanh", ["y"], names[:1])]
+    chain = [node("Tanh", [a], [b]) for a, b in pairwise(names)]
+    path = tmp_path / "model.onnx"
+    monkeypatch.setattr(onnx, "MAX_LAYERS_HELD", 40_000)
+    assert "is behind too many layers" in problem(save(path, [*begin, *chain], outputs=names[-1:]))
+    broken = [node("Foo", ["y"], [name]) for name in names]
+    assert problem(save(path, [*begin[:2], *broken], outputs=names)).count("is a Foo") == 100
+    monkeypatch.setattr(onnx_model, "MAX_NODES", 200)
+    assert "has more than 200 nodes" in problem(save(path, [*begin, *chain], outputs=names[-1:]))
 
 
 def external(location: str, name: str = "R", **entries: str) -> bytes:

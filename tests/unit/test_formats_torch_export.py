@@ -16,6 +16,7 @@ import pytest
 from lstm_core.errors import FormatError
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.network import Recurrent
+from lstm_core.pointwise import PReLU
 from tests.unit.tensorflow_files import FIXTURES
 
 EXPORTED = FIXTURES / "torch" / "exported.pt2"
@@ -121,6 +122,21 @@ SIZES = [{"as_int": 16}, {"as_int": 1 << 40}]
 IH = "lstm.weight_ih_l0"
 TARGET = "torch.ops.aten.sin.default"
 
+SLOPES = {"as_tensor": {"name": "p_norm_weight"}}
+
+
+def in_place(value: str, *, taken: str) -> Callable[[Json, Json], Any]:
+    """Return a change: a function is put in place on a value, and `taken` behind it."""
+
+    def change(module: Json, weights: Json) -> None:
+        target = "torch.ops.aten.relu_.default"
+        given = {"self": {"as_tensor": {"name": value}}, "input": {"as_none": True}}
+        put("dropout", target=target, **given)(module, weights)
+        put("layer_norm", input={"as_tensor": {"name": taken}})(module, weights)
+
+    return change
+
+
 REFUSALS: dict[str, tuple[Callable[[Json, Json], Any], str]] = {
     "operator": (put("sigmoid", target=TARGET), "sigmoid: is a aten.sin.default, which is not"),
     "code": (put("sigmoid", target="os.system"), "sigmoid: is a os.system, which is not served"),
@@ -152,7 +168,17 @@ REFUSALS: dict[str, tuple[Callable[[Json, Json], Any], str]] = {
     "constant": (lambda module, _: module["signature"]["input_specs"].append({"token": {}}),
                  "token: is a kind of input that is not served"),
     "state": (lambda module, _: module["signature"]["output_specs"].insert(
-        0, {"buffer_mutation": {}}), "user_output is missing"),
+        0, {"buffer_mutation": {}}), "buffer_mutation: is no user_output, and is not served"),
+    "no tensor": (lambda module, _: module["signature"]["output_specs"].append(
+        {"user_output": {"arg": {"as_int": 3}}}), "user_output: is as_int, and no tensor"),
+    "not saved": (lambda module, _: module["signature"]["input_specs"].append(
+        {"buffer": {"arg": {"name": "b"}, "buffer_name": "scale", "persistent": False}}),
+        "scale: is a buffer that is not saved with the weights"),
+    "changed and taken": (in_place("select", taken="select"), "changes in place what is kept, or"),
+    "changed under another name": (in_place("select", taken="slice_1"), "changes in place what"),
+    "changed weight": (in_place("p_fc_bias", taken="select"), "changes in place what is kept, or"),
+    "slopes of steps": (put("slice_1", target="torch.ops.aten.prelu.default", weight=SLOPES),
+                        "has numbers of the shape (4, 1) for 4 features"),
     "axes": (lambda module, _: module["graph"]["tensor_values"]["x"].update(sizes=[]), "0 axes"),
     "weight": (lambda _, weights: weights.pop(IH), "lstm.weight_ih_l0 is missing"),
     "pickle": (lambda _, weights: weights[IH].update(use_pickle=True), "is not stored as plain"),
@@ -171,6 +197,19 @@ def test_what_cannot_be_served(case, tmp_path):
     """Each is named, before memory is taken that the file does not fill; nothing is run."""
     change, expected = REFUSALS[case]
     assert expected in problem(changed(tmp_path / "model.pt2", change))
+
+
+def test_what_is_changed_in_place_and_taken_once(tmp_path):
+    """Nothing else sees the change, so it is as good as a new value."""
+    path = changed(tmp_path / "model.pt2", in_place("select", taken="dropout"))
+    assert [getattr(layer, "function", "") for layer in read_network(path).layers][2] == "relu"
+
+
+def test_slopes_of_features(tmp_path):
+    """PReLU's slopes belong to the second axis, which the features are behind the last step."""
+    selected = {"as_tensor": {"name": "select"}}
+    change = put("dropout", target="torch.ops.aten.prelu.default", self=selected, weight=SLOPES)
+    assert isinstance(read_network(changed(tmp_path / "model.pt2", change)).layers[2], PReLU)
 
 
 def test_archives_that_are_damaged(tmp_path):

@@ -168,6 +168,17 @@ def test_tensors_stay_in_their_storage(case, tmp_path):
     assert expected in problem(save(tmp_path / "model.pt", lstm_of(weight), storages))
 
 
+def test_sizes_that_grow_behind_the_checks(tmp_path):
+    """A list of sizes that is appended to later changes no tensor, and reads no memory."""
+    sizes = b"]q\x01(K\x08K\x03e" + b"]q\x02(K\x03K\x01e"
+    weight = REBUILD + b"(" + storage("0", 24) + integer(0) + sizes + b"tR"
+    arrays = {"weight_ih_l0": weight, "weight_hh_l0": tensor("1", (8, 2))}
+    grown = {"a": b"h\x01" + integer(1000) + b"a", "b": b"h\x02" + integer(1 << 40) + b"a"}
+    storages = {"0": bytes(96), "1": bytes(64)}
+    path = save(tmp_path / "model.pt", state_dict(arrays | grown), storages)
+    assert read_network(path).input_size == 3
+
+
 def test_integers_are_no_weights(tmp_path):
     """Weights of whole numbers are refused by their dtype."""
     weight = REBUILD + b"(" + storage("0", 24, "Long") + integer(0)

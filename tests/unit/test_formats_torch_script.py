@@ -71,6 +71,7 @@ def test_what_a_program_is_asked_for(tmp_path):
     )
     found = problem(program(tmp_path / "model.pt", root))
     assert "the program of lstm, fc, act does not tell how these follow each other" in found
+    assert "nor their options where those are not PyTorch's defaults; say so in" in found
     document = json.loads(found[found.index('{"layers"') :])
     assert document == {
         "layers": [{"lstm": "lstm"}, {"linear": "fc"}, {"activation": "log_sigmoid"}]
