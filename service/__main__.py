@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status = _run(options)
-        sys.stdout.flush()
+        print(end="", flush=True)  # nothing where there is no standard output
     except BrokenPipeError:
         # Whoever read has read enough; the interpreter must not fail in its last flush either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
