@@ -21,7 +21,7 @@ from service.transport.v2.datatypes import MAX_DIMENSIONS, from_values
 _READ_BYTES = 24 * 1024
 _MAX_REST_BYTES = LARGE_BODY_BYTES
 _NAME = b'"data"'
-_OPEN = re.compile(rb"\s*+:\s*+\[")
+_OPEN = re.compile(_NAME + rb"\s*+:\s*+\[")
 
 
 def parse_in_slices(json: bytes) -> Slices[dict[str, Any] | None]:
@@ -32,8 +32,7 @@ def parse_in_slices(json: bytes) -> Slices[dict[str, Any] | None]:
         where it has another form, or anything is wrong: one piece is parsed by the code that says
         what.
     """
-    name = json.find(_NAME, 0, _MAX_REST_BYTES)
-    opened = _OPEN.match(json, name + len(_NAME)) if name >= 0 else None
+    opened = _OPEN.search(json, 0, _MAX_REST_BYTES)
     if opened is None:
         return None
     start, end = opened.end(), json.find(b"]", opened.end())
