@@ -85,7 +85,8 @@ class Job(msgspec.Struct, eq=False):
         is_deputy: This is one: it is completed even where it is cancelled, to end the other's turn.
         deadline: What answers it if it has had no turn by then.
         run: How its time steps go, once they have begun.
-        version: Of the model, that gave the answer; empty where it does not run here, None before.
+        version: Of the model: the one that gave the answer, None before. Empty where that does not
+            run here.
     """
 
     key: SessionKey

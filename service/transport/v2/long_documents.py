@@ -36,10 +36,11 @@ def parse_in_slices(json: bytes) -> Slices[dict[str, Any] | None]:
     if opened is None:
         return None
     start, end = opened.end(), json.find(b"]", opened.end())
+    if end < 0 or len(json) - end > _MAX_REST_BYTES:
+        return None
     head, tail = json[:start], json[end:]
     # So that what is cut out is surely what a parser takes for the input's `data`.
-    is_plain = end >= 0 and _NAME not in tail and b"\\" not in head and b"\\" not in tail
-    if not is_plain or len(tail) > _MAX_REST_BYTES:
+    if _NAME in tail or b"\\" in head or b"\\" in tail:
         return None
     found = _find_tensor(head + tail)
     if found is None:
