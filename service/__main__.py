@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 where an argument, a file or the store is at fault; 1 where nobody
         reads on what is written, and `sessions` has it for a session.
     """
+    _open_missing_streams()
     options = _parser().parse_args(arguments)
     try:
         status = _run(options)
@@ -52,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         return status
     return 2
+
+
+def _open_missing_streams() -> None:
+    """Open the standard streams that the process was started without, to nowhere.
+
+    Else what it opens next has their numbers: libuv ends the process when it closes such a socket.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - to the end
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -70,8 +70,9 @@ class Answers:
             self.drop_run(job)
         # As `_end`, spelled out: it is done for each step.
         job.is_done = True
-        # Who asked may hold another version of the model than the one that ran.
-        job.version = job.version or self._version
+        if job.version is None:
+            # Who asked may hold another version of the model than the one that ran.
+            job.version = self._version
         self.stats.num_ended += 1
         if job.deadline is not None:
             job.deadline.cancel()

@@ -85,7 +85,8 @@ class Job(msgspec.Struct, eq=False):
         is_deputy: This is one: it is completed even where it is cancelled, to end the other's turn.
         deadline: What answers it if it has had no turn by then.
         run: How its time steps go, once they have begun.
-        version: Of the model, whose engine has answered it; empty before.
+        version: Of the model: the one that gave the answer, None before. Empty where that does not
+            run here.
     """
 
     key: SessionKey
@@ -101,7 +102,7 @@ class Job(msgspec.Struct, eq=False):
     is_deputy: bool = False
     deadline: Timer | None = None
     run: Run | None = None
-    version: str = ""
+    version: str | None = None
 
     def cancel(self) -> None:
         """Say that nobody waits any more: what has not gone to the store will not be applied."""

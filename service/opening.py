@@ -271,6 +271,8 @@ class Opener:
             return Elsewhere(start.fingerprint)
         # An answer that holds no state is the same whatever the model is by now.
         if isinstance(decision, sessions.Answered) and (is_ours or decision.reply.row is None):
+            if not is_ours:
+                job.version = ""  # what gave it does not run here
             return replace(decision.reply, replayed=True)
         if not is_ours:
             raise FingerprintMismatchError(

@@ -74,6 +74,16 @@ def test_a_reader_who_has_read_enough_causes_no_noise(command, tmp_path):
     assert (1, b"") == (done.returncode, done.stderr)
 
 
+def test_no_standard_output_is_no_fault(monkeypatch, tmp_path, capsys):
+    """As a supervisor may start it: what is wrong is told all the same."""
+    monkeypatch.setattr(sys, "stdout", None)
+
+    assert 0 == main(["models", str(bundled_models()["gait"])])
+    assert 2 == main(["sessions", "list", "--data-dir", str(tmp_path / "nothing")])
+
+    assert "no store" in capsys.readouterr().err
+
+
 def test_an_action_that_there_is_not_is_an_error_of_usage(capsys):
     """As for every other option."""
     with pytest.raises(SystemExit) as ended:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from service.stores.memory import MemoryStore
+from service.transport.grpc import messages
 from tests.integration.grpc_service import (
     MAX_MESSAGE_BYTES,
     PATIENCE_S,
@@ -41,6 +42,18 @@ async def test_a_streams_deadline_is_that_of_its_requests():
         await stream.write(raw_request(STEPS[0], **START).SerializeToString())
         assert grpc.StatusCode.DEADLINE_EXCEEDED == await stream.code()
         await asyncio.sleep(0.3)
+        assert await serving.position("int:7") is None
+
+
+async def test_what_is_late_when_it_is_read_is_counted():
+    """As a failed request, like what is late for its turn; it is not applied."""
+    async with serving_grpc(SLOW) as serving:
+        stream = serving.stream()
+        await stream.write(raw_request(STEPS[0], **START, timeout=1).SerializeToString())
+        assert "had no turn" in (await stream.read()).error_message
+        asked = messages.ModelStatisticsRequest(name="net")
+        [stats] = (await serving.call("ModelStatistics", asked)).model_stats
+        assert 1 == stats.inference_stats.fail.count
         assert await serving.position("int:7") is None
 
 

@@ -78,6 +78,21 @@ async def test_an_answer_names_the_version_that_ran(serving):
         assert "2" == batch.json()["model_version"]
 
 
+async def test_a_kept_answer_of_a_version_that_is_gone_names_none(serving):
+    """It is that version's and not the current one's."""
+    store = MemoryStore(50)
+    async with serving(make_app({"net": make_engine("net", streaming(), store=store)})) as client:
+        await client.post(INFER, json=document(parameters=sequence(start=True)))
+        first = await client.post(INFER, json=document(parameters=sequence(position=1)))
+    current = make_engine("net", network(seed=5), version="2", store=store)
+    async with serving(make_app({"net": current})) as client:
+        again = await client.post(INFER, json=document(parameters=sequence(position=1)))
+        told = first.json() | {"model_version": ""}
+        told["parameters"] |= {"replayed": True}
+        assert told == again.json()
+        assert 409 == (await client.post(INFER, json=document(parameters=sequence()))).status_code
+
+
 async def test_models_of_a_repository_come_and_go(tmp_path, serving):
     """By load and unload; a version that is broken is told, and takes no working one down."""
     write(tmp_path, 1)

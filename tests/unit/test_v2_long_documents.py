@@ -139,10 +139,11 @@ def test_slices_read_what_one_piece_reads(json_, behind):
     assert whole == sliced
 
 
-def test_the_plain_form_is_cut(monkeypatch):
+@pytest.mark.parametrize("name", ["x", "data"])
+def test_the_plain_form_is_cut(monkeypatch, name):
     """It is not parsed in one piece behind everybody's back; `None` is what has another form."""
     monkeypatch.setattr(InferReader, "read", None)
-    reader, body = InferReader("m", ""), good(shape=[4, 10])
+    reader, body = InferReader("m", ""), good(name=name, shape=[4, 10])
 
     assert sum(1 for _ in reader.read_in_slices({}, body)) > 10
     [tensor] = at_once(reader.read_in_slices({}, body)).request.inputs

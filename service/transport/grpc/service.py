@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import DeadlineExceededError, ModelUnknownError, ServiceError
+from service.errors import ModelUnknownError, ServiceError
 from service.transport.explain import wrong
 from service.transport.grpc import messages
 from service.transport.grpc.conversion import write_reply
@@ -145,8 +145,6 @@ class InferenceService:
 
         # None where the caller waits for any time, whatever the types say.
         left_s: float | None = context.time_remaining()
-        if left_s is not None and left_s <= 0:
-            raise DeadlineExceededError
         work = self._inference.infer(request, complete, left_s)
         try:
             result = await answered

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from service.errors import DeadlineExceededError, DrainingError, ServiceError
+from service.errors import DrainingError, ServiceError
 from service.transport.grpc.conversion import id_of, write_stream_error, write_stream_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
 from service.transport.grpc.known_heads import KnownHeads
@@ -156,19 +156,13 @@ class InferStream:
             self._complete(asked, as_service_error(error, NAME))
 
     def _left_s(self, asked: _Asked, request: InferRequest) -> float | None:
-        """Return how many seconds a request may wait still, None for any time.
-
-        Raises:
-            DeadlineExceededError: None at all.
-        """
+        """Return how many seconds a request may wait still, None for any time."""
         left_s = None if self._ends_at is None else self._ends_at - self._loop.time()
         timeout_us = request.parameters.get("timeout")
         if type(timeout_us) is int and timeout_us > 0:
             # It counts from when the request was read; it may have been held since.
             own_s = timeout_us / 1e6 - (perf_counter() - asked.began_at)
             left_s = own_s if left_s is None else min(left_s, own_s)
-        if left_s is not None and left_s <= 0:
-            raise DeadlineExceededError
         return left_s
 
     def _complete(self, asked: _Asked, result: InferReply | ServiceError) -> None:

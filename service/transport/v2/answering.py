@@ -102,6 +102,7 @@ class Steps(Answering):
             return
         assert isinstance(result, AdvanceReply)
         assert job is not None, "it was begun, and is completed once"
+        assert job.version is not None, "it is answered"
         begun_at = job.begun_at
         self.model.statistics.note_steps(begun_at - self.began, perf_counter() - begun_at)
         sequence = self.sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from service.domain import DEFAULT_TENANT, AdvanceRequest, SessionKey
-from service.errors import ServiceError
+from service.errors import DeadlineExceededError, ServiceError
 from service.transport.v2.answering import Prediction, Steps
 from service.transport.v2.catalog import Catalog, ServedModel
 from service.transport.v2.messages import (
@@ -61,7 +61,7 @@ class Inference:
             request: What is asked.
             complete: Told what came of it.
             timeout_s: How long the caller waits, as its transport says; the request's own
-                `timeout` holds too.
+                `timeout` holds too. None at all at 0 and below.
 
         Returns:
             What can be cancelled: what has not gone to the store then will not be applied.
@@ -89,6 +89,8 @@ class Inference:
         sequence, own_timeout_s = request.meaning or read_meaning(request.parameters)
         if own_timeout_s is not None:
             timeout_s = own_timeout_s if timeout_s is None else min(own_timeout_s, timeout_s)
+        if timeout_s is not None and timeout_s <= 0:
+            raise DeadlineExceededError
         check_outputs(request.outputs, signature)
         values = join_inputs(request.inputs, signature)
         if sequence is None:

@@ -21,7 +21,7 @@ from service.transport.v2.datatypes import MAX_DIMENSIONS, from_values
 _READ_BYTES = 24 * 1024
 _MAX_REST_BYTES = LARGE_BODY_BYTES
 _NAME = b'"data"'
-_OPEN = re.compile(rb"\s*+:\s*+\[")
+_OPEN = re.compile(_NAME + rb"\s*+:\s*+\[")
 
 
 def parse_in_slices(json: bytes) -> Slices[dict[str, Any] | None]:
@@ -32,15 +32,15 @@ def parse_in_slices(json: bytes) -> Slices[dict[str, Any] | None]:
         where it has another form, or anything is wrong: one piece is parsed by the code that says
         what.
     """
-    name = json.find(_NAME, 0, _MAX_REST_BYTES)
-    opened = _OPEN.match(json, name + len(_NAME)) if name >= 0 else None
+    opened = _OPEN.search(json, 0, _MAX_REST_BYTES)
     if opened is None:
         return None
     start, end = opened.end(), json.find(b"]", opened.end())
+    if end < 0 or len(json) - end > _MAX_REST_BYTES:
+        return None
     head, tail = json[:start], json[end:]
     # So that what is cut out is surely what a parser takes for the input's `data`.
-    is_plain = end >= 0 and _NAME not in tail and b"\\" not in head and b"\\" not in tail
-    if not is_plain or len(tail) > _MAX_REST_BYTES:
+    if _NAME in tail or b"\\" in head or b"\\" in tail:
         return None
     found = _find_tensor(head + tail)
     if found is None:

@@ -73,7 +73,8 @@ class InferReply:
 
     Attributes:
         model_name: The model.
-        model_version: The version that ran: of a session the one that it lives on.
+        model_version: The version that ran: of a session the one that it lives on. Empty where that
+            does not run here any more, and its answer was kept.
         id: The request's.
         outputs: The tensors that were wanted.
         parameters: `position`, `epoch` (int) and `replayed` (bool) where the request had `position`
