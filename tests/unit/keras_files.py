@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.keras import read_keras
@@ -129,3 +130,18 @@ def problems(directory: Path, *args: Any, **kwargs: Any) -> list[str]:
 def read(directory: Path, *args: Any, **kwargs: Any) -> Network:
     """Write a file and read it."""
     return read_keras(write(directory, *args, **kwargs))
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from(["LSTM", "model", "", "1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("config"), inner),
+    max_leaves=4,
+)
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every part of a JSON value."""
+    if not isinstance(value, dict | list):
+        return [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return [path] * bool(path) + [p for key, each in items for p in paths_of(each, (*path, key))]

@@ -8,7 +8,6 @@ import json
 import tracemalloc
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -22,6 +21,7 @@ from lstm_core.formats.keras import read_keras
 from lstm_core.formats.keras_numbered_weights import NumberedVariables
 from tests.unit.keras_files import (
     FEATURES,
+    JUNK,
     LSTM_ARRAYS,
     UNITS,
     entry,
@@ -29,6 +29,7 @@ from tests.unit.keras_files import (
     hdf5,
     layer,
     lstm,
+    paths_of,
     problems,
     read,
     sequential,
@@ -108,21 +109,6 @@ def test_flipped_bytes_never_raise_anything_else(data, tmp_path):
     path.write_bytes(damaged)
     with contextlib.suppress(FormatError):
         read_keras(path)
-
-
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from(["LSTM", "model", "", "1"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("config"), inner),
-    max_leaves=4,
-)
-
-
-def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every part of a JSON value."""
-    if not isinstance(value, dict | list):
-        return [path]
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    return [path] * bool(path) + [p for key, each in items for p in paths_of(each, (*path, key))]
 
 
 @settings(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from lstm_core.errors import FormatError
 from lstm_core.network import Bidirectional, Recurrent
 from lstm_core.pointwise import Activation, Dense
+from tests.unit.keras_files import JUNK, paths_of
 from tests.unit.keras_h5_files import (
     ENTRY,
     FEATURES,
@@ -175,21 +175,6 @@ def test_damaged_configurations(model, problem, tmp_path):
     assert problem in problems(write_h5(tmp_path, model))[0]
 
 
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from(["LSTM", "model", "", "1"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("config"), inner),
-    max_leaves=4,
-)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the place of every part of a JSON value."""
-    if not isinstance(value, dict | list):
-        return [path]
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    return [path] * bool(path) + [p for key, each in items for p in places(each, (*path, key))]
-
-
 @settings(
     max_examples=100,
     deadline=None,
@@ -221,7 +206,7 @@ def test_junk_in_a_config_never_raises_anything_else(data, tmp_path):
     graph = {"class_name": "Functional", "config": functional}
     model = data.draw(st.sampled_from([graph, sequential(ENTRY, *chain), sequential(*chain)]))
     model = json.loads(json.dumps(model))
-    path = data.draw(st.sampled_from(places(model)))
+    path = data.draw(st.sampled_from(paths_of(model)))
     parent = model
     for key in path[:-1]:
         parent = parent[key]

@@ -7,125 +7,19 @@ import pytest
 
 from service.domain import (
     REPLAY_WINDOW,
-    AdvanceReply,
     AdvanceRequest,
-    LookRequest,
-    SessionReply,
 )
 from service.errors import (
     DrainingError,
-    InvalidRequestError,
     NotStreamableError,
     PositionConflictError,
-    Problem,
     QueueFullError,
     SessionExpiredError,
-    SessionUnknownError,
-    StateNotFiniteError,
 )
-from service.jobs import Job
 from service.transport.stream import Stream
 from service.transport.stream_messages import Limits
-from tests.unit.documents import KEY, signature
-
-EPOCH = 7
-EMPTY = np.zeros(0, np.float32)
-
-
-class Script:
-    """An engine that is told what it answers.
-
-    Attributes:
-        jobs: What it was asked and has not answered.
-        refusal: What it raises instead of taking a job.
-    """
-
-    signature = signature()
-
-    def __init__(self):
-        self.jobs = []
-        self.refusal = None
-
-    def submit(self, request, complete):
-        """Take a request."""
-        if self.refusal is not None:
-            raise self.refusal
-        job = Job(request.key, request, complete)
-        self.jobs.append(job)
-        return job
-
-    def answer(self, result=None, **options):
-        """Answer the first job: a step with what would be its result, or with what is given."""
-        job = self.jobs.pop(0)
-        request = job.request
-        if result is None:
-            num_steps = len(request.inputs)
-            outputs = np.arange(2 * num_steps, dtype=np.float32).reshape(num_steps, 2)
-            result = AdvanceReply(
-                outputs=outputs if request.return_sequences else outputs[-1],
-                position=(request.position or 0) + num_steps,
-                epoch=EPOCH,
-                **options,
-            )
-        if not job.is_cancelled:
-            job.complete(result)
-
-
-class Case:
-    """A stream over a script."""
-
-    def __init__(self, at=None, *, position=None, epoch=None, max_steps=100, max_bytes=10_000):
-        self.engine = Script()
-        self.num_told = 0
-        self.stream = Stream(Limits(max_bytes, max_steps), self._tell)
-        self.stream.begin(self.engine, KEY, position, epoch)
-        if self.engine.jobs:
-            assert isinstance(self.engine.jobs[0].request, LookRequest)
-            self.engine.answer(SessionUnknownError("alice") if at is None else session(*at))
-
-    def _tell(self):
-        self.num_told += 1
-
-    def send(self, *values):
-        """Hand in messages: an array is binary, a dict is JSON."""
-        self.stream.take([message(value) for value in values])
-
-    @property
-    def code(self):
-        """The close code; None before the end."""
-        return self.stream.close and self.stream.close.code
-
-    def requests(self):
-        """Return what waits in the engine."""
-        return [job.request for job in self.engine.jobs]
-
-    def received(self):
-        """Return what the client is sent: documents, and lists of numbers."""
-        return [
-            json.loads(data) if is_text else np.frombuffer(data, "<f4").tolist()
-            for is_text, data in self.stream.answers()
-        ]
-
-
-def message(value):
-    """Return a message as a shell hands it in."""
-    if isinstance(value, dict):
-        return True, json.dumps(value).encode()
-    if isinstance(value, str):
-        return True, value.encode()
-    return False, value if value is None else np.asarray(value, "<f4").tobytes()
-
-
-def session(position, epoch=EPOCH):
-    """Return the reply to a look."""
-    return SessionReply(
-        position=position, epoch=epoch, fingerprint="f", row=EMPTY, has_output=EMPTY > 0
-    )
-
-
-def steps(num, start=0):
-    """Return frames of one step each, none like another."""
-    return [[float(start + index), 0.0, 0.0] for index in range(num)]
+from tests.unit.documents import KEY
+from tests.unit.stream_script import EPOCH, Case, Script, session, steps
 
 
 def test_nothing_is_taken_before_the_hello():
@@ -304,100 +198,6 @@ def test_a_frame_of_many_steps_is_as_strict_as_one(frame, expected):
     assert [] == case.requests()
     (error,) = case.received()
     assert (expected, 4422) == (error["message"], case.code)
-
-
-def test_a_bad_frame_among_many_that_came_together_is_told_as_alone():
-    """Those before it are applied, and none behind it."""
-    case = Case((0, EPOCH))
-    case.received()
-    case.send(*steps(2), [1, np.nan, 3], *steps(2))
-    assert [0, 1] == [request.position for request in case.requests()]
-    case.engine.answer()
-    case.engine.answer()
-    *_, error = case.received()
-    assert "frame.1: expected a finite number, got NaN" == error["message"]
-
-
-def test_frames_that_came_together_keep_their_numbers():
-    """They are asked for together, and answered each with a frame of its own."""
-    case = Case((4, EPOCH))
-    case.received()
-    case.send(*steps(5))
-    (request,) = case.requests()
-    assert steps(5) == request.inputs.tolist()
-    assert (4, EPOCH, True) == (request.position, request.epoch, request.are_apart)
-    assert REPLAY_WINDOW - 5 == case.stream.room
-    case.engine.answer()
-    assert [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]] == case.received()
-    assert REPLAY_WINDOW == case.stream.room
-
-
-def test_frames_that_may_have_come_before_are_asked_for_one_by_one():
-    """A retry of one is told from the others, also where the client's place is in doubt."""
-    case = Case((3, EPOCH), position=1)
-    case.send(*steps(3))
-    assert [1, 2, 3] == [request.position for request in case.requests()]
-    assert not any(request.are_apart for request in case.requests())
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        StateNotFiniteError("a state"),
-        InvalidRequestError([Problem(("position",), "the session would pass the last one")]),
-    ],
-)
-def test_frames_that_fail_together_are_asked_for_again_one_by_one(error):
-    """So those before the one whose fault it is are applied, and nothing behind it."""
-    case = Case((0, EPOCH))
-    case.received()
-    case.send(*steps(3))
-    case.send(*steps(2, 3))
-    assert [0, 3] == [request.position for request in case.requests()]
-    case.engine.answer(error)
-    later, *jobs = case.engine.jobs
-    assert later.is_cancelled
-    case.engine.jobs.pop(0)
-    assert [0, 1, 2] == [job.request.position for job in jobs[:3]]
-    assert steps(3) == [job.request.inputs[0].tolist() for job in jobs[:3]]
-    assert not any(job.is_cancelled or job.request.are_apart for job in jobs[:3])
-    assert [3] == [job.request.position for job in jobs[3:]]
-    case.engine.answer()
-    case.engine.answer(StateNotFiniteError("a state"))
-    assert all(job.is_cancelled for job in case.engine.jobs)
-    outputs, error = case.received()
-    assert ([0, 1], "state_not_finite", 4422) == (outputs, error["code"], case.code)
-
-
-def test_frames_that_fail_together_are_asked_for_again_where_something_behind_them_has_failed():
-    """As their own failure would have ended the stream before it, and so it does."""
-    case = Case((0, EPOCH))
-    case.send(*steps(3))
-    case.send("no JSON")
-    case.received()
-    told = case.num_told
-    case.engine.answer(StateNotFiniteError("a state"))
-    assert [0, 1, 2] == [request.position for request in case.requests()]
-    assert (0, []) == (case.stream.room, case.received())
-    case.engine.answer()
-    case.engine.answer(StateNotFiniteError("a state"))
-    assert told < case.num_told
-    outputs, error = case.received()
-    assert ([0, 1], "state_not_finite", 4422) == (outputs, error["code"], case.code)
-
-
-def test_a_stream_that_is_told_to_end_ends_where_frames_fail_together():
-    """The engine takes none of them again; its word is the last one."""
-    case = Case((0, EPOCH))
-    case.send(*steps(3))
-    case.stream.end(DrainingError())
-    case.received()
-    told = case.num_told
-    case.engine.refusal = DrainingError()
-    case.engine.answer(StateNotFiniteError("a state"))
-    assert told < case.num_told
-    assert ["draining"] == [error["code"] for error in case.received()]
-    assert (1012, "draining") == case.stream.close
 
 
 def test_nothing_is_taken_behind_an_error():
