@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import asdict
 from http.client import HTTPConnection
 from time import perf_counter
@@ -55,6 +56,25 @@ def measure(setting: Setting) -> Figure:
         }
         results = {name: median(runs) for name, runs in in_turns(setting.repeats, sides).items()}
         after_steps = service.resident_bytes()
+    return _figure(num_sessions, each, filled_s, after_steps, results)
+
+
+def _figure(
+    num_sessions: int,
+    each: float,
+    filled_s: float,
+    after_steps: int,
+    results: Mapping[str, Result],
+) -> Figure:
+    """Return what was measured.
+
+    Args:
+        num_sessions: How many were filled in.
+        each: The bytes of one, all in all.
+        filled_s: What filling took.
+        after_steps: The bytes resident after the runs.
+        results: Of the runs.
+    """
     rest = each - ROW_BYTES - ANSWER_BYTES
     what = f"{num_sessions:,} sessions in one replica"
     rows = [[name, *result_cells(result)] for name, result in results.items()]

@@ -74,10 +74,8 @@ def recurrence_of_lstm(
             [tf.cast(state, state_dtype) for state in given.states],
         )
         outputs = tf.transpose(outputs, (1, 0, 2))
-        if given.live is not None and not zero_output:
-            has_output = tf.cumsum(tf.cast(given.live, tf.int32), axis=1)[..., None] > 0
-            last_output = tf.cast(given.last_output, outputs.dtype)[:, None]
-            outputs = tf.where(has_output, outputs, last_output)
+        if not zero_output:
+            outputs = _with_last_output(outputs, given)
         return Taken(tf.cast(outputs, dtype), (h, c))
 
     # A step has data that cuDNN takes.
@@ -120,6 +118,15 @@ def _run_lstm(
         return run("tensorflow")
     chosen: tuple[Tensor, Tensor, Tensor] = run_chosen(dispatch, x, live, run)
     return chosen
+
+
+def _with_last_output(outputs: Any, given: Given) -> Any:
+    """Return `(batch, time, units)` outputs, the last one before them where none was live yet."""
+    if given.live is None:
+        return outputs
+    has_output = tf.cumsum(tf.cast(given.live, tf.int32), axis=1)[..., None] > 0
+    last_output = tf.cast(given.last_output, outputs.dtype)[:, None]
+    return tf.where(has_output, outputs, last_output)
 
 
 def _dispatch_lstm(layer: Layer, options: Any, num_gpus: int, obstacles: Sequence[str]) -> Dispatch:
