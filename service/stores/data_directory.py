@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 
 class DataDirectoryError(OSError):
     """The data directory, or what lies in it, cannot be used. The message says what to do."""
+
+
+LOCK_NAME = "lock"
 
 
 class DirectoryLock:
@@ -23,7 +27,7 @@ class DirectoryLock:
         """
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise DataDirectoryError(
                 f"the data directory {directory} cannot be used: {error.strerror}; make it"
@@ -56,3 +60,29 @@ class DirectoryLock:
     def release(self) -> None:
         """Let the next process in."""
         os.close(self._descriptor)
+
+
+class HeldFiles:
+    """Files that are open, and whether their names still mean them.
+
+    What is written to a file that somebody has removed ends with the process that holds it.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Take files that are open, and stay so: nothing new gets their numbers.
+
+        Raises:
+            OSError: One of them is not there any more.
+        """
+        self._held = {path: path.stat() for path in paths}
+
+    def find_missing(self) -> Path | None:
+        """Return one that was removed, moved or replaced; None: there is none."""
+        for path, held in self._held.items():
+            try:
+                is_there = os.path.samestat(path.stat(), held)
+            except OSError:
+                is_there = False
+            if not is_there:
+                return path
+        return None

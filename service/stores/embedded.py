@@ -117,8 +117,13 @@ class EmbeddedStore:
         """Write something, and drop some of the sessions that need not be known any more.
 
         Raises:
-            StoreUnavailableError: It cannot be written to.
+            StoreUnavailableError: It cannot be written to, or what is written would be lost.
         """
+        if missing := self._get_opened().files.find_missing():
+            raise StoreUnavailableError(
+                f"{missing} was removed or replaced while in use: bring it back, or restart the"
+                " service"
+            )
         for _ in range(_PURGE_CHUNKS):
             if await self._purge() < _CHUNK:
                 break

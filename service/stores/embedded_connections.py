@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from service.stores.data_directory import DirectoryLock
+from service.stores.data_directory import LOCK_NAME, DirectoryLock, HeldFiles
 from service.stores.embedded_file import FILE_NAME, LogKeeper, connect, opening_error
 from service.stores.embedded_sessions import SessionReader, SessionWriter
 
@@ -21,6 +21,7 @@ class Connections:
     """Everything that is to be let go of in the end.
 
     Attributes:
+        files: Those that are open.
         keeper: Used on the thread of `checkpoints`.
         reader: Used in the event loop.
         writer: Used in the event loop, and on the thread of `commits` to end a transaction.
@@ -57,7 +58,9 @@ class Connections:
                     clock=clock,
                 )
                 stack.callback(self.writer.close)
-            except sqlite3.Error as error:
+                beside = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+                self.files = HeldFiles([directory / LOCK_NAME, path, *beside])
+            except (OSError, sqlite3.Error) as error:
                 raise opening_error(path, error) from error
             self.checkpoints = stack.enter_context(ThreadPoolExecutor(1, "checkpoint"))
             self.commits = stack.enter_context(ThreadPoolExecutor(1, "commit"))

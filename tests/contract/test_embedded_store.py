@@ -114,6 +114,22 @@ async def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
             pass
 
 
+@pytest.mark.parametrize("name", ["lock", "sessions.sqlite", "sessions.sqlite-wal"])
+async def test_a_file_that_is_taken_away_is_noticed(tmp_path, name):
+    """What would be committed to it would be lost; once it is back, all is well."""
+    path, aside = tmp_path / name, tmp_path / "aside"
+    async with opened(tmp_path) as store:
+        await commit(store, None, record(0))
+        for put_in_its_place in (lambda: None, path.touch):
+            path.rename(aside)
+            put_in_its_place()
+            with pytest.raises(StoreUnavailableError, match=f"{name} was removed"):
+                await store.check()
+            aside.replace(path)
+            await store.check()
+        assert Outcome.COMMITTED == await commit(store, record(0), record(1))
+
+
 CHILD = """
 import asyncio, sys
 from pathlib import Path
