@@ -82,6 +82,7 @@ class EmbeddedStore:
         self._writing = asyncio.Lock()
         self._checkpoint: asyncio.Task[None] | None = None
         self._current_log_bytes = 0
+        self._is_log_stuck = False
         self._opened: Connections | None = None
 
     async def open(self) -> None:
@@ -286,7 +287,11 @@ class EmbeddedStore:
             async with self._writing:
                 is_short = await opened.run(opened.checkpoints, keeper.truncate)
         except (sqlite3.Error, OSError) as error:
-            log.warning("the log of %s cannot be moved into it: %s", self._path, error)
+            if not self._is_log_stuck:  # else it has been said
+                log.warning("the log of %s cannot be moved into it: %s", self._path, error)
+            self._is_log_stuck = True
+        else:
+            self._is_log_stuck = False
         finally:
             self._current_log_bytes = keeper.log_bytes
             # Where it could not be shortened, that is tried again when it has grown by as much.

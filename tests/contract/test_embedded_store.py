@@ -262,6 +262,25 @@ async def test_a_full_disk_gives_room_back_from_the_log(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+async def test_a_log_that_cannot_be_moved_is_told_once(tmp_path, caplog):
+    """Not with every attempt, of which there are several a second while the disk is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with opened(tmp_path) as store:
+        await commit(store, None, record(0))
+        for position in range(400):
+            await commit(store, record(position), record(position + 1))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            for _ in range(4):
+                with pytest.raises(StoreUnavailableError):
+                    await commit(store, record(400), record(401))
+                await asyncio.sleep(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert 1 == caplog.text.count("cannot be moved into it")
+
+
 async def test_the_log_is_bounded_while_commits_go_on(tmp_path):
     """Without a pause between commits it stays within a few times its size, and nothing is lost."""
     longest = 0
