@@ -37,6 +37,7 @@ class FakeReplica(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: the second would wait for an acknowledgement
     server: FakeReplica
 
     def do_GET(self):

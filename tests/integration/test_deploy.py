@@ -164,7 +164,7 @@ def test_the_dashboard_is_provisioned():
     providers = yaml.safe_load(
         (DEPLOY / "grafana/provisioning/dashboards/dashboards.yaml").read_text()
     )
-    mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
+    mounts = [volume["target"] for volume in SERVICES["grafana"]["volumes"]]
 
     assert {sources["datasources"][0]["uid"]} == {
         target["datasource"]["uid"] for panel in DASHBOARD["panels"] for target in panel["targets"]
@@ -236,8 +236,13 @@ def test_the_services_find_each_other():
     for name, service in SERVICES.items():
         assert set(service["networks"]) <= set(COMPOSE["networks"]), name
         for volume in service.get("volumes", []):
-            source = volume.split(":")[0]
-            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists(), (name, source)
+            source = volume["source"]
+            if volume["type"] == "volume":
+                assert source in COMPOSE["volumes"], (name, source)
+                continue
+            assert (DEPLOY / source).exists(), (name, source)
+            assert volume["read_only"], (name, source)
+            assert {"create_host_path": False} == volume["bind"], (name, source)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +256,7 @@ def test_the_balancer_listens_where_it_is_published(config, name, setting):
     binds = set(re.findall(r"(?m)^ +bind :(\d+)", section))
     servers = set(re.findall(r"(?m)^ +server \S+ \S+:(\d+)", config.read_text()))
     balancer = SERVICES["balancer"]
-    mounts = dict(volume.split(":")[:2] for volume in balancer["volumes"])
+    mounts = {volume["source"]: volume["target"] for volume in balancer["volumes"]}
 
     assert mounts[f"./{config.name}"] in balancer["command"]
     [port] = binds
@@ -281,6 +286,7 @@ def test_tls_is_where_the_balancer_looks():
     [given] = yaml.safe_load((DEPLOY / "compose-tls.yaml").read_text())["services"].values()
     [volume] = given["volumes"]
 
-    assert volume.endswith(f":{given['environment']['TLS_PEM']}:ro")
+    assert given["environment"]["TLS_PEM"] == volume["target"]
+    assert (True, {"create_host_path": False}) == (volume["read_only"], volume["bind"])
     for config in (BALANCER_CONFIG, GRPC_CONFIG):
         assert 'crt "$TLS_PEM"' in config.read_text()

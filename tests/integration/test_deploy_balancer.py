@@ -139,6 +139,49 @@ def test_what_has_no_session_goes_anywhere(running):
     assert (422, "invalid_request") == (bad.status_code, bad.json()["code"])
 
 
+def test_a_sequence_stays_on_one_replica(running):
+    """Of the Open Inference Protocol, whose ids are in the body; and with its steps over `/v1`."""
+    front, _ = running
+    homes = {}
+
+    with httpx.Client(base_url=front.url) as http:
+        [name] = [part["name"] for part in http.get("/v2/models/vowels").json()["inputs"]]
+        tensor = {"name": name, "datatype": "FP32", "shape": [1, 12], "data": X}
+        for sequence_id in [*range(1, 13), "alice", "a@b:c"]:
+            client_id = f"int:{sequence_id}" if isinstance(sequence_id, int) else sequence_id
+            replicas = set()
+            for number in range(4):
+                parameters = {"sequence_id": sequence_id, "sequence_start": number == 0}
+                path = f"/v2/models/vowels{'/versions/1' * (number % 2)}/infer"
+                answer = http.post(path, json={"inputs": [tensor], "parameters": parameters})
+                assert 200 == answer.status_code, answer.text
+                replicas.add(answer.headers["x-replica"])
+            answer = http.post(f"/v1/sessions/{client_id}/step", json={"inputs": X, "position": 4})
+            assert 5 == answer.json()["position"]
+            [homes[sequence_id]] = {*replicas, answer.headers["x-replica"]}
+        apart = {
+            http.post(
+                "/v2/models/vowels/infer",
+                json={"inputs": [tensor], "parameters": {"sequence_id": none}},
+            ).headers["x-replica"]
+            for none in [0, ""] * 15
+        }
+
+    assert set(REPLICAS) == set(homes.values())
+    assert 1 < len(apart)
+
+
+@pytest.mark.parametrize("path", ["vowels/load", "vowels/unload", "vowels/%75nload"])
+def test_models_are_not_changed_through_the_balancer(running, path):
+    """One replica's would be, and whose is chance."""
+    front, _ = running
+
+    answer = httpx.post(f"{front.url}/v2/repository/models/{path}")
+
+    assert 403 == answer.status_code
+    assert "ask each replica" in answer.json()["error"]
+
+
 def test_metrics_are_for_operators(running):
     """The balancer does not hand on the metrics of whichever replica it would ask."""
     front, _ = running

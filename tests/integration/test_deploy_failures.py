@@ -152,6 +152,9 @@ def test_a_slow_sender_never_reaches_a_replica(failing):
     assert {"/v1/models"} == set(reached)
 
 
+SEQUENCES = ("alice", "a@b:c", 2**63)
+"""Ids of sequences besides small numbers."""
+
 INGRESS = """
 global
     maxconn 100
@@ -189,6 +192,11 @@ def test_the_ingress_hashes_like_the_balancer(tmp_path):
                 for path in PATHS:
                     http.post(base.copy_with(raw_path=path.format(number).encode()))
             counts = [len(replica.paths) for replica in replicas]
+            for sequence_id in [*range(1, 13), *SEQUENCES]:
+                body = {"inputs": [], "parameters": {"sequence_id": sequence_id}}
+                for _ in PATHS:
+                    http.post(base.join("/v2/models/vowels/infer"), json=body)
+            sequences = [replica.paths.count("/v2/models/vowels/infer") for replica in replicas]
             for _ in range(30):
                 http.get(base.join("/v1/models"))
         others = [replica.paths.count("/v1/models") for replica in replicas]
@@ -201,6 +209,9 @@ def test_the_ingress_hashes_like_the_balancer(tmp_path):
     assert 12 * len(PATHS) == sum(counts)
     assert [0] * 3 == [count % len(PATHS) for count in counts]
     assert 1 < sum(count > 0 for count in counts)
+    assert (12 + len(SEQUENCES)) * len(PATHS) == sum(sequences)
+    assert [0] * 3 == [count % len(PATHS) for count in sequences]
+    assert 1 < sum(count > 0 for count in sequences)
     assert 1 < sum(count > 0 for count in others), others
 
 
