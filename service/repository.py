@@ -129,8 +129,12 @@ class ModelRepository:
             self._unloaded.add(name)
             self._drop_model(name)
 
-    async def follow(self) -> None:
+    async def follow(self, *, settled_only: bool = False) -> None:
         """Do what the directory says: load what is new, drop what is gone.
+
+        Args:
+            settled_only: Leave a version that has changed since the last look for the next one:
+                somebody may be copying it, and what is loaded is served as it was then.
 
         Raises:
             OSError: It cannot be read.
@@ -142,7 +146,7 @@ class ModelRepository:
                 del self._versions[name]
             for name, stamps in found.items():
                 if name not in self._unloaded:
-                    await self._follow(name, stamps)
+                    await self._follow(name, stamps, settled_only=settled_only)
 
     async def watch(self, every_s: float) -> None:
         """Follow the directory until it is cancelled.
@@ -153,7 +157,7 @@ class ModelRepository:
         while True:
             await asyncio.sleep(every_s)
             try:
-                await self.follow()
+                await self.follow(settled_only=True)
             except OSError as error:
                 log.warning("the model repository cannot be read: %s", error)
 
@@ -180,32 +184,46 @@ class ModelRepository:
                 "model %s of the repository is not served: --model gave one of this name", name
             )
 
-    async def _follow(self, name: str, stamps: dict[str, Stamp], *, is_asked: bool = False) -> None:
+    async def _follow(
+        self,
+        name: str,
+        stamps: dict[str, Stamp],
+        *,
+        is_asked: bool = False,
+        settled_only: bool = False,
+    ) -> None:
         """Serve the versions that lie there; drop those that do not, once what is new is served.
 
         Args:
             name: Of the model.
             stamps: Of its versions, by number.
             is_asked: Whether to try again what could not be read and has not changed.
+            settled_only: As for `follow`.
         """
+        before = {number: each.stamp for number, each in self._versions.get(name, {}).items()}
         broken: list[Version] = []
+        is_settling = False
         for version in self._note(name, stamps):
             stamp = stamps.get(version.number)
             if stamp is None:
                 continue
             is_new = version.state == "LOADING" or version.stamp != stamp
+            version.stamp = stamp
             if version.state == "READY":
                 if is_new:
-                    version.stamp = stamp
-                    log.warning(
-                        "model %s: version %s was changed and is served as it was; give what is new"
-                        " a new number",
-                        name, version.number,
-                    )  # fmt: skip
-            elif is_new or is_asked:
-                version.stamp = stamp
-                if not await self._bring_up(name, version):
-                    broken.append(version)
+                    self._warn_of_change(name, version)
+            elif settled_only and before.get(version.number) != stamp:
+                version.state, version.reason = "LOADING", ""
+                is_settling = True
+            elif (is_new or is_asked) and not await self._bring_up(name, version):
+                broken.append(version)
+        if not is_settling:
+            await self._drop_gone(name, stamps, broken)
+
+    async def _drop_gone(
+        self, name: str, stamps: dict[str, Stamp], broken: Sequence[Version]
+    ) -> None:
+        """Drop a model's versions that lie there no more, and try the broken ones without them."""
         versions = self._versions[name]
         gone = [number for number in versions if number not in stamps]
         for number in gone:
@@ -213,6 +231,13 @@ class ModelRepository:
         if gone:
             for version in broken:  # perhaps only beside one that is gone, as its copy
                 await self._bring_up(name, version)
+
+    def _warn_of_change(self, name: str, version: Version) -> None:
+        log.warning(
+            "model %s: version %s was changed and is served as it was; give what is new a new"
+            " number",
+            name, version.number,
+        )  # fmt: skip
 
     def _note(self, name: str, stamps: dict[str, Stamp]) -> list[Version]:
         """Return a model's versions, the lowest first, those that are new among them."""

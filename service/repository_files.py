@@ -11,7 +11,8 @@ from service.model_config import FILE_NAME
 from service.model_files import ModelFileError
 
 MAX_NAME_LENGTH = 64
-_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME_LENGTH}}}\Z")
+# What begins with a dot is hidden: `.git`, or the `..data` behind a volume of Kubernetes.
+_NAME = re.compile(rf"(?!\.)[A-Za-z0-9._-]{{1,{MAX_NAME_LENGTH}}}\Z")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")
 
 Stamp = tuple[tuple[str, int, int], ...]

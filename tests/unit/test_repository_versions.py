@@ -249,3 +249,33 @@ async def test_a_loaded_version_that_changes_is_served_as_it_was(tmp_path, caplo
         after = await step(house.served["vowels"], "bob", 0)
         assert np.array_equal(before.outputs, after.outputs)
         assert 1 == sum("new number" in record.message for record in caplog.records)
+
+
+async def test_a_version_that_is_being_copied_is_waited_for(tmp_path):
+    """It is loaded once it is as it was at the look before, with everything that belongs to it."""
+    write(tmp_path, 1)
+    async with House(tmp_path) as house:
+        place = write(tmp_path, 2, shift=1.0)
+        whole = (place / "model.keras").read_bytes()
+        (place / "model.keras").write_bytes(whole[:3000])
+        shutil.rmtree(tmp_path / "vowels" / "1")
+        await house.repository.follow(settled_only=True)
+        (place / "model.keras").write_bytes(whole)
+        await house.repository.follow(settled_only=True)
+        (place / "model.yaml").write_text("labels: [a, b, c, d, e, f, g, h, i]")
+        await house.repository.follow(settled_only=True)
+
+        assert {("vowels", "1"): "READY", ("vowels", "2"): "LOADING"} == house.states()
+        assert "1" == house.served["vowels"].signature.version
+        await house.repository.follow(settled_only=True)
+        assert {("vowels", "2"): "READY"} == house.states()
+        assert tuple("abcdefghi") == house.served["vowels"].signature.labels
+
+
+async def test_hidden_directories_are_no_models(tmp_path):
+    """A volume of Kubernetes has its files behind one, and a checkout its history."""
+    write(tmp_path, 1, name="..2026_11_28")
+    (tmp_path / "..data").symlink_to("..2026_11_28")
+    (tmp_path / "vowels").symlink_to("..data")
+    async with House(tmp_path) as house:
+        assert {("vowels", "1"): "READY"} == house.states()
