@@ -182,6 +182,21 @@ def test_models_are_not_changed_through_the_balancer(running, path):
     assert "ask each replica" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("call", ["RepositoryModelLoad", "RepositoryModelUnload"])
+def test_models_are_not_changed_through_grpc(running, call):
+    """As over HTTP; what is only read passes."""
+    front, _ = running
+
+    with grpc.insecure_channel(front.grpc_address) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            ask(channel, call)
+        index = messages.RepositoryIndexResponse.FromString(ask(channel, "RepositoryIndex"))
+
+    assert "PERMISSION_DENIED" == refused.value.code().name
+    assert "ask each replica" in str(refused.value.details())
+    assert {"vowels", "gait", "bench"} == {model.name for model in index.models}
+
+
 def test_metrics_are_for_operators(running):
     """The balancer does not hand on the metrics of whichever replica it would ask."""
     front, _ = running
@@ -231,9 +246,9 @@ def test_grpc_passes(running, bench_outputs):
     assert [{}, {}, left] == sorted((sessions_of(each, "bench") for each in replicas), key=len)
 
 
-def ask_if_live(channel):
-    """Call the inference service; return the answer's bytes."""
-    call: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+def ask(channel, method):
+    """Call the inference service with an empty message; return the answer's bytes."""
+    call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
     return call(b"", timeout=10)
 
 
@@ -252,14 +267,14 @@ def test_tls_at_the_balancer(running, grpc_ports, tmp_path):
             hello = json.loads(stream.recv())
         credentials = grpc.ssl_channel_credentials(Path(cert).read_bytes())
         with grpc.secure_channel(front.grpc_address, credentials) as channel:
-            told = messages.ServerLiveResponse.FromString(ask_if_live(channel))
+            told = messages.ServerLiveResponse.FromString(ask(channel, "ServerLive"))
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http{front.url[5:]}{path}")
         with (
             grpc.insecure_channel(front.grpc_address) as channel,
             pytest.raises(grpc.RpcError, match="UNAVAILABLE"),
         ):
-            ask_if_live(channel)
+            ask(channel, "ServerLive")
 
     assert (200, 1, 1) == (answer.status_code, answer.json()["position"], hello["position"])
     assert told.live
