@@ -222,6 +222,16 @@ async def test_a_hindered_store_says_so_in_time_and_recovers(server, store, hind
     assert at + 1 == await position(store)
 
 
+async def test_a_failure_is_told_once(server, store, caplog):
+    """Not with every attempt to open it again, a part of which succeeds."""
+    with replica(server):
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                await store.open()
+
+    assert 1 == caplog.text.count("redis fails")
+
+
 async def longest_pause():
     """Return how long the event loop did not run this, at most, until it is cancelled."""
     longest, last = 0.0, time.perf_counter()

@@ -105,7 +105,8 @@ class Router:
                 replies = await self._send(commands, deadline, is_durable=is_durable)
         except (RedisError, OSError, TooFewReplicasError) as error:
             raise await self._failed(error) from error
-        self._is_failing = False
+        if is_durable:  # others succeed in between where it can only be read
+            self._is_failing = False
         return replies
 
     async def ask(self, address: Address, commands: Sequence[bytes]) -> list[Reply]:
