@@ -46,10 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lstm-service: {error}", file=sys.stderr)
     except ValidationError as error:
         for problem in error.errors():
+            if problem["type"] == "default_factory_not_called":
+                continue  # of a setting that follows one that makes no sense, and is told
             option = (
                 "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "settings"
             )
-            print(f"lstm-service: {option}: {problem['msg']}", file=sys.stderr)
+            said = problem["msg"].removeprefix("Value error, ")
+            print(f"lstm-service: {option}: {said}", file=sys.stderr)
     else:
         return status
     return 2

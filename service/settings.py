@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.domain import TOMBSTONE_S
 
+_ARENA_ROWS = 65_536
 _ROWS_BESIDE_MEMORY = 16_384
+"""Where the store is memory: it gives the others back within microseconds."""
+_ROWS_A_REQUEST = 3
+"""A pending request may hold so many: see `EngineLimits`."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 
@@ -25,6 +29,16 @@ def default_data_dir() -> Path:
     """Return where a program keeps its state by the XDG convention."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "lstm-service"
+
+
+def default_arena_rows(others: Mapping[str, Any]) -> int:
+    """Return how many rows are at hand where nobody says it.
+
+    Args:
+        others: The settings before that one, as far as they make sense.
+    """
+    rows = _ROWS_BESIDE_MEMORY if others.get("store") == "memory" else _ARENA_ROWS
+    return max(rows, _ROWS_A_REQUEST * others.get("max_pending", 0))
 
 
 class SettingError(Exception):
@@ -163,11 +177,10 @@ class Settings(BaseSettings):
         default=20_000, ge=1, description="Most time steps of one request, in all; then 422."
     )
     arena_rows: int = Field(
-        default=65_536,
-        ge=3,
-        description="Sessions of a model whose state is kept at hand. Where nothing is said and the"
-        f" store is memory, they are {_ROWS_BESIDE_MEMORY}: it gives the others back within"
-        " microseconds.",
+        default_factory=default_arena_rows,
+        ge=_ROWS_A_REQUEST,
+        description="Sessions of a model whose state is kept at hand, at least three times"
+        f" --max-pending. Where nothing is said and the store is memory: {_ROWS_BESIDE_MEMORY}.",
     )
     transfer_timeout_s: float = Field(
         default=60.0,
@@ -184,7 +197,8 @@ class Settings(BaseSettings):
 
     @field_serializer("store")
     def _hide_password(self, store: str) -> str:
-        return re.sub(r"//[^@/]*@", "//***@", store)
+        # All before the last @, also where it is no address and will be refused.
+        return re.sub(r"password=[^&]*", "password=***", re.sub(r"//.*@", "//***@", store))
 
     @field_validator("model", mode="before")
     @classmethod
@@ -202,15 +216,9 @@ class Settings(BaseSettings):
             models[name] = (*models.get(name, ()), path)
         return models
 
-    @model_validator(mode="before")
-    @classmethod
-    def _choose_arena(cls, given: dict[str, Any]) -> dict[str, Any]:
-        beside_memory = {"arena_rows": _ROWS_BESIDE_MEMORY}
-        return beside_memory | given if given.get("store") == "memory" else given
-
     @model_validator(mode="after")
     def _check_arena(self) -> Settings:
-        if self.arena_rows < 3 * self.max_pending:
+        if self.arena_rows < _ROWS_A_REQUEST * self.max_pending:
             raise ValueError(
                 f"arena_rows ({self.arena_rows}) must be at least three times max_pending"
                 f" ({self.max_pending})"
@@ -243,7 +251,7 @@ def add_options(parser: argparse.ArgumentParser, names: Collection[str] | None =
                 option, action="store_true", default=None, help=f"{field.description} [no]"
             )
             continue
-        default = field.get_default(call_default_factory=True)
+        default = field.get_default(call_default_factory=True, validated_data={})
         parser.add_argument(
             option,
             action="append" if name == "model" else "store",

@@ -51,6 +51,12 @@ def test_a_setting_that_makes_no_sense_names_the_option(capsys):
     assert 2 == main(["serve", "--port", "70000"])
 
     assert "--port: Input should be less than or equal to 65535" in capsys.readouterr().err
+    assert 2 == main(["serve", "--max-pending", "none"])
+    [told] = capsys.readouterr().err.splitlines()
+    assert "--max-pending: Input should be a valid integer" in told
+    assert 2 == main(["serve", "--arena-rows", "9"])
+    [told] = capsys.readouterr().err.splitlines()
+    assert "lstm-service: settings: arena_rows (9) must be at least three times" in told
 
 
 @pytest.mark.parametrize("command", [["models"], ["sessions", "list"], ["sessions", "export"]])

@@ -32,11 +32,17 @@ def test_a_model_may_have_earlier_versions():
 
 
 def test_a_password_is_not_printed():
-    """The settings that the log shows hide who talks to Redis."""
-    read = settings("--store", "rediss://user:secret@redis:6379/0")
+    """The settings that the log shows hide who talks to Redis, by an address or what is none."""
+    for store in (
+        "rediss://user:secret@redis:6379/0",
+        "rediss://user:sec/secret@redis:6379/0",
+        "rediss://redis:6379/0?ssl_keyfile=key.pem&ssl_password=secret&ssl_certfile=cert.pem",
+    ):
+        read = settings("--store", store)
 
-    assert "secret" not in read.model_dump_json()
-    assert "rediss://user:secret@redis:6379/0" == read.store
+        assert "secret" not in read.model_dump_json()
+        assert "redis:6379/0" in read.model_dump_json()
+        assert store == read.store
 
 
 def test_the_environment_says_the_same(monkeypatch):
@@ -73,6 +79,14 @@ def test_fewer_rows_are_at_hand_where_the_store_is_as_near():
     assert 65_536 == settings().arena_rows
     assert 16_384 == settings("--store", "memory").arena_rows
     assert 20_000 == settings("--store", "memory", "--arena-rows", "20000").arena_rows
+
+
+def test_there_are_rows_for_all_that_may_be_pending():
+    """More requests bring their rows with them; who says both is told where they do not fit."""
+    assert 18_000 == settings("--store", "memory", "--max-pending", "6000").arena_rows
+    assert 90_000 == settings("--max-pending", "30000").arena_rows
+    with pytest.raises(ValidationError, match=r"arena_rows \(17999\) must be at least three"):
+        settings("--max-pending", "6000", "--arena-rows", "17999")
 
 
 def test_how_often_to_look_needs_something_to_look_at():
