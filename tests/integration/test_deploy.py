@@ -72,6 +72,8 @@ tests:
         values: 1x20
       - series: up{{job="lstm-service", instance="b"}}
         values: 0x20
+      - series: up{{job="balancer", instance="c"}}
+        values: 0x20
       - series: lstm_ready{{job="lstm-service", instance="a", model="m"}}
         values: 0x20
       - series: lstm_store_ready{{job="lstm-service", instance="a"}}
@@ -82,6 +84,7 @@ tests:
       - expr: count by (alertname) (ALERTS{{alertstate="firing"}})
         eval_time: 4m
         exp_samples:
+          - {{labels: '{{alertname="BalancerDown"}}', value: 1}}
           - {{labels: '{{alertname="InternalErrors"}}', value: 1}}
           - {{labels: '{{alertname="NoReplicaReady"}}', value: 1}}
           - {{labels: '{{alertname="ReplicaDown"}}', value: 1}}
@@ -91,7 +94,7 @@ tests:
 
 @needs("promtool", "prometheus")
 def test_the_alerts_fire(tmp_path):
-    """A lost replica, a fault, replicas that are not ready and a lost store; and nothing else."""
+    """A lost balancer or replica, a fault, nobody ready and a lost store; and nothing else."""
     test = tmp_path / "test.yml"
     test.write_text(ALERT_TEST.format(rules=DEPLOY / "alerts.yml"))
 
@@ -151,7 +154,9 @@ def test_every_metric_that_is_shown_is_told(monkeypatch):
 def test_every_expression_selects():
     """By job and by what it is about, so that another service's metrics are never shown."""
     assert [] == [
-        expression for expression in expressions() if 'job="lstm-service"' not in expression
+        expression
+        for expression in expressions()
+        if not set(re.findall(r'job="([^"]*)"', expression)) & {"lstm-service", "balancer"}
     ]
     assert [] == [expression for expression in expressions() if not metrics_in(expression)]
 
