@@ -30,8 +30,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from service.domain import REPLAY_WINDOW, AdvanceReply, Record, Replay, SessionKey
+from service.domain import REPLAY_WINDOW, AdvanceReply, SessionKey
 from service.errors import UnavailableError
+from service.records import Record, Replay
 from service.stores import codec
 from service.stores.base import Commit, Loaded, Outcome
 from service.stores.embedded import EmbeddedStore

@@ -14,8 +14,9 @@ from service.answers import Answers
 from service.arena import Arena
 from service.chunks import Chunks
 from service.compute import Compute
-from service.domain import AdvanceReply, AdvanceRequest, Bool, Float32, Record
+from service.domain import AdvanceReply, AdvanceRequest, Bool, Float32
 from service.jobs import Change, Run
+from service.records import Record
 
 
 class Advancer:

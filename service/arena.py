@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from lstm_core.runtime.base import ZERO_SLOT, Runtime
-from service.domain import Bool, Float32, Record, SessionKey
+from service.domain import Bool, Float32, SessionKey
 from service.jobs import Live
+from service.records import Record
 from service.stores.base import Stored, is_same
 
 

@@ -7,16 +7,9 @@ from typing import Protocol
 
 import msgspec
 
-from service.domain import (
-    AdvanceRequest,
-    Bool,
-    Float32,
-    Record,
-    Reply,
-    Request,
-    SessionKey,
-)
+from service.domain import AdvanceRequest, Bool, Float32, Reply, Request, SessionKey
 from service.errors import ServiceError
+from service.records import Record
 from service.stores.base import Commit, Stored
 
 Complete = Callable[[Reply | ServiceError], None]

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from msgspec.structs import replace
 
-from service import sessions
+from service import decisions, sessions
 from service.arena import Arena, unplaced
 from service.domain import (
     MAX_STORED_ANSWER_BYTES,
@@ -23,7 +23,6 @@ from service.domain import (
     EndedReply,
     ForkRequest,
     ImportRequest,
-    Record,
     Reply,
     ResetRequest,
     SessionKey,
@@ -37,6 +36,7 @@ from service.errors import (
     SessionExistsError,
 )
 from service.jobs import Change, Job, Live, Run
+from service.records import Record
 from service.signature import Signature
 from service.stores.base import Damaged, Loaded, Lost, SessionStore
 
@@ -144,7 +144,7 @@ class Opener:
             return None  # the second session is not at hand
         if (
             isinstance(stored, Record)
-            and sessions.known(stored, request, now, self._lifetimes.tombstone_s) is None
+            and decisions.known(stored, request, now, self._lifetimes.tombstone_s) is None
         ):
             return None  # the store may have dropped it, and another may have begun in its place
         opening = self._open(job, live, None, now)
@@ -163,7 +163,7 @@ class Opener:
         if (
             isinstance(request, AdvanceRequest)
             and isinstance(stored, Record)
-            and sessions.goes_on(stored, request, now)
+            and decisions.goes_on(stored, request, now)
         ):
             return self._run_on(job, request, live, stored)
         return None
@@ -214,7 +214,7 @@ class Opener:
                 self._check_discards(job, stored)
                 record = None
             else:
-                record = sessions.known(stored, job.request, now, self._lifetimes.tombstone_s)
+                record = decisions.known(stored, job.request, now, self._lifetimes.tombstone_s)
             if record is None and stored is not None:
                 self._arena.forget(job.key)
                 live = unplaced(stored, now)
@@ -232,9 +232,9 @@ class Opener:
     ) -> Opening:
         request = job.request
         if isinstance(request, DeleteRequest) and isinstance(live.stored, Damaged):
-            decision: sessions.Decision = sessions.Proceed()  # _check_discards() let it pass
+            decision: decisions.Decision = decisions.Proceed()  # _check_discards() let it pass
         else:
-            decision = sessions.decide(record, request, now)
+            decision = decisions.decide(record, request, now)
         if isinstance(request, AdvanceRequest):
             return self._open_run(job, request, live, record, decision, now)
         if isinstance(request, (ResetRequest, ImportRequest)):
@@ -262,7 +262,7 @@ class Opener:
         request: AdvanceRequest,
         live: Live,
         record: Record | None,
-        decision: sessions.Decision,
+        decision: decisions.Decision,
         now: float,
     ) -> Opening:
         start = record or self._fresh(now)
@@ -270,7 +270,7 @@ class Opener:
         if not is_ours and start.fingerprint in self._versions:
             return Elsewhere(start.fingerprint)
         # An answer that holds no state is the same whatever the model is by now.
-        if isinstance(decision, sessions.Answered) and (is_ours or decision.reply.row is None):
+        if isinstance(decision, decisions.Answered) and (is_ours or decision.reply.row is None):
             if not is_ours:
                 job.version = ""  # what gave it does not run here
             return replace(decision.reply, replayed=True)
@@ -281,7 +281,7 @@ class Opener:
                 "reset it, or take its state over: PUT what GET of its state gives, without the"
                 " fingerprint",
             )
-        if isinstance(decision, sessions.Recompute):
+        if isinstance(decision, decisions.Recompute):
             replay = decision.replay
             slot = self._arena.slot_with(replay.row_before, replay.has_output_before)
             start = replace(start, position=replay.start)
@@ -289,7 +289,7 @@ class Opener:
             run.mask = request.mask
             run.is_replay = True
             return run
-        assert isinstance(decision, sessions.Proceed), "answered above"
+        assert isinstance(decision, decisions.Proceed), "answered above"
         return self._run_on(job, request, live, start)
 
     def _run_on(self, job: Job, request: AdvanceRequest, live: Live, start: Record) -> Run:
@@ -299,7 +299,7 @@ class Opener:
         if request.mask is not None:
             run.mask = request.mask
         behind = self._behind(job.key)
-        if behind and not job.is_alone and sessions.is_plain_step(request):
+        if behind and not job.is_alone and decisions.is_plain_step(request):
             run.followers = followers = self._followers(behind, start)
             parts = [inputs, *(cast(AdvanceRequest, each.request).inputs for each in followers)]
             run.inputs = np.concatenate(parts)
@@ -316,7 +316,7 @@ class Opener:
                 or other.is_alone
                 or other.is_cancelled
                 or not isinstance(step, AdvanceRequest)
-                or not sessions.may_join(start, step, 1 + len(followers))
+                or not decisions.may_join(start, step, 1 + len(followers))
             ):
                 break
             followers.append(other)
@@ -331,7 +331,7 @@ class Opener:
         now: float,
     ) -> Opening:
         if isinstance(target, Damaged | Lost) or (
-            sessions.known(target, request, now, self._lifetimes.tombstone_s) is not None
+            decisions.known(target, request, now, self._lifetimes.tombstone_s) is not None
         ):
             raise SessionExistsError(request.target)
         after = sessions.forked(record, now)

@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from service.commands.lines import MAX_LINE_BYTES, LineError, name_of, read_line
 from service.commands.pages import PAGE, load
-from service.domain import Record, SessionKey
+from service.domain import SessionKey
+from service.records import Record
 from service.stores.base import Commit, Outcome, SessionStore, Stored
 from service.stores.codec import encode
 

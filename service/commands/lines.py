@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from service.domain import MAX_POSITION, Record, SessionKey, is_client_id
+from service.domain import MAX_POSITION, SessionKey, is_client_id
+from service.records import Record
 from service.stores.base import Damaged, Stored
 from service.stores.codec import DamagedRecordError, decode, encode
 

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from service.domain import Record, SessionKey, SessionSummary
+from service.domain import SessionKey, SessionSummary
+from service.records import Record
 
 
 class Outcome(Enum):

@@ -14,7 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from service.domain import AdvanceReply, Float32, LongReplay, Record, Replay, SessionKey
+from service.domain import AdvanceReply, Float32, SessionKey
+from service.records import LongReplay, Record, Replay
 
 STAMP = slice(8, 32)
 """Where a record's `version` is: records of one session with the same stamp are the same record."""

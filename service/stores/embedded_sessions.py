@@ -16,7 +16,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from service.domain import Record, SessionKey
+from service.domain import SessionKey
+from service.records import Record
 from service.stores import codec
 from service.stores.base import Commit, Damaged, Outcome, Stored
 from service.stores.embedded_file import TOUCH, is_damage

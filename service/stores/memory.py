@@ -14,7 +14,8 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
-from service.domain import TOMBSTONE_S, Record, SessionKey, SessionSummary
+from service.domain import TOMBSTONE_S, SessionKey, SessionSummary
+from service.records import Record
 from service.stores import packing
 from service.stores.base import Commit, Loaded, Outcome, Stored, is_same
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.domain import AdvanceReply, Bool, LongReplay, Record, Replay
+from service.domain import AdvanceReply, Bool
+from service.records import LongReplay, Record, Replay
 
 _STAMP = struct.Struct("<QQQ")
 _HEAD = struct.Struct("<QQQddH")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from service.domain import Record
+from service.records import Record
 from service.stores.base import Commit, Loaded, Lost, Stored, is_same
 
 

@@ -7,7 +7,7 @@ from unittest import mock
 import hiredis
 from msgspec.structs import replace
 
-from service import sessions
+from service import decisions, sessions
 from service.__main__ import main
 from service.errors import UnavailableError
 from service.opening import Opener
@@ -81,14 +81,14 @@ def with_early_answers():
 
 def with_repeats():
     """A position is taken for what it is at, whatever the request says."""
-    decide = sessions.decide
+    decide = decisions.decide
 
     def obliging(record, request, now):
         if record is not None and getattr(request, "inputs", None) is not None:
             request = replace(request, position=record.position)
         return decide(record, request, now)
 
-    mock.patch.object(sessions, "decide", obliging).start()
+    mock.patch.object(decisions, "decide", obliging).start()
 
 
 MUTANTS = {

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from service.domain import Record, SessionKey
+from service.domain import SessionKey
+from service.records import Record
 from service.stores.base import Commit
 from service.stores.embedded import EmbeddedStore
 

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager, suppress
 import numpy as np
 from msgspec.structs import replace
 
-from service.domain import Record, SessionKey
+from service.domain import SessionKey
 from service.errors import StoreUnavailableError
+from service.records import Record
 from service.stores.base import Commit
 from service.stores.redis import RedisStore
 

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from service.domain import Record
 from service.errors import StoreUnavailableError
+from service.records import Record
 from service.stores.base import Commit, Damaged, Outcome
 from service.stores.data_directory import DataDirectoryError
 from tests.contract.embedded_sessions import (

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from service.domain import AdvanceReply, LongReplay, Record, Replay, SessionKey
+from service.domain import AdvanceReply, SessionKey
+from service.records import LongReplay, Record, Replay
 from service.stores.base import Commit, Outcome
 from service.stores.embedded import EmbeddedStore
 from service.stores.memory import MemoryStore

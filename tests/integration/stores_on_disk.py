@@ -6,7 +6,8 @@ import time
 import numpy as np
 
 from service.__main__ import main
-from service.domain import AdvanceReply, LongReplay, Record, Replay, SessionKey
+from service.domain import AdvanceReply, SessionKey
+from service.records import LongReplay, Record, Replay
 from service.stores.base import Commit, Outcome
 from service.stores.embedded import EmbeddedStore
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from lstm_core.runtime.cpu import CpuRuntime
 from service.arena import Arena
-from service.domain import Record
+from service.records import Record
 from tests.unit.engines import key, network
 
 

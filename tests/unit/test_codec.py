@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain import AdvanceReply, Record, Replay, SessionKey
+from service.domain import AdvanceReply, SessionKey
+from service.records import Record, Replay
 from service.stores import codec
 
 KEY = SessionKey("default", "m", "alice")

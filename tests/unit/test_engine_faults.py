@@ -9,16 +9,13 @@ from msgspec.structs import replace
 
 from lstm_core.runtime.cpu import CpuRuntime
 from service import sessions
-from service.domain import (
-    DeleteRequest,
-    Record,
-    ResetRequest,
-)
+from service.domain import DeleteRequest, ResetRequest
 from service.errors import (
     InternalError,
     PositionConflictError,
     StateNotFiniteError,
 )
+from service.records import Record
 from service.stores.base import Commit
 from service.stores.memory import MemoryStore
 from tests.unit.engines import (

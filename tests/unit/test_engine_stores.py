@@ -12,7 +12,6 @@ from service.domain import (
     ForkRequest,
     ImportRequest,
     LookRequest,
-    Record,
     ResetRequest,
 )
 from service.errors import (
@@ -26,6 +25,7 @@ from service.errors import (
     StoreUnavailableError,
 )
 from service.opening import Lifetimes
+from service.records import Record
 from service.stores.base import Commit, Damaged, Lost
 from service.stores.memory import MemoryStore
 from service.stores.write_behind import WriteBehindStore

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from service.domain import REPLAY_WINDOW, Record, SessionKey
+from service.domain import REPLAY_WINDOW, SessionKey
 from service.errors import PositionConflictError, TooManySessionsError
 from service.limits import EngineLimits
+from service.records import Record
 from service.stores.base import Commit, Outcome
 from service.stores.memory import MemoryStore
 from tests.unit.engines import inputs, make_engine, step

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from msgspec.structs import replace
 
-from service.domain import AdvanceReply, LongReplay, Record, Replay
+from service.domain import AdvanceReply
+from service.records import LongReplay, Record, Replay
 from service.stores import packing
 
 WORDS = st.integers(0, 2**64 - 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from service import sessions
+from service import decisions, sessions
 from service.domain import (
     MAX_POSITION,
     MAX_STORED_ANSWER_BYTES,
@@ -14,9 +14,7 @@ from service.domain import (
     DeleteRequest,
     ForkRequest,
     ImportRequest,
-    LongReplay,
     LookRequest,
-    Record,
     ResetRequest,
     SessionKey,
 )
@@ -27,6 +25,7 @@ from service.errors import (
     SessionExpiredError,
     SessionUnknownError,
 )
+from service.records import LongReplay, Record
 from service.signature import Signature, StateVector
 
 SIGNATURE = Signature(
@@ -75,16 +74,16 @@ def after(before, asked, *, outputs=None):
 @pytest.mark.parametrize("position", [None, 0])
 def test_a_first_step_begins_a_session(position):
     """Position absent or 0 is how a session begins."""
-    decision = sessions.decide(None, request(position=position), NOW)
+    decision = decisions.decide(None, request(position=position), NOW)
 
-    assert isinstance(decision, sessions.Proceed)
+    assert isinstance(decision, decisions.Proceed)
 
 
 @pytest.mark.parametrize("options", [{"position": 3}, {"epoch": 7}, {"position": 0, "epoch": 7}])
 def test_a_later_step_never_begins_a_session(options):
     """A position above 0, or an epoch, means that the caller knew a session that is gone."""
     with pytest.raises(SessionUnknownError):
-        sessions.decide(None, request(**options), NOW)
+        decisions.decide(None, request(**options), NOW)
 
 
 @pytest.mark.parametrize(
@@ -99,16 +98,16 @@ def test_a_later_step_never_begins_a_session(options):
 def test_what_needs_a_session_says_that_there_is_none(asked):
     """Reading, ending and conditional resetting do not create sessions."""
     with pytest.raises(SessionUnknownError):
-        sessions.decide(None, asked, NOW)
+        decisions.decide(None, asked, NOW)
 
 
 @pytest.mark.parametrize("position", [None, 5])
 @pytest.mark.parametrize("epoch", [None, 7])
 def test_the_right_position_runs(position, epoch):
     """Preconditions that hold, or none, let a step run."""
-    decision = sessions.decide(record(5), request(position=position, epoch=epoch), NOW)
+    decision = decisions.decide(record(5), request(position=position, epoch=epoch), NOW)
 
-    assert isinstance(decision, sessions.Proceed)
+    assert isinstance(decision, decisions.Proceed)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_the_right_position_runs(position, epoch):
 def test_another_position_or_epoch_conflicts_and_tells_the_truth(options):
     """A gap, another writer and another life get the session's actual place."""
     with pytest.raises(PositionConflictError) as caught:
-        sessions.decide(record(5), request(**options), NOW)
+        decisions.decide(record(5), request(**options), NOW)
 
     assert (5, 7) == (caught.value.position, caught.value.epoch)
 
@@ -139,7 +138,7 @@ def test_another_position_or_epoch_conflicts_and_tells_the_truth(options):
 def test_preconditions_hold_for_every_change(asked):
     """Reset, import and deletion refuse a session that is elsewhere."""
     with pytest.raises(PositionConflictError):
-        sessions.decide(record(5), asked, NOW)
+        decisions.decide(record(5), asked, NOW)
 
 
 def test_a_retry_gets_the_first_answer():
@@ -147,9 +146,9 @@ def test_a_retry_gets_the_first_answer():
     asked = request(position=0)
     stepped = after(record(), asked)
 
-    decision = sessions.decide(stepped, asked, NOW)
+    decision = decisions.decide(stepped, asked, NOW)
 
-    assert isinstance(decision, sessions.Answered)
+    assert isinstance(decision, decisions.Answered)
     assert stepped.replays[-1].reply is decision.reply
 
 
@@ -157,7 +156,7 @@ def test_a_retry_of_a_request_without_position_is_known_by_its_start():
     """What ran without a position can be retried with the position that it started from."""
     stepped = after(record(3), request())
 
-    assert isinstance(sessions.decide(stepped, request(position=3), NOW), sessions.Answered)
+    assert isinstance(decisions.decide(stepped, request(position=3), NOW), decisions.Answered)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +173,7 @@ def test_another_request_from_an_old_position_conflicts(other):
     stepped = after(record(), request(position=0))
 
     with pytest.raises(PositionConflictError):
-        sessions.decide(stepped, request(position=0, **other), NOW)
+        decisions.decide(stepped, request(position=0, **other), NOW)
 
 
 def test_a_retry_from_another_epoch_conflicts():
@@ -182,7 +181,7 @@ def test_a_retry_from_another_epoch_conflicts():
     stepped = after(record(), request(position=0))
 
     with pytest.raises(PositionConflictError):
-        sessions.decide(stepped, request(position=0, epoch=8), NOW)
+        decisions.decide(stepped, request(position=0, epoch=8), NOW)
 
 
 def test_the_replay_window_keeps_the_last_requests():
@@ -194,10 +193,10 @@ def test_the_replay_window_keeps_the_last_requests():
     assert REPLAY_WINDOW == len(current.replays)
     for position in range(1, REPLAY_WINDOW + 1):
         assert isinstance(
-            sessions.decide(current, request(position=position), NOW), sessions.Answered
+            decisions.decide(current, request(position=position), NOW), decisions.Answered
         )
     with pytest.raises(PositionConflictError):
-        sessions.decide(current, request(position=0), NOW)
+        decisions.decide(current, request(position=0), NOW)
 
 
 def test_a_long_answer_is_computed_again_from_the_row_before():
@@ -206,14 +205,14 @@ def test_a_long_answer_is_computed_again_from_the_row_before():
     long = np.zeros(MAX_STORED_ANSWER_BYTES // 4 + 1, np.float32)
     stepped = after(before, request(position=2), outputs=long)
 
-    decision = sessions.decide(stepped, request(position=2), NOW)
+    decision = decisions.decide(stepped, request(position=2), NOW)
 
-    assert isinstance(decision, sessions.Recompute)
+    assert isinstance(decision, decisions.Recompute)
     assert before.row is decision.replay.row_before
     again = after(stepped, request(position=3))
     assert not any(isinstance(replay, LongReplay) for replay in again.replays)
     with pytest.raises(PositionConflictError):
-        sessions.decide(again, request(position=2), NOW)
+        decisions.decide(again, request(position=2), NOW)
 
 
 def test_a_state_of_other_weights_is_refused():
@@ -232,18 +231,18 @@ def test_a_state_of_other_weights_is_refused():
 
 def test_a_step_that_must_begin_a_session_does_not_go_on_with_one():
     """A caller who saw no session is told that there is one by now."""
-    assert isinstance(sessions.decide(None, request(must_begin=True), NOW), sessions.Proceed)
+    assert isinstance(decisions.decide(None, request(must_begin=True), NOW), decisions.Proceed)
     with pytest.raises(PositionConflictError, match="there is one"):
-        sessions.decide(record(0), request(must_begin=True), NOW)
+        decisions.decide(record(0), request(must_begin=True), NOW)
 
 
 def test_no_session_passes_the_last_position():
     """Beyond what a JSON number tells exactly no request could name the position again."""
     last = record(MAX_POSITION)
 
-    assert isinstance(sessions.decide(record(MAX_POSITION - 1), request(), NOW), sessions.Proceed)
+    assert isinstance(decisions.decide(record(MAX_POSITION - 1), request(), NOW), decisions.Proceed)
     with pytest.raises(InvalidRequestError, match="reset it"):
-        sessions.decide(last, request(), NOW)
+        decisions.decide(last, request(), NOW)
 
 
 def expiring(ttl_s=10.0):
@@ -264,12 +263,12 @@ def expiring(ttl_s=10.0):
 )
 def test_an_ended_session_is_told_from_an_unknown_one(asked):
     """Until somebody begins it anew, a session past its time to live is gone, not absent."""
-    assert isinstance(sessions.decide(expiring(), replace_position(asked), NOW + 9.9), KINDS)
+    assert isinstance(decisions.decide(expiring(), replace_position(asked), NOW + 9.9), KINDS)
     with pytest.raises(SessionExpiredError, match="10 s"):
-        sessions.decide(expiring(), asked, NOW + 10.0)
+        decisions.decide(expiring(), asked, NOW + 10.0)
 
 
-KINDS = sessions.Proceed | sessions.Answered
+KINDS = decisions.Proceed | decisions.Answered
 
 
 def replace_position(asked):
@@ -280,17 +279,17 @@ def replace_position(asked):
 @pytest.mark.parametrize("asked", [ResetRequest(key=KEY), DeleteRequest(key=KEY)])
 def test_an_ended_session_can_be_reset_and_deleted(asked):
     """Both end its being told as ended."""
-    assert isinstance(sessions.decide(expiring(), asked, NOW + 99), sessions.Proceed)
+    assert isinstance(decisions.decide(expiring(), asked, NOW + 99), decisions.Proceed)
 
 
 def test_a_session_is_forgotten_after_its_tombstone():
     """Long after its end it counts as none, and at once for who means to begin it."""
     asked = LookRequest(key=KEY)
 
-    assert sessions.known(expiring(), asked, NOW + 19.9, 10.0) is not None
-    assert sessions.known(expiring(), asked, NOW + 20.0, 10.0) is None
-    assert sessions.known(expiring(), request(must_begin=True), NOW + 11.0, 10.0) is None
-    assert sessions.known(record(5), asked, NOW + 1e9, 10.0) is not None
+    assert decisions.known(expiring(), asked, NOW + 19.9, 10.0) is not None
+    assert decisions.known(expiring(), asked, NOW + 20.0, 10.0) is None
+    assert decisions.known(expiring(), request(must_begin=True), NOW + 11.0, 10.0) is None
+    assert decisions.known(record(5), asked, NOW + 1e9, 10.0) is not None
 
 
 def test_each_step_puts_the_end_off():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from service.domain import Record, SessionKey
+from service.domain import SessionKey
 from service.errors import StoreUnavailableError
+from service.records import Record
 from service.stores.base import Commit, Damaged, Lost, Outcome
 from service.stores.memory import MemoryStore
 from service.stores.write_behind import WriteBehindStore

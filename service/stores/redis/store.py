@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from service.domain import TOMBSTONE_S, Record, SessionKey, SessionSummary
+from service.domain import TOMBSTONE_S, SessionKey, SessionSummary
 from service.errors import StoreLostError, StoreUnavailableError
+from service.records import Record
 from service.stores.base import Commit, Damaged, Loaded, Outcome, Stored
 from service.stores.codec import DamagedRecordError, decode, encode, stamp
 from service.stores.redis import commands, identity
