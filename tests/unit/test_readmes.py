@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from service.transport.status import STATUS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")])
-READERS = {
+READERS: dict[str, Callable[[str], object]] = {
     "python": lambda text: compile(text, "README.md", "exec"),
     "json": json.loads,
     "yaml": yaml.safe_load,
