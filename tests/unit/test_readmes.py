@@ -12,7 +12,8 @@ from service.settings import Settings
 from service.transport.status import STATUS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")])
+PLACES = (".", "benchmarks", "deploy", "examples/data", "lstm_core", "service", "service/bundled")
+PAGES = [ROOT / place / "README.md" for place in PLACES]
 READERS: dict[str, Callable[[str], object]] = {
     "python": lambda text: compile(text, "README.md", "exec"),
     "json": json.loads,
