@@ -95,12 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     add_options(serve)
     models = commands.add_parser(
         "models",
-        help="tell what files hold",
-        description="Tell what model files hold, their shapes, and what would compute them.",
+        help="show what model files hold",
+        description="Show what model files hold, their shapes, and what would compute them.",
     )
     add_options(models, RUNTIME_SETTINGS)
     models.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="a model file; none: the bundled ones"
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="a model file; nothing: the bundled ones",
     )
     convert = commands.add_parser(
         "convert",

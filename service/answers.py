@@ -98,10 +98,14 @@ class Answers:
         if not isinstance(error, ServiceError):
             log.error("a request for session %s failed", job.key, exc_info=error)
             self.stats.num_internal_errors += 1
-            error = InternalError()
-        elif isinstance(error, PositionConflictError):
-            self.stats.num_conflicts += 1
-        self.answer(job, error)
+            answer: ServiceError = InternalError()
+        else:
+            answer = error
+            self.stats.num_conflicts += isinstance(error, PositionConflictError)
+        # It holds the frames that it passed, and with them a list that holds it: a cycle with the
+        # inputs of the whole tick.
+        error.__traceback__ = None
+        self.answer(job, answer)
 
     def skip_cancelled(self, job: Job) -> bool:
         """End a job that nobody waits for; false, and nothing done, if somebody does."""

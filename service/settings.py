@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,6 +23,13 @@ _ROWS_BESIDE_MEMORY = 16_384
 _ROWS_A_REQUEST = 3
 """A pending request may hold so many: see `EngineLimits`."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_METAVARS = {
+    "model": "NAME=PATH",
+    "model_repository": "DIR",
+    "grpc_tls_cert": "FILE",
+    "grpc_tls_key": "FILE",
+}
+"""What the help calls a value, where the last word of the setting's name does not say it."""
 
 
 def default_data_dir() -> Path:
@@ -65,7 +72,7 @@ class Settings(BaseSettings):
         default=0.0,
         ge=0,
         allow_inf_nan=False,
-        description="How often it is looked at for versions that come and go; 0: never.",
+        description="Seconds between looks for versions that come and go; 0: never.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on; 0: any.")
@@ -73,11 +80,11 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=65535,
-        description="The port to listen on for gRPC; 0: any. None: there is no gRPC.",
+        description="The port to listen on for gRPC; 0: any. Without it there is no gRPC.",
     )
     grpc_tls_cert: Path | None = Field(
         default=None,
-        description="gRPC is under TLS with this certificate, and those that lead to its root: a"
+        description="Serve gRPC under TLS with this certificate and those that lead to its root: a"
         " file in PEM.",
     )
     grpc_tls_key: Path | None = Field(
@@ -96,7 +103,7 @@ class Settings(BaseSettings):
     )
     tf32: bool = Field(
         default=False,
-        description="TensorFlow may round the factors of products on a GPU (about 1e-3 off).",
+        description="Let TensorFlow round the factors of products on a GPU (about 1e-3 off).",
     )
     store: str = Field(
         default="embedded",
@@ -132,7 +139,7 @@ class Settings(BaseSettings):
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="How long after its last request a session ends where its reset does not say.",
+        description="How long after its last request a session ends, if its reset does not say.",
     )
     tombstone_s: float = Field(
         default=TOMBSTONE_S,
@@ -164,8 +171,8 @@ class Settings(BaseSettings):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="Of the products in LSTMs. bfloat16 needs a processor with AVX512-BF16, takes"
-        " about half the time, and keeps 8 significant bits of weights and inputs.",
+        description="Precision of LSTMs' products. bfloat16 needs a processor with AVX512-BF16,"
+        " takes about half the time, and keeps 8 significant bits of weights and inputs.",
     )
     max_wait_us: int = Field(
         default=0, ge=0, le=1_000_000, description="How long a batch waits for company."
@@ -179,8 +186,9 @@ class Settings(BaseSettings):
     arena_rows: int = Field(
         default_factory=default_arena_rows,
         ge=_ROWS_A_REQUEST,
-        description="Sessions of a model whose state is kept at hand, at least three times"
-        f" --max-pending. Where nothing is said and the store is memory: {_ROWS_BESIDE_MEMORY}.",
+        description="Sessions of a model whose state is kept at hand in memory, at least three"
+        " times --max-pending; the others come back from the store on their next step. With the"
+        f" memory store, unless set: {_ROWS_BESIDE_MEMORY}.",
     )
     transfer_timeout_s: float = Field(
         default=60.0,
@@ -252,12 +260,19 @@ def add_options(parser: argparse.ArgumentParser, names: Collection[str] | None =
             )
             continue
         default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "none" if default in (None, "") else default
         parser.add_argument(
             option,
             action="append" if name == "model" else "store",
-            metavar="NAME=PATH" if name == "model" else name.split("_")[-1].upper(),
-            help=f"{field.description}" + ("" if name == "model" else f" [{default}]"),
+            metavar=_metavar(name, field.annotation),
+            help=f"{field.description}" + ("" if name == "model" else f" [{shown}]"),
         )
+
+
+def _metavar(name: str, annotation: Any) -> str:  # noqa: ANN401 - a form of typing has no type
+    if get_origin(annotation) is Literal:
+        return f"{{{','.join(get_args(annotation))}}}"
+    return _METAVARS.get(name, name.rpartition("_")[2].upper())
 
 
 def read_settings(options: argparse.Namespace) -> Settings:

@@ -31,24 +31,24 @@ def add_parsers(commands: Subparsers) -> None:
     """Add the parsers of `sessions` and `store` to those of the program."""
     actions = _group(commands, "sessions", "look at sessions, back them up, end them")
     listing = _action(actions, "list", "list sessions, those that have ended included")
-    listing.add_argument("--model", dest=_MODEL, help="of this model only")
+    listing.add_argument("--model", dest=_MODEL, metavar="MODEL", help="of this model only")
     listing.add_argument("--limit", type=_count, metavar="N", help="at most so many")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     show = _action(actions, "show", "tell where a session is, and when it ends")
-    show.add_argument(_MODEL, metavar="MODEL")
-    show.add_argument("client_id", metavar="CLIENT_ID")
+    show.add_argument(_MODEL, metavar="MODEL", help="the model's name")
+    show.add_argument("client_id", metavar="CLIENT_ID", help="the session's client id")
     show.add_argument("--json", action="store_true", help="as a JSON object")
     exporting = _action(actions, "export", "write all sessions as JSON Lines, with their replays")
-    exporting.add_argument("--model", dest=_MODEL, help="of this model only")
+    exporting.add_argument("--model", dest=_MODEL, metavar="MODEL", help="of this model only")
     _add_file(exporting)
     importing = _action(actions, "import", "put exported sessions back, as they were")
     importing.add_argument(
-        "--replace", action="store_true", help="put them in the place of those that there are"
+        "--replace", action="store_true", help="replace sessions that exist already"
     )
     _add_file(importing)
     delete = _action(actions, "delete", "end sessions, damaged ones too")
-    delete.add_argument(_MODEL, metavar="MODEL")
-    delete.add_argument("client_ids", metavar="CLIENT_ID", nargs="+")
+    delete.add_argument(_MODEL, metavar="MODEL", help="the model's name")
+    delete.add_argument("client_ids", metavar="CLIENT_ID", nargs="+", help="of one session or more")
 
     actions = _group(commands, "store", "set up a store")
     _action(
@@ -72,7 +72,11 @@ def _action(actions: Subparsers, name: str, summary: str) -> argparse.ArgumentPa
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", metavar="FILE", nargs="?", default="-", help="a file; - or none: standard stream"
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="-",
+        help="a file; - or nothing: the standard stream",
     )
 
 

@@ -53,7 +53,11 @@ def connect(path: Path, *, synchronous: str, timeout_s: float = 0.0) -> sqlite3.
         timeout_s: How long to wait for a lock: by default not at all, for the event loop's sake.
     """
     connection = sqlite3.connect(
-        path, timeout_s, isolation_level=None, check_same_thread=False, cached_statements=64
+        path,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=64,
     )
     # Where damage has turned bytes into text, they come as bytes all the same.
     connection.text_factory = bytes

@@ -197,6 +197,7 @@ def test_compressed_members(tmp_path):
     assert "is compressed, which PyTorch never does" in problem(path)
 
 
+@pytest.mark.filterwarnings("ignore:Overlapped entries")  # as newer Pythons say beside the error
 def test_members_that_overlap(tmp_path):
     """Many storages at one place of the file are read for no more than the file has."""
     layers, size = 50, 4 * 256 * 64
