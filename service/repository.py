@@ -15,12 +15,11 @@ from typing import Any
 
 from service.engine import Engine
 from service.errors import ModelNotLoadedError, ModelUnknownError
-from service.model_config import FILE_NAME, ModelConfigError, read_model_config
 from service.model_files import ModelFileError
-from service.models import ModelLoader, Prepared, check_version
-from service.repository_files import MAX_NAME_LENGTH, Stamp, Version, model_file, scan
+from service.models import ModelLoader, Prepared
+from service.repository_files import MAX_NAME_LENGTH, Stamp, scan
+from service.repository_versions import Version
 from service.served import IndexEntry, ServedModels
-from service.signature import Signature
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,8 @@ class ModelRepository:
         for name, stamps in found.items():
             ready: list[Prepared] = []
             for version in self._note(name, stamps):
-                prepared = self._read(name, version, [each.signature for each in ready])
+                others = [each.signature for each in ready]
+                prepared = version.read(name, self._loader, others)
                 if prepared is not None:
                     ready.append(prepared)
             if ready:
@@ -247,30 +247,6 @@ class ModelRepository:
                 versions[number] = Version(self._directory / name / number, stamp)
         return sorted(versions.values(), key=lambda version: int(version.number))
 
-    def _read(self, name: str, version: Version, others: Sequence[Signature]) -> Prepared | None:
-        """Read a version on whatever thread; None, and why in its reason, if that fails."""
-        version.state, version.reason = "LOADING", ""
-        try:
-            config = read_model_config(version.directory / FILE_NAME)
-            path = model_file(version.directory)
-            prepared = self._loader.prepare(name, path, version.number, config)
-            check_version(prepared.signature, others)
-        except (ModelFileError, ModelConfigError, OSError, MemoryError) as error:
-            version.state = "UNAVAILABLE"
-            # It is told to callers, whom the way to the repository does not concern.
-            reason = str(error).replace(f"{self._directory}/", "")
-            version.reason = reason or type(error).__name__
-            log.warning(
-                "model %s: version %s cannot be served: %s", name, version.number, version.reason
-            )
-            return None
-        except Exception:  # the guard: no file takes another model down, nor who follows them
-            version.state, version.reason = "UNAVAILABLE", "a fault of ours, which the log tells"
-            log.exception("model %s: version %s cannot be served", name, version.number)
-            return None
-        version.state, version.fingerprint = "READY", prepared.signature.fingerprint
-        return prepared
-
     async def _bring_up(self, name: str, version: Version) -> bool:
         """Read a version and serve it: in front if it is the highest, else for its sessions.
 
@@ -281,7 +257,7 @@ class ModelRepository:
         current = self._served.get(name)
         running = [] if current is None else [current, *current.earlier]
         others = [engine.signature for engine in running]
-        prepared = await asyncio.to_thread(self._read, name, version, others)
+        prepared = await asyncio.to_thread(version.read, name, self._loader, others)
         if prepared is None:
             return False
         engine = self._engine(prepared)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from service.model_config import FILE_NAME
 from service.model_files import ModelFileError
@@ -17,30 +15,6 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")
 
 Stamp = tuple[tuple[str, int, int], ...]
 """What tells that files have changed: name, size in bytes, and time of change in nanoseconds."""
-
-
-@dataclass(slots=True)
-class Version:
-    """A version's directory.
-
-    Attributes:
-        directory: `NAME/VERSION`.
-        stamp: Of its files when it was last looked at for loading.
-        state: Whether it is served.
-        reason: Why it is not; else empty.
-        fingerprint: Of what is loaded; None where nothing is.
-    """
-
-    directory: Path
-    stamp: Stamp
-    state: Literal["READY", "LOADING", "UNAVAILABLE"] = "LOADING"
-    reason: str = ""
-    fingerprint: str | None = None
-
-    @property
-    def number(self) -> str:
-        """Its number, a decimal one."""
-        return self.directory.name
 
 
 def scan(directory: Path) -> dict[str, dict[str, Stamp]]:
