@@ -71,14 +71,14 @@ class ModelLoader:
             ModelFileError: It cannot be served.
         """
         config = config or ModelConfig()
-        choice = self.choice
+        choice, limits = self.choice, self.limits
         is_normalised = config.normalisation != Normalisation()
         if is_normalised:
             if choice.kind == "tensorflow":
                 raise ModelFileError(f"{path}: {_ONLY_CPU}")
             choice = replace(choice, kind="cpu")
         try:
-            limits = replace(self.limits, **config.limits.model_dump(exclude_none=True))
+            limits = replace(limits, **config.limits.model_dump(exclude_none=True))
             runtime, reason = open_runtime(
                 path,
                 limits.arena_rows,
@@ -90,6 +90,11 @@ class ModelLoader:
             raise ModelFileError(str(error)) from error
         except (SpecError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
+        except MemoryError as error:
+            raise ModelFileError(
+                f"{path}: there is no room in memory for it and {limits.arena_rows} states at hand"
+                f" ({error}); lower --arena-rows"
+            ) from error
         if is_normalised and self.choice.kind == "auto":
             reason = _ONLY_CPU
         run_warm_up(runtime, config.warm_up)

@@ -230,3 +230,12 @@ def test_files_of_one_name_are_versions_that_differ(tmp_path):
     assert ["3", "1", "2"] == [e.signature.version for e in (engine, *engine.earlier)]
     with pytest.raises(ModelFileError, match="versions 1 and 2"):
         loader.engines({"m": [newest, older, older]})
+
+
+def test_an_arena_that_does_not_fit_into_memory_is_refused():
+    """The message says how many rows were asked for, and what to do."""
+    limits = EngineLimits(arena_rows=2**45)
+    loader = ModelLoader(store=MemoryStore(1), limits=limits, lifetimes=Lifetimes())
+
+    with pytest.raises(ModelFileError, match=f"{2**45} states at hand .* lower --arena-rows"):
+        loader.prepare("vowels", VOWELS)
