@@ -109,7 +109,7 @@ class WatchedStore:
 
     def _note(self, error: UnavailableError) -> None:
         if self.error is None:
-            log.error("the session store is not available: %s", error)
+            log.error("not ready: %s", error)
         self.error = error.again()
         self._failed.set()
 
