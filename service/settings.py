@@ -172,7 +172,8 @@ class Settings(BaseSettings):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="Precision of LSTMs' products. bfloat16 needs a processor with AVX512-BF16,"
-        " takes about half the time, and keeps 8 significant bits of weights and inputs.",
+        " takes about half the time, and keeps 8 significant bits of weights and inputs. Sessions"
+        " go on under either, with other last digits: give all replicas the same.",
     )
     max_wait_us: int = Field(
         default=0, ge=0, le=1_000_000, description="How long a batch waits for company."
