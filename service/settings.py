@@ -23,6 +23,7 @@ _ROWS_BESIDE_MEMORY = 16_384
 _ROWS_A_REQUEST = 3
 """A pending request may hold so many: see `EngineLimits`."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_STORE = re.compile(r"(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)\Z")
 _METAVARS = {
     "model": "NAME=PATH",
     "model_repository": "DIR",
@@ -107,7 +108,6 @@ class Settings(BaseSettings):
     )
     store: str = Field(
         default="embedded",
-        pattern=r"^(memory|embedded|(redis|rediss|unix)(\+cluster)?://.+)$",
         description="Where sessions are kept: memory, embedded (files in --data-dir), or the"
         " redis:// or rediss:// address of a Redis that all replicas share.",
     )
@@ -203,6 +203,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What is logged, to standard error."
     )
+
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, store: str) -> str:
+        if not _STORE.match(store):
+            # What came is not told: it may hold a password.
+            raise ValueError(
+                "expected memory, embedded, or an address of redis://, rediss:// or unix://"
+            )
+        return store
 
     @field_serializer("store")
     def _hide_password(self, store: str) -> str:

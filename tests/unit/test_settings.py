@@ -60,7 +60,7 @@ def test_the_environment_says_the_same(monkeypatch):
     [
         (["--model", "vowels.keras"], "expected NAME=PATH"),
         (["--model", "a/b=x.keras"], "expected NAME=PATH"),
-        (["--store", "mongodb://x"], "should match pattern"),
+        (["--store", "mongodb://x"], "expected memory, embedded, or an address of redis://"),
         (["--default-ttl-s", "0"], "greater than 0"),
         (["--port", "70000"], "less than or equal to 65535"),
         (["--max-pending", "none"], "valid integer"),
