@@ -66,7 +66,7 @@ class InferenceService:
         self._max_message_bytes = max_message_bytes
         self._observe = observe
         self._admit = admit
-        self._heads = KnownHeads(catalog.note_failure)
+        self._heads = KnownHeads(catalog.note_failure, max_message_bytes)
         self._streams: set[InferStream] = set()
         self._is_closing = False
 
