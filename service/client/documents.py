@@ -161,6 +161,8 @@ def is_same_state(asked: Sequence[Vector] | None, actual: list[list[float]]) -> 
 def _as_float32(numbers: list[Any]) -> list[Any]:
     # JSON has the fewest digits that tell a float32 from its neighbours; a binary frame has the
     # number itself. A step gives the same either way.
+    if not isinstance(numbers, list):
+        raise TypeError
     if numbers and isinstance(numbers[0], list):
         return [_as_float32(row) for row in numbers]
     layout = f"<{len(numbers)}f"

@@ -209,16 +209,17 @@ class AsyncStream:
     def _reply_of(self, answer: dict[str, Any] | bytes) -> StepReply:
         """Return the reply to the first step in flight, which is answered in its own kind."""
         step = self._in_flight[0]
-        if isinstance(answer, dict):
-            if step.is_binary:
-                problem = f"a binary step was answered with {answer!r:.100}"
-                raise self._end(ProtocolError(problem))
-            return read(StepReply, answer)
         epoch = self._numbering.place.epoch
-        if epoch is None or not step.is_binary:
-            raise self._end(ProtocolError("a step in JSON was answered with a binary frame"))
-        outputs = read_binary(answer, self._output_size)
-        return StepReply(outputs, step.position + 1, epoch, replayed=False)
+        try:
+            if isinstance(answer, dict) and not step.is_binary:
+                return read(StepReply, answer)
+            if isinstance(answer, bytes) and step.is_binary and epoch is not None:
+                outputs = read_binary(answer, self._output_size)
+                return StepReply(outputs, step.position + 1, epoch, replayed=False)
+        except ProtocolError as error:
+            # A binary answer tells no position: what follows could be taken for another's.
+            raise self._end(error) from None
+        raise self._end(ProtocolError(f"a step was answered in the other kind: {answer!r:.100}"))
 
     def _acknowledge(self, reply: StepReply) -> StepReply:
         step = self._in_flight[0]

@@ -186,13 +186,15 @@ def test_steps_that_are_sent_together_are_one_write():
     assert [4, 5] == [Script().run(stream.receive()).position for _ in range(2)]
 
 
-@pytest.mark.parametrize("answer", [b"", b"12345678", reply(4), reply(4)[:-1], frame(position=4)])
+@pytest.mark.parametrize("answer", [b"", b"12345678", reply(4), frame(position=4)])
 def test_what_does_not_answer_a_binary_step_is_told(answer):
     """Nothing of this service's."""
     stream = opened(make_core(position=3, epoch=EPOCH))
-    send(stream, 1.0)
+    send(stream, 1.0, 2.0)
     with pytest.raises(ProtocolError):
         Script(answer).run(stream.receive())
+    with pytest.raises(ProtocolError):
+        Script(BINARY).run(stream.receive())
 
 
 def test_a_reply_as_text_has_the_outputs_of_a_binary_one():
