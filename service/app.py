@@ -88,6 +88,7 @@ class Application(FastAPI):
         inference: Their one operation, likewise.
     """
 
+    served: ServedModels
     http: HttpEntrance
     streams: WebSocketEntrance
     routes_of_api: RouteTable
@@ -177,6 +178,7 @@ def create_app(
         redirect_slashes=False,
         exception_handlers={HTTPException: _on_http_error, Exception: _on_fault},
     )
+    app.served = served
     app.routes_of_api = build_routes(
         served, max_sequence_steps=max_sequence_steps, render_metrics=render_metrics
     )

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from weakref import WeakSet
 
 from service.engine import Engine
+from service.errors import DrainingError, NotReadyError
 
 
 class IndexEntry(NamedTuple):
@@ -35,7 +36,11 @@ class ServedModels(Mapping[str, Engine]):
     Attributes:
         default: The name of the model that a path means which names none. It stays the default
             while it is not served: nobody's sessions go to another model unasked.
+        is_leaving: Whether the process is about to end. It takes requests still, and says that it
+            is not ready, so that balancers send them elsewhere.
     """
+
+    is_leaving = False
 
     def __init__(self, engines: Mapping[str, Engine], default: str | None = None) -> None:
         """Take the engines of the start.
@@ -64,6 +69,27 @@ class ServedModels(Mapping[str, Engine]):
     def __len__(self) -> int:
         """Return how many models are served."""
         return len(self._engines)
+
+    async def check_ready(self, name: str | None = None) -> None:
+        """See that requests are welcome, to every model or to one, and that the store commits.
+
+        Args:
+            name: A model that is served; None for all.
+
+        Raises:
+            DrainingError: The process is about to end.
+            NotReadyError: An engine takes no requests.
+            UnavailableError: The store does not answer, or takes nothing.
+        """
+        if self.is_leaving:
+            raise DrainingError
+        # As they are now: they come and go while a store is asked.
+        engines = dict(self) if name is None else {name: self[name]}
+        missing = [name for name, engine in engines.items() if not engine.is_ready]
+        if missing:
+            raise NotReadyError(missing)
+        for engine in engines.values():
+            await engine.check_store()
 
     def serve(self, name: str, engine: Engine) -> None:
         """Serve a model by an engine that has started, in the place of what served it before."""

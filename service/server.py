@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import uvicorn
@@ -41,8 +42,15 @@ _KEEP_ALIVE_S = 75
 """Longer than balancers keep their connections, so that it is they who close them."""
 
 
+_LINGER_TICK_S = 0.1
+"""How often a server that is about to end looks whether it is to end at once."""
+
+
 class Server(uvicorn.Server):
-    """uvicorn, but streams are closed before it closes their sockets."""
+    """uvicorn, but it goes on for a while, not ready, before it ends.
+
+    Streams are closed before it closes their sockets.
+    """
 
     def __init__(
         self,
@@ -50,6 +58,8 @@ class Server(uvicorn.Server):
         app: Application,
         store: SessionStore,
         listen_grpc: Callable[[], GrpcServer] | None = None,
+        *,
+        shutdown_delay_s: float = 0.0,
     ) -> None:
         """Serve `app`, which `config` may have wrapped, over its engines' store.
 
@@ -58,12 +68,14 @@ class Server(uvicorn.Server):
             app: What.
             store: That of its engines.
             listen_grpc: Makes the server of gRPC, with its port, in the event loop; None: no gRPC.
+            shutdown_delay_s: How long it goes on after SIGTERM, before it takes nothing more.
         """
         super().__init__(config)
         self._app = app
         self._store = store
         self._listen_grpc = listen_grpc
         self._grpc: GrpcServer | None = None
+        self._shutdown_delay_s = shutdown_delay_s
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve with an open store, and close it last.
@@ -84,6 +96,28 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._grpc is not None and self.started:
             await self._grpc.start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End as uvicorn does; who interrupts by hand waits for no balancer."""
+        if sig == signal.SIGINT:
+            self._shutdown_delay_s = 0.0
+        super().handle_exit(sig, frame)
+
+    async def main_loop(self) -> None:
+        """Serve until it shall end, and then a while longer, not ready.
+
+        Whoever asks is told so by every protocol, and what comes all the same is answered: a
+        balancer takes its time to send nothing more.
+        """
+        await super().main_loop()
+        self._app.served.is_leaving = True
+        if self._shutdown_delay_s:
+            log.info("not ready any more; it drains in %g s", self._shutdown_delay_s)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() - began < self._shutdown_delay_s:
+            await asyncio.sleep(_LINGER_TICK_S)
+            await self.on_tick(0)  # keeps the clock of the answers' `date`
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more, let streams answer what they have taken, then end as uvicorn does.
@@ -175,7 +209,13 @@ def serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, app, store, _grpc_of(settings, app, telemetry))
+    server = Server(
+        config,
+        app,
+        store,
+        _grpc_of(settings, app, telemetry),
+        shutdown_delay_s=settings.shutdown_delay_s,
+    )
     spare_collections()
     # uvicorn raises the signal that ended it once more at its end, to whoever had it before.
     for caught in (signal.SIGINT, signal.SIGTERM):

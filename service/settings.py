@@ -197,6 +197,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a client may take to send a request, or to read on in an answer.",
     )
+    shutdown_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long the service goes on after SIGTERM, saying that it is not ready,"
+        " before it drains: as long as a balancer takes to notice. SIGINT does not wait.",
+    )
     drain_timeout_s: int = Field(
         default=30, ge=0, description="How long requests in flight may take when stopping."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -14,10 +14,18 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from service.client.documents import Place, Vector
 from service.client.exchange import Exchange, RetryPolicy
-from service.client.network import Address, Answer, Lost, disconnected, unanswered
+from service.client.network import (
+    Address,
+    Answer,
+    Frame,
+    Lost,
+    disconnected,
+    frame_bytes,
+    unanswered,
+)
 from service.client.numbering import Numbering
 from service.client.session import SessionCore
-from service.client.stream import AsyncStream
+from service.client.stream import AsyncStream, block_size, blocks
 
 
 class AsyncSession(SessionCore):
@@ -79,9 +87,10 @@ class AsyncSession(SessionCore):
         """
         async with self.stream() as stream:
             most = min(max_in_flight or stream.window, stream.window)
-            async for step in inputs if isinstance(inputs, AsyncIterable) else _each(inputs):
-                await stream.send(step)
-                if stream.num_pending >= most:
+            size = block_size(inputs, most)
+            async for block in _blocks(inputs, size):
+                await stream.send_many(block)
+                while stream.num_pending > most - size:
                     yield (await stream.receive()).outputs
             while stream.num_pending:
                 yield (await stream.receive()).outputs
@@ -123,22 +132,23 @@ class _Network:
             return disconnected(error)
         return None
 
-    async def send(self, text: str) -> None:
-        if self._socket is not None:
+    async def send(self, frames: Sequence[Frame]) -> None:
+        socket = self._socket
+        if socket is not None and frames:
             with suppress(ConnectionClosed, OSError):
-                await self._socket.send(text)
+                async with socket.send_context():
+                    socket.transport.write(frame_bytes(socket.protocol, frames))
 
-    async def receive(self, timeout_s: float) -> str | Lost:
+    async def receive(self, timeout_s: float) -> Frame | Lost:
         if self._socket is None:
             return Lost("not connected")
         try:
             async with asyncio.timeout(timeout_s):
-                frame = await self._socket.recv()
+                return await self._socket.recv()
         except TimeoutError:
             return Lost("no answer in time")
         except (ConnectionClosed, OSError) as error:
             return disconnected(error)
-        return frame if isinstance(frame, str) else frame.decode(errors="replace")
 
     async def disconnect(self) -> None:
         if self._socket is not None:
@@ -149,6 +159,12 @@ class _Network:
         await asyncio.sleep(seconds)
 
 
-async def _each(inputs: Iterable[Vector]) -> AsyncIterator[Vector]:
-    for step in inputs:
-        yield step
+async def _blocks(
+    inputs: Iterable[Vector] | AsyncIterable[Vector], size: int
+) -> AsyncIterator[list[Vector]]:
+    if isinstance(inputs, AsyncIterable):
+        async for step in inputs:
+            yield [step]
+        return
+    for block in blocks(inputs, size):
+        yield block

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import wraps
 from threading import Lock
@@ -15,10 +15,18 @@ from websockets.sync.client import ClientConnection, connect
 
 from service.client.documents import Place, Vector
 from service.client.exchange import Exchange, RetryPolicy
-from service.client.network import Address, Answer, Lost, disconnected, unanswered
+from service.client.network import (
+    Address,
+    Answer,
+    Frame,
+    Lost,
+    disconnected,
+    frame_bytes,
+    unanswered,
+)
 from service.client.numbering import Numbering
 from service.client.session import SessionCore
-from service.client.stream import AsyncStream
+from service.client.stream import AsyncStream, block_size, blocks
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,15 +176,18 @@ class Session(_Face[SessionCore]):
         """Stream time steps, and yield the outputs of each, in order.
 
         Args:
-            inputs: Each `[features]`; taken ahead of the outputs by as many as are in flight.
+            inputs: Each `[features]`; taken ahead of the outputs by as many as are in flight. What
+                has a length, as a list or an array, is sent several steps together; of anything
+                else each is sent as it comes.
             max_in_flight: Most steps in flight; None means as many as the service allows. With 1
                 each output comes before the next input is taken.
         """
         with self.stream() as stream:
             most = min(max_in_flight or stream.window, stream.window)
-            for step in inputs:
-                stream.send(step)
-                if stream.num_pending >= most:
+            size = block_size(inputs, most)
+            for block in blocks(inputs, size):
+                stream.send_many(block)
+                while stream.num_pending > most - size:
                     yield stream.receive().outputs
             while stream.num_pending:
                 yield stream.receive().outputs
@@ -196,6 +207,7 @@ class Stream(_Face[AsyncStream]):
     """
 
     send = _blocking(AsyncStream.send)
+    send_many = _blocking(AsyncStream.send_many)
     receive = _blocking(AsyncStream.receive)
 
     def __enter__(self) -> Self:
@@ -251,21 +263,23 @@ class _Network:
             return disconnected(error)
         return None
 
-    async def send(self, text: str) -> None:
-        if self._socket is not None:
-            with suppress(ConnectionClosed, OSError):
-                self._socket.send(text)
+    async def send(self, frames: Sequence[Frame]) -> None:
+        socket = self._socket
+        if socket is not None and frames:
+            with suppress(ConnectionClosed), socket.send_context():
+                data = frame_bytes(socket.protocol, frames)
+                with suppress(OSError):
+                    socket.socket.sendall(data)
 
-    async def receive(self, timeout_s: float) -> str | Lost:
+    async def receive(self, timeout_s: float) -> Frame | Lost:
         if self._socket is None:
             return Lost("not connected")
         try:
-            frame = self._socket.recv(timeout_s)
+            return self._socket.recv(timeout_s)
         except TimeoutError:
             return Lost("no answer in time")
         except (ConnectionClosed, OSError) as error:
             return disconnected(error)
-        return frame if isinstance(frame, str) else frame.decode(errors="replace")
 
     async def disconnect(self) -> None:
         self._socket = None

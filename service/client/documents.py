@@ -33,7 +33,7 @@ class StepReply:
     """What a time step gave.
 
     Attributes:
-        outputs: `[features]`.
+        outputs: `[features]`, each exactly the service's float32.
         position: Where the session is behind it.
         epoch: The life that it is in.
         replayed: Whether this is the stored answer of an earlier attempt.
@@ -92,6 +92,7 @@ class Hello:
 
     position: int
     epoch: int | None
+    input_size: int
     output_size: int
     replay_window: int
 
@@ -133,14 +134,18 @@ def read(kind: type[DocumentT], document: dict[str, Any]) -> DocumentT:
     """Take a document's fields out of a JSON object, which may have more.
 
     Raises:
-        ProtocolError: It lacks some.
+        ProtocolError: It lacks some, or its outputs are no numbers.
     """
     names = [field.name for field in fields(kind)]
+    taken = {name: document[name] for name in names if name in document}
     try:
-        return kind(**{name: document[name] for name in names if name in document})
-    except TypeError:
-        missing = ", ".join(name for name in names if name not in document and name != "states")
-        raise ProtocolError(f"the service's answer lacks {missing}: {document!r:.100}") from None
+        if "outputs" in taken:
+            taken["outputs"] = _as_float32(taken["outputs"])
+        return kind(**taken)
+    except (TypeError, struct.error, OverflowError):
+        missing = [name for name in names if name not in document and name != "states"]
+        problem = f"lacks {', '.join(missing)}" if missing else "has outputs that are no numbers"
+        raise ProtocolError(f"the service's answer {problem}: {document!r:.100}") from None
 
 
 def is_same_state(asked: Sequence[Vector] | None, actual: list[list[float]]) -> bool:
@@ -151,6 +156,17 @@ def is_same_state(asked: Sequence[Vector] | None, actual: list[list[float]]) -> 
     return [struct.pack(f"{len(v)}f", *v) for v in vectors] == [
         struct.pack(f"{len(v)}f", *v) for v in actual
     ]
+
+
+def _as_float32(numbers: list[Any]) -> list[Any]:
+    # JSON has the fewest digits that tell a float32 from its neighbours; a binary frame has the
+    # number itself. A step gives the same either way.
+    if not isinstance(numbers, list):
+        raise TypeError
+    if numbers and isinstance(numbers[0], list):
+        return [_as_float32(row) for row in numbers]
+    layout = f"<{len(numbers)}f"
+    return list(struct.unpack(layout, struct.pack(layout, *numbers)))
 
 
 def _plain(value: object) -> object:

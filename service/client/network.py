@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.protocol import Protocol as WebSocketProtocol
+
+Frame = str | bytes
+"""A text frame, or a binary one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,11 @@ class Network(Protocol):
         """Open a WebSocket; one that is open already is closed first."""
         ...
 
-    async def send(self, text: str) -> None:
-        """Send a frame. What becomes of it is told by what is received."""
+    async def send(self, frames: Sequence[Frame]) -> None:
+        """Send frames, in one write. What becomes of them is told by what is received."""
         ...
 
-    async def receive(self, timeout_s: float) -> str | Lost:
+    async def receive(self, timeout_s: float) -> Frame | Lost:
         """Return the next frame, or how the WebSocket ended, behind the last one."""
         ...
 
@@ -104,6 +108,19 @@ class Address:
             "close_timeout": 1.0,  # what is broken does not answer
             "max_size": None,
         }
+
+
+def frame_bytes(protocol: WebSocketProtocol, frames: Sequence[Frame]) -> bytes:
+    """Return what a connection is to write for frames, all of it together.
+
+    The library's own `send` writes each by itself, and the service reads few of them at once then.
+    """
+    for frame in frames:
+        if isinstance(frame, str):
+            protocol.send_text(frame.encode())
+        else:
+            protocol.send_binary(frame)
+    return b"".join(protocol.data_to_send())
 
 
 def unanswered(error: httpx.RequestError) -> Lost:

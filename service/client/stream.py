@@ -6,12 +6,13 @@ No socket, as in `session`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import wraps
+from itertools import islice
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from service.client.documents import Hello, Place, StepReply, Vector, decode, encode, read
+from service.client.documents import Hello, Place, StepReply, Vector, decode, read
 from service.client.errors import (
     ClientError,
     ProtocolError,
@@ -20,7 +21,8 @@ from service.client.errors import (
     is_passing,
 )
 from service.client.exchange import Backoff
-from service.client.network import Lost
+from service.client.frames import plain, read_binary, write_binary, write_text
+from service.client.network import Frame, Lost
 from service.client.numbering import Numbering
 from service.client.session import STEP
 
@@ -37,13 +39,15 @@ class _InFlight:
 
     Attributes:
         position: From where it starts.
-        inputs: As JSON, the same each time.
+        values: Its inputs, as `plain` has them.
         num_sent: How often it was sent.
+        is_binary: Whether the last time was in a binary frame, which is answered by one.
     """
 
     position: int
-    inputs: str
+    values: Any
     num_sent: int = 0
+    is_binary: bool = False
 
 
 def _in_turn(
@@ -64,9 +68,13 @@ def _in_turn(
 class AsyncStream:
     """A `Stream` whose calls are awaited."""
 
-    # Every step names its position, so that one that is sent again is replayed and never applied
-    # twice. A connection that breaks is noticed by what is received, and by nothing else: so all
-    # answers that have come are read before anything is sent again.
+    # A step that may have been applied already, or begins the session, is sent as text: it names
+    # its position, so that it is replayed and never applied twice, and its answer tells whether it
+    # was, and in which life. Every other step is a binary frame. The service counts those on from
+    # where the session was in its hello, or from the text frame before, and expects its epoch: what
+    # `_greet` has compared with where we are.
+    # A connection that breaks is noticed by what is received, and by nothing else: so all answers
+    # that have come are read before anything is sent again.
 
     def __init__(self, numbering: Numbering) -> None:
         """Nothing is opened yet; `stream` of a session makes one for a `with` block."""
@@ -75,6 +83,7 @@ class AsyncStream:
         self._exchange = numbering.exchange
         self._network = numbering.exchange.network
         self._window = 1
+        self._input_size = self._output_size = 0
         # Steps before it may have been applied by an earlier call whose answer was lost.
         self._doubted_until: int | None = None
         self._in_flight: deque[_InFlight] = deque()
@@ -120,15 +129,15 @@ class AsyncStream:
 
         A call that fails while it waits for room has not taken the step: `num_pending` tells.
         """
-        if self._error is not None:
-            raise self._error
-        text = encode(inputs).decode()
-        while len(self._in_flight) >= self._window:
-            self._replies.append(await self._next_reply())
-        step = _InFlight(self._numbering.place.position + len(self._in_flight), text)
-        self._in_flight.append(step)
-        if self._is_connected:
-            await self._transmit(step)
+        await self._send([inputs])
+
+    @_in_turn
+    async def send_many(self, inputs: Sequence[Vector]) -> None:
+        """Send time steps, `[time][features]`, together; each has its reply, as with `send`.
+
+        A call that fails while it waits for room has taken some of them: `num_pending` tells.
+        """
+        await self._send(inputs)
 
     @_in_turn
     async def receive(self) -> StepReply:
@@ -147,35 +156,70 @@ class AsyncStream:
         self._is_open = self._numbering.is_streaming = False
         await self._network.disconnect()
 
-    async def _transmit(self, step: _InFlight) -> None:
-        epoch = (
-            "" if self._numbering.place.epoch is None else f',"epoch":{self._numbering.place.epoch}'
-        )
+    async def _send(self, inputs: Sequence[Vector]) -> None:
+        if self._error is not None:
+            raise self._error
+        frames: list[Frame] = []
+        for values in [plain(one) for one in inputs]:
+            if len(self._in_flight) >= self._window:
+                await self._network.send(frames)
+                frames = []
+            while len(self._in_flight) >= self._window:
+                self._replies.append(await self._next_reply())
+            step = _InFlight(self._numbering.place.position + len(self._in_flight), values)
+            self._in_flight.append(step)
+            if self._is_connected:
+                frames.append(self._frame_of(step))
+        await self._network.send(frames)
+
+    def _frame_of(self, step: _InFlight) -> Frame:
+        """Return the frame in which a step is sent now."""
+        epoch = self._numbering.place.epoch
+        may_be_applied = step.num_sent > 0 or step.position < (self._doubted_until or 0)
         step.num_sent += 1
         # If the stream is left before the answer, the session goes on in doubt.
         self._exchange.doubts.add(STEP)
-        await self._network.send(f'{{"inputs":{step.inputs},"position":{step.position}{epoch}}}')
+        binary = None
+        if epoch is not None and not may_be_applied:
+            binary = write_binary(step.values, self._input_size)
+        step.is_binary = binary is not None
+        return write_text(step.values, step.position, epoch) if binary is None else binary
 
     async def _next_reply(self) -> StepReply:
         backoff = Backoff(self._exchange.policy)
         while True:
             if not self._is_connected:
                 await self._connect(backoff)
-            document = await self._read(backoff)
-            if not isinstance(document, Lost):
-                return self._acknowledge(read(StepReply, document))
-            await self._fail(document, backoff)
+            answer = await self._read(backoff)
+            if not isinstance(answer, Lost):
+                return self._acknowledge(self._reply_of(answer))
+            await self._fail(answer, backoff)
 
-    async def _read(self, backoff: Backoff) -> dict[str, Any] | Lost:
-        """Return the next document, or how the connection ended, an error frame being kept."""
+    async def _read(self, backoff: Backoff) -> dict[str, Any] | bytes | Lost:
+        """Return the next frame that is no error, or how the connection ended, the error kept."""
         while True:
             outcome = await self._network.receive(backoff.start())
-            if isinstance(outcome, Lost):
+            if not isinstance(outcome, str):
                 return outcome
             document = decode(outcome)
             if document.get("type") != "error":
                 return document
             self._error_frame = document
+
+    def _reply_of(self, answer: dict[str, Any] | bytes) -> StepReply:
+        """Return the reply to the first step in flight, which is answered in its own kind."""
+        step = self._in_flight[0]
+        epoch = self._numbering.place.epoch
+        try:
+            if isinstance(answer, dict) and not step.is_binary:
+                return read(StepReply, answer)
+            if isinstance(answer, bytes) and step.is_binary and epoch is not None:
+                outputs = read_binary(answer, self._output_size)
+                return StepReply(outputs, step.position + 1, epoch, replayed=False)
+        except ProtocolError as error:
+            # A binary answer tells no position: what follows could be taken for another's.
+            raise self._end(error) from None
+        raise self._end(ProtocolError(f"a step was answered in the other kind: {answer!r:.100}"))
 
     def _acknowledge(self, reply: StepReply) -> StepReply:
         step = self._in_flight[0]
@@ -204,9 +248,10 @@ class AsyncStream:
             if not isinstance(first, Lost):
                 break
             await self._fail(first, backoff)
+        if isinstance(first, bytes):
+            raise self._end(ProtocolError("a stream began with a binary frame"))
         self._greet(read(Hello, first))
-        for step in self._in_flight:
-            await self._transmit(step)
+        await self._network.send([self._frame_of(step) for step in self._in_flight])
         self._is_connected = True
 
     async def _fail(self, lost: Lost, backoff: Backoff) -> None:
@@ -243,9 +288,25 @@ class AsyncStream:
             raise self._end(self._numbering.conflict(expected, Place(hello.position, hello.epoch)))
         fits = 4 * hello.output_size <= MAX_STORED_ANSWER_BYTES
         self._window = max(1, hello.replay_window) if fits else 1
+        self._input_size, self._output_size = hello.input_size, hello.output_size
 
     def _end(self, error: ClientError) -> ClientError:
         """End the stream: what is in flight will have no reply."""
         self._error = error
         self._in_flight.clear()
         return error
+
+
+def block_size(inputs: object, max_in_flight: int) -> int:
+    """Return how many steps are to be sent together: half of what may be in flight.
+
+    Of what has no length each by itself: the next input may be a long time coming.
+    """
+    return max(1, max_in_flight // 2) if isinstance(inputs, Sized) else 1
+
+
+def blocks(inputs: Iterable[Vector], size: int) -> Iterator[list[Vector]]:
+    """Yield the steps in lists of `size`, the last one perhaps shorter."""
+    steps = iter(inputs)
+    while block := list(islice(steps, size)):
+        yield block

@@ -61,6 +61,7 @@ class WatchedHttpProtocol(HttpToolsProtocol):
         self._is_message_open = False
         self._num_head_bytes = 0
         self._has_ended_one = False
+        self._early = b""  # what came behind a handshake
         self._holds_next = False
         self._last: Callable[[], None] | None = None  # what is done behind the last answer
         self._clock = Clock(self.patience, monotonic())
@@ -96,6 +97,11 @@ class WatchedHttpProtocol(HttpToolsProtocol):
         self._stop_looking()
         self.flow.resume_reading()
         super().handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        # Frames of a client who does not wait for the handshake's answer. Where that comes later,
+        # from ASGI, they would be answered before it.
+        if self._early and getattr(protocol, "handshake_complete", False):
+            protocol.data_received(self._early)
 
     # What is read
 
@@ -107,8 +113,9 @@ class WatchedHttpProtocol(HttpToolsProtocol):
             self.logger.warning("a request is not HTTP")
             self._end_with(lambda: self.send_400_response("Invalid HTTP request received."))
             return False
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
+                self._early = data[upgrade.args[0] :]
                 self._end_with(self.handle_websocket_upgrade)
                 return False
             self._unsupported_upgrade_warning()
@@ -119,8 +126,7 @@ class WatchedHttpProtocol(HttpToolsProtocol):
         if self._is_head_open and not self._has_ended_one:
             self._num_head_bytes += num_bytes
             if self._num_head_bytes > MAX_HEAD_BYTES:
-                detail = f"the head is over {MAX_HEAD_BYTES} bytes"
-                self._end_with(lambda: self._refuse(431, detail))
+                self._refuse_head()
                 return
         if self.flow.write_paused:
             self.flow.pause_reading()  # until the answers before it are read
@@ -200,6 +206,10 @@ class WatchedHttpProtocol(HttpToolsProtocol):
             self._refuse(408, f"the request was not whole within {self.patience.transfer_s:g} s")
         else:
             self.transport.close()
+
+    def _refuse_head(self) -> None:
+        detail = f"the head is over {MAX_HEAD_BYTES} bytes"
+        self._end_with(lambda: self._refuse(431, detail))
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer a request that will not be whole, and close."""

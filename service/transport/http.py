@@ -13,7 +13,6 @@ from service.transport.headers import Admit, Headers, request_id_of, timeout_of
 from service.transport.problem import Answer
 from service.transport.query import reject_query
 from service.transport.routing import Match, Route, RouteTable, raw_path_of
-from service.transport.work import Operation
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +82,10 @@ class HttpEntrance:
                 self.admit(call.headers)
             if not (route.query or route.ignores_query):
                 reject_query(call.query)
-            call.timeout_s = timeout_of(call.headers)
             if route.handler is not None:
+                call.timeout_s = timeout_of(call.headers)
                 return await route.handler(call)
-            assert route.operation is not None, "a route has one of the two"
-            return await _run(route.operation, call)
+            return await _run(route, call)
         except ClientGoneError as gone:
             # It holds the frames that it passed, and those hold it in what they waited for: a cycle
             # with the body and the inputs in it, which would stay until the rare collector runs.
@@ -111,16 +109,24 @@ def _ignore(template: str, status: int, seconds: float) -> None:
     """Be told, and do nothing."""
 
 
-async def _run(operation: Operation, call: Call) -> Answer:
-    """Run an operation, and wait for its end.
+async def _run(route: Route, call: Call) -> Answer:
+    """Run a route's operation, and wait for its end.
 
     Raises:
         ServiceError: It failed.
         ClientGoneError: The caller left first.
     """
-    begin = operation(call.parameters)
-    # What the headers say that it is, is looked at behind `begin`.
-    body = await call.read_body(check=None)
+    assert route.operation is not None, "a route has it or a handler"
+    came = perf_counter()
+    try:
+        call.timeout_s = timeout_of(call.headers)
+        begin = route.operation(call.parameters)
+        # What the headers say that it is, is looked at behind `begin`.
+        body = await call.read_body(check=None)
+    except ServiceError:
+        if route.note_refusal is not None:
+            route.note_refusal(call.parameters, perf_counter() - came)
+        raise
     answered: asyncio.Future[Answer | ServiceError] = asyncio.get_running_loop().create_future()
 
     def done(result: Answer | ServiceError) -> None:

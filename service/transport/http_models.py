@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from service.errors import NotReadyError
 from service.served import ServedModels
 from service.transport import render
 from service.transport.calls import Call
@@ -34,12 +33,7 @@ class ModelHandlers:
 
     async def readyz(self, _: Call) -> Answer:
         """Say whether every engine takes requests, and the store commits."""
-        engines = dict(self._engines)  # as they are now: they come and go while a store is asked
-        missing = [name for name, engine in engines.items() if not engine.is_ready]
-        if missing:
-            raise NotReadyError(missing)
-        for engine in engines.values():
-            await engine.check_store()
+        await self._engines.check_ready()
         return Answer(200, b'{"status":"ready"}')
 
     async def metrics(self, _: Call) -> Answer:

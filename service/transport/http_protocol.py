@@ -12,7 +12,11 @@ import re
 from time import monotonic
 from typing import Any, TypeVar
 
-from service.transport.connection_watch import WatchedHttpProtocol, is_answered
+from service.transport.connection_watch import (
+    MAX_HEAD_BYTES,
+    WatchedHttpProtocol,
+    is_answered,
+)
 from service.transport.headers import Headers
 from service.transport.hot import AnswerHeads, Head, Hot, find_head
 from service.transport.http import HttpEntrance
@@ -67,6 +71,9 @@ class HotHttpProtocol(WatchedHttpProtocol):
                 return
         if self._last is not None:
             return  # nothing may follow it: neither a parser's error nor a handshake
+        if end > MAX_HEAD_BYTES and not self._is_message_open:
+            self._refuse_head()
+            return
         is_begin, num_before = not self._is_message_open, self._num_messages
         self._has_ended_one = False
         if not self._parse(data) or self.transport.is_closing():

@@ -33,6 +33,8 @@ class Route:
         name: Unique, for the OpenAPI document.
         handler: Does it for ASGI; None where `operation` does it for every entrance.
         operation: Does it where the whole body is there.
+        note_refusal: Told of a request that was refused before `operation` had its body: the path's
+            parameters, and the seconds since its head came.
         summary: A few words.
         description: The rest, Markdown.
         tag: What it is shown with.
@@ -55,6 +57,7 @@ class Route:
     name: str
     handler: Handler | None = None
     operation: Operation | None = None
+    note_refusal: Callable[[dict[str, str], float], None] | None = None
     summary: str
     description: str = ""
     tag: str

@@ -41,6 +41,7 @@ from service.signature import Signature
 from service.transport.render import render_error_frame, render_hello
 from service.transport.status import status_of
 from service.transport.stream_messages import Close, Incoming, Limits, Outgoing
+from service.transport.stream_place import Place
 from service.transport.stream_steps import Messages, answers_to, read, single_steps
 
 log = logging.getLogger(__name__)
@@ -107,14 +108,7 @@ class Stream:
         self._engine: Engine
         self._key: SessionKey
         self._look: Job | None = None
-        self._is_open = False
-        # From where the next step starts, and in which life; no epoch before it has begun.
-        self._position = 0
-        self._epoch: int | None = None
-        # How far the session is known to have come: only steps before it can come again, and those
-        # that a client has sent before it came back.
-        self._head = 0
-        self._num_doubted = 0
+        self._place: Place | None = None  # until it is open
         self._waiting: deque[Messages] = deque()
         self._in_flight: deque[_Step] = deque()
         self._num_unanswered = 0  # messages in both
@@ -124,7 +118,7 @@ class Stream:
     @property
     def room(self) -> int:
         """How many more messages may be handed in now."""
-        if self._error is not None or not self._is_open:
+        if self._error is not None or self._place is None:
             return 0
         return REPLAY_WINDOW - self._num_unanswered
 
@@ -188,20 +182,14 @@ class Stream:
         error.__traceback__ = None
         if self._error is None:
             self._error = error
-        self._waiting.clear()
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        self._drop_waiting()
         self._tell()
 
     def abandon(self) -> None:
         """Let go of everything: nobody is there to be answered."""
         self._error = self._error or InternalError()
         self.close = self.close or Close(status_of(self._error).websocket, self._error.code)
-        self._waiting.clear()
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        self._drop_waiting()
         self._cancel()
         self._in_flight.clear()
 
@@ -212,42 +200,22 @@ class Stream:
         self._look = None
         if self._error is not None:
             return
-        if isinstance(result, SessionReply):
-            self._head, self._epoch = result.position, result.epoch
-        elif not isinstance(result, SessionUnknownError):
+        if not isinstance(result, SessionReply | SessionUnknownError):
             self.end(result if isinstance(result, ServiceError) else InternalError())
             return
+        place = Place(result if isinstance(result, SessionReply) else None, position)
         hello = render_hello(
             self._engine.signature,
-            position=self._head,
-            epoch=self._epoch,
+            position=place.head,
+            epoch=place.epoch,
             replay_window=REPLAY_WINDOW,
         )
         self._greeting.append((True, hello))
-        self._position = self._head if position is None else position
-        # As many of its messages may have been applied, unknown to the client.
-        self._num_doubted = 0 if position is None else REPLAY_WINDOW
-        self._is_open = True
-        if (error := self._misplaced(position, epoch)) is None:
+        self._place = place
+        if (error := place.problem(self._key.client_id, epoch)) is None:
             self._tell()
         else:
             self.end(error)
-
-    def _misplaced(self, position: int | None, epoch: int | None) -> ServiceError | None:
-        """Say what is wrong with where the client would go on.
-
-        Whether a position before the session's can be replayed, its first step will show.
-        """
-        if self._epoch is None:
-            is_new = not position and epoch is None
-            return None if is_new else SessionUnknownError(self._key.client_id)
-        if epoch not in (None, self._epoch):
-            problem = f"the stream is for epoch {epoch}"
-        elif self._position > self._head:
-            problem = f"the stream starts from position {position}"
-        else:
-            return None
-        return PositionConflictError(self._head, self._epoch, problem)
 
     def _submit_waiting(self) -> None:
         """Submit what has its turn, in order."""
@@ -270,16 +238,18 @@ class Stream:
         """
         signature, limits = self._engine.signature, self._limits
         inputs, return_state, named, epoch = read(messages, signature, self._key, limits)
-        position = self._position if named is None else named
-        if self._in_flight and (position != self._position or self._epoch is None):
+        place = self._place
+        assert place is not None, "there is no room before"
+        position = place.position if named is None else named
+        if self._in_flight and (position != place.position or place.epoch is None):
             # A jump, such as a retry from before a reconnect: what is in flight comes first, so
             # that nothing behind an error applies. And behind the step that begins the session, so
             # that its epoch is known.
             return False
-        may_replay = named is not None or position < self._head or self._num_doubted > 0
+        may_replay = place.may_be_retry(named)
         step = _Step(messages, position, may_replay)
         are_apart = step.num_messages > 1
-        if are_apart and (may_replay or self._epoch is None):
+        if are_apart and (may_replay or place.epoch is None):
             self._split_first()
             return self._submit(self._waiting[0])
         request = AdvanceRequest(
@@ -288,17 +258,15 @@ class Stream:
             return_sequences=len(inputs) > 1,
             return_state=return_state,
             position=position,
-            epoch=self._epoch if epoch is None else epoch,
+            epoch=place.epoch if epoch is None else epoch,
             # A step that names its position may be the retry of the one that began the session.
-            must_begin=self._epoch is None and not may_replay,
+            must_begin=place.epoch is None and not may_replay,
             are_apart=are_apart,
         )
         job = self._engine.submit(request, partial(self._complete, step))
         self._in_flight.append(step)
         step.job = job
-        self._position = position + len(inputs)
-        if self._num_doubted:
-            self._num_doubted -= 1
+        place.go_on(position, len(inputs))
         return True
 
     def _split_first(self) -> None:
@@ -310,9 +278,10 @@ class Stream:
     def _complete(self, step: _Step, result: Reply | ServiceError) -> None:
         """Take the engine's word; an error ends the stream before the next step has its turn."""
         step.job = None  # which holds this step in its turn: a cycle
+        place = self._place
+        assert place is not None, "it was submitted"
         if isinstance(result, AdvanceReply):
-            self._head = max(self._head, result.position)
-            self._epoch = result.epoch
+            place.learn(result)
             if result.replayed and not step.may_replay:
                 problem = "another writer has sent the same step"
                 result = PositionConflictError(result.position, result.epoch, problem)
@@ -336,9 +305,16 @@ class Stream:
         first = self._in_flight.index(failed)
         while len(self._in_flight) > first:
             self._waiting.appendleft(self._in_flight.pop().messages)
-        self._position = failed.position
+        assert self._place is not None, "it was submitted"
+        self._place.position = failed.position
         self._split_first()
         self._submit_waiting()
+
+    def _drop_waiting(self) -> None:
+        self._waiting.clear()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _cancel(self) -> None:
         for step in self._in_flight:

@@ -19,6 +19,10 @@ try:
 except ImportError:  # the library runs without its compiled part, and so do we
     from websockets.utils import apply_mask
 
+MAX_OTHERS_AT_ONCE = 64
+"""Most frames that are read at once through the library, each of which takes it up to 20 µs: pings
+and fragments may be as short as six bytes, and forty thousand of them come in one read."""
+
 _TEXT, _BINARY = 0x81, 0x82  # whole messages: the last frame of one and its opcode, no reserved bit
 _WHOLE = frozenset((_TEXT, _BINARY))
 _OPCODE, _RESERVED = 0x0F, 0x70
@@ -54,6 +58,7 @@ class FrameReader:
             looks at them takes them out.
         is_over: Nothing more is read: the client has closed, or broken the protocol.
         is_discarding: Messages are thrown away.
+        has_more: It has stopped so that others have their turn, and may be read from again at once.
     """
 
     def __init__(self, connection: Protocol, max_bytes: int) -> None:
@@ -66,6 +71,7 @@ class FrameReader:
         self.controls: list[Frame] = []
         self.is_over = False
         self.is_discarding = False
+        self.has_more = False
         self._connection = connection
         self._max_bytes = max_bytes
         self._data: bytes | bytearray = b""
@@ -105,11 +111,15 @@ class FrameReader:
     def read(self, most: int) -> list[Incoming]:
         """Return up to `most` messages of those that are whole, `most` being at least 1."""
         messages: list[Incoming] = []
-        while not self.is_over:
+        self.has_more = False
+        for _ in range(MAX_OTHERS_AT_ONCE):
+            if self.is_over:
+                return messages
             if not (self._is_fragmented or self.is_discarding):
                 self._read_plain(messages, most)
             if len(messages) >= most or not self._read_other(messages):
-                break
+                return messages
+        self.has_more = True
         return messages
 
     def _read_plain(self, messages: list[Incoming], most: int) -> None:

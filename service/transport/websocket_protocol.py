@@ -39,6 +39,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     _is_write_paused = False
     _num_unsent = 0
     _patience: asyncio.TimerHandle | None = None
+    _reading_on: asyncio.Handle | None = None
 
     # --- uvicorn's and asyncio's side ---
 
@@ -147,18 +148,28 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             messages = reader.read(room or 1)
             if reader.controls or reader.is_over:
                 self._control()
-            if not messages:
+            if messages:
+                stream.take(messages)
+            if reader.has_more:
+                self._read_on_later()
                 break
-            stream.take(messages)
-            if not reader.num_unread:
+            if not messages or not reader.num_unread:
                 break
         self._regulate_reading(stream)
 
+    def _read_on_later(self) -> None:
+        if self._reading_on is None:
+            self._reading_on = self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._reading_on = None
+        self._flush()
+
     def _regulate_reading(self, stream: Stream) -> None:
-        is_full = (
-            self._reader.num_unread > MAX_UNREAD_BYTES
-            and not self._reader.is_discarding
-            and (self._is_write_paused or not stream.room)
+        reader = self._reader
+        has_no_room = self._is_write_paused or not stream.room
+        is_full = reader.num_unread > MAX_UNREAD_BYTES and (
+            reader.has_more or (has_no_room and not reader.is_discarding)
         )
         if is_full is not self.read_paused and not self.transport.is_closing():
             self.read_paused = is_full

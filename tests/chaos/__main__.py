@@ -23,9 +23,8 @@ def main():
     options = parser.parse_args()
     seed = secrets.randbits(32) if options.seed is None else options.seed
     print(f"seed {seed}, store {options.store}", flush=True)
-    goals = Goals(
-        steps=options.steps, faults=options.faults, unknown=100, replays=100, conflicts=100
-    )
+    enough = dict.fromkeys(("unknown", "replays", "conflicts", "resumed"), 100)
+    goals = Goals(steps=options.steps, faults=options.faults, **enough)
     plan = Plan(seed=seed, goals=goals, max_s=options.max_s)
     with tempfile.TemporaryDirectory(prefix="lstm-chaos-") as temporary:
         directory = options.directory or Path(temporary)

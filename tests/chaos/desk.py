@@ -16,6 +16,7 @@ class Desk:
         history: Everything that was sent.
         entrances: Where requests can go to.
         input_size: Features of a time step.
+        timeout_s: How long clients wait for an answer.
         is_ending: Whether clients should begin nothing new.
         is_closing: Whether they should not even settle what they began.
     """
@@ -32,8 +33,11 @@ class Desk:
         self.history = history
         self.entrances = list(ports)
         self.input_size = input_size
+        self.timeout_s = timeout_s
         self.is_ending = False
         self.is_closing = False
+        self._ports = ports
+        self._num_begun = self._num_ended = 0
         self._wires = {name: Wire(port, timeout_s) for name, port in ports.items()}
         self._began = time.perf_counter()
 
@@ -44,17 +48,21 @@ class Desk:
 
     @property
     def num_in_flight(self):
-        """Requests that wait for their answer."""
-        return sum(wire.num_in_flight for wire in self._wires.values())
+        """Requests, and frames of streams, that wait for their answer."""
+        return self._num_begun - self._num_ended
 
     def close(self):
         """End the connections."""
         for wire in self._wires.values():
             wire.close()
 
+    def stream_address(self, entrance, session):
+        """Return where a session's stream is."""
+        return f"ws://127.0.0.1:{self._ports[entrance]}{_MODEL}/sessions/{session}/stream"
+
     async def send(self, intent, writer, entrance, leave_after_s=None):
         """Send a request once, and return what became of it."""
-        operation = self._begin(intent, writer, entrance)
+        operation = self.begin(intent, writer, entrance)
         method, path, body = _request(intent)
         wire = self._wires[entrance]
         try:
@@ -67,12 +75,12 @@ class Desk:
             operation.outcome = Outcome.UNSENT
         except LostError as error:
             operation.code = str(error).partition(":")[0]
-        self.history.end(operation, self.now)
+        self.end(operation)
         return operation
 
     async def send_batch(self, intents, writer, entrance):
         """Send one step of many sessions in one request; return what became of each."""
-        operations = [self._begin(intent, writer, entrance) for intent in intents]
+        operations = [self.begin(intent, writer, entrance) for intent in intents]
         document = {
             "client_ids": [intent.session for intent in intents],
             "inputs": [_numbers(intent.inputs)[0] for intent in intents],
@@ -92,13 +100,20 @@ class Desk:
             for index, operation in enumerate(operations):
                 _take_row(operation, answer, index)
         for operation in operations:
-            self.history.end(operation, self.now)
+            self.end(operation)
         return operations
 
-    def _begin(self, intent, writer, entrance):
+    def begin(self, intent, writer, entrance):
+        """Note that something is sent now, and return what is to become of it."""
+        self._num_begun += 1
         operation = Operation(intent, writer, entrance, self.now)
         self.history.begin(operation)
         return operation
+
+    def end(self, operation):
+        """Note that no more will be known of it."""
+        self._num_ended += 1
+        self.history.end(operation, self.now)
 
 
 def _take(operation, answer):

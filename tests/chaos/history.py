@@ -24,12 +24,13 @@ class Outcome(Enum):
     UNSENT = "never sent"
     UNKNOWN = "unknown"
     ABANDONED = "unknown, the client left"
+    BROKEN_OFF = "unknown, the stream broke off"
     WRONG = "an answer that must not be"
 
     @property
     def is_open(self):
         """Whether it may have been applied, or may still be."""
-        return self in (Outcome.UNKNOWN, Outcome.ABANDONED)
+        return self in (Outcome.UNKNOWN, Outcome.ABANDONED, Outcome.BROKEN_OFF)
 
 
 _BY_CODE = {
@@ -99,6 +100,7 @@ class Operation:
         position: Where the session is by the answer.
         epoch: Which life of it.
         replayed: Whether the answer is an earlier one's.
+        may_be_replayed: Whether it may be, and cannot tell: a frame that was sent before.
         outputs: `(time, outputs)` float32, or `(1, outputs)`.
         states: `(2, units)` float32.
     """
@@ -113,6 +115,7 @@ class Operation:
     position: int | None = None
     epoch: int | None = None
     replayed: bool = False
+    may_be_replayed: bool = False
     outputs: np.ndarray | None = None
     states: np.ndarray | None = None
 
@@ -177,6 +180,7 @@ class History:
         faults: What was done to the service: when, what and what to, and what was in flight.
         codes: How often each error code came.
         num_retries: Operations that sent an intent again whose outcome was not known.
+        num_resumed: Frames of streams that were sent again on another connection.
         num_acknowledged: Time steps that were acknowledged, each once.
         outcomes: How often there was each.
         requests: How many acknowledged ones had a `single` time step, or were `longer`.
@@ -187,6 +191,7 @@ class History:
     faults: list[tuple[float, str, str, int]] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
     num_retries: int = 0
+    num_resumed: int = 0
     num_acknowledged: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
@@ -224,6 +229,7 @@ class History:
             elif operation.outcome is Outcome.ABANDONED:
                 left.add((operation.intent.session, operation.intent.position))
         return sum(
-            all(one.replayed for one in group) and (session, position) not in left
+            all(one.replayed or one.may_be_replayed for one in group)
+            and (session, position) not in left
             for (session, _, position), group in answers.items()
         )

@@ -5,6 +5,7 @@ import sys
 from unittest import mock
 
 import hiredis
+import numpy as np
 from msgspec.structs import replace
 
 from service import decisions, sessions
@@ -14,6 +15,8 @@ from service.opening import Opener
 from service.stores.base import Outcome
 from service.stores.redis import commands
 from service.stores.watched import WatchedStore
+from service.transport import stream_steps
+from service.transport.stream import Stream
 
 _BLIND = "redis.call('SET', KEYS[1], ARGV[1]) return 1"
 
@@ -91,6 +94,26 @@ def with_repeats():
     mock.patch.object(decisions, "decide", obliging).start()
 
 
+def without_stream_positions():
+    """A stream goes on from where the session is, whatever its address says."""
+    begin = Stream.begin
+
+    def forgetting(stream, engine, key, _position, epoch):
+        begin(stream, engine, key, None, epoch)
+
+    mock.patch.object(Stream, "begin", forgetting).start()
+
+
+def with_doubled_frames():
+    """Of frames that came together the first is taken twice, and the second is lost."""
+
+    def doubling(messages, signature, limits):
+        inputs = stream_steps.single_steps(messages, signature, limits)
+        return inputs if inputs is None else np.concatenate([inputs[:1], inputs[:1], inputs[2:]])
+
+    mock.patch("service.transport.stream.single_steps", doubling).start()
+
+
 MUTANTS = {
     mutant.__name__: mutant
     for mutant in (
@@ -100,6 +123,8 @@ MUTANTS = {
         with_hope,
         with_early_answers,
         with_repeats,
+        without_stream_positions,
+        with_doubled_frames,
     )
 }
 

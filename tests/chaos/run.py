@@ -12,6 +12,7 @@ from tests.chaos.desk import Desk
 from tests.chaos.faults import Faults
 from tests.chaos.history import History, Intent, Outcome
 from tests.chaos.oracle import Oracle
+from tests.chaos.streams import Streamer
 from tests.chaos.verdict import Violation, judge
 
 _ANSWER_TIMEOUT_S = 2.0
@@ -30,6 +31,7 @@ class Goals:
         unknown: Requests without a known outcome, those that clients left not included.
         replays: Answers that were given again.
         conflicts: Requests that were refused because the session was elsewhere.
+        resumed: Frames of streams that were sent again on another connection.
     """
 
     steps: int
@@ -37,6 +39,7 @@ class Goals:
     unknown: int
     replays: int
     conflicts: int
+    resumed: int
 
     def missing(self, history):
         """Return what has not been met yet, in words."""
@@ -47,6 +50,7 @@ class Goals:
             "unknown": history.outcomes[Outcome.UNKNOWN],
             "replays": history.num_replayed,
             "conflicts": history.outcomes[Outcome.CONFLICT],
+            "resumed": history.num_resumed,
         }
         return [
             f"{name}: {met[name]} of more than {wanted}"
@@ -65,6 +69,7 @@ class Plan:
         max_s: or so many seconds are over.
         num_owners: Sessions with a client each; a third of them with a rival.
         num_batched: Sessions that are stepped together.
+        num_streamed: Sessions that are streamed to; a third of them with a rival.
         gap_s: Between two faults, on average.
     """
 
@@ -73,6 +78,7 @@ class Plan:
     max_s: float
     num_owners: int = 36
     num_batched: int = 12
+    num_streamed: int = 9
     gap_s: float = 2.0
 
 
@@ -115,6 +121,7 @@ class Verdict:
             f"replays: {history.num_replayed}",
             f"conflicts: {history.outcomes[Outcome.CONFLICT]}",
             f"retries: {history.num_retries}",
+            f"frames of streams that were sent again: {history.num_resumed}",
             f"errors by code: {_list(history.codes)}",
             f"largest difference of an output: {self.largest_difference:.2g}",
         ]
@@ -198,12 +205,17 @@ async def _stress(cluster, desk, plan, verdict, tell):
 def _writers(desk, plan):
     owners = [f"o{number}" for number in range(plan.num_owners)]
     batched = [f"b{number}" for number in range(plan.num_batched)]
+    streamed = [f"s{number}" for number in range(plan.num_streamed)]
     writers: list[Writer] = [
         Owner(session, desk, [plan.seed, n]) for n, session in enumerate(owners)
     ]
     writers += [Rival(session, desk, [plan.seed, 1, n]) for n, session in enumerate(owners[::3])]
     # One of the batched sessions has a rival too.
-    writers += [BatchDriver(batched, desk, [plan.seed, 2]), Rival(batched[0], desk, [plan.seed, 3])]
+    if batched:
+        driver = BatchDriver(batched, desk, [plan.seed, 2])
+        writers += [driver, Rival(batched[0], desk, [plan.seed, 3])]
+    writers += [Streamer(session, desk, [plan.seed, 4, n]) for n, session in enumerate(streamed)]
+    writers += [Rival(session, desk, [plan.seed, 5, n]) for n, session in enumerate(streamed[1::3])]
     return writers
 
 

@@ -104,7 +104,7 @@ def _check_repeats(operations, blame):
             answers[operation.epoch, operation.intent.position].append(operation)
     for (_, position), group in answers.items():
         first = group[0]
-        fresh = [operation for operation in group if not operation.replayed]
+        fresh = [one for one in group if not (one.replayed or one.may_be_replayed)]
         if len(fresh) > 1:
             blame(f"position {position} was taken twice", *fresh)
         for other in group[1:]:
@@ -165,7 +165,7 @@ def _check_order(seen, blame):
             if furthest is None or by_end[index].position > furthest.position:
                 furthest = by_end[index]
             index += 1
-        if furthest is None or operation.replayed:
+        if furthest is None or operation.replayed or operation.may_be_replayed:
             continue  # a replay tells where the session was, not where it is
         at = operation.intent.position if operation.is_applied_advance else operation.position
         if at < furthest.position:

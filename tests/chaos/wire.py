@@ -30,15 +30,10 @@ class Answer(NamedTuple):
 
 
 class Wire:
-    """Connections to one port of this machine, one request at a time on each.
-
-    Attributes:
-        num_in_flight: Requests that wait for their answer.
-    """
+    """Connections to one port of this machine, one request at a time on each."""
 
     def __init__(self, port, timeout_s):
         """Connect to nothing yet; `timeout_s` is how long an answer may take."""
-        self.num_in_flight = 0
         self._port = port
         self._timeout_s = timeout_s
         self._idle = []
@@ -51,7 +46,6 @@ class Wire:
             LostError: No answer came, or not in time.
         """
         reader, writer = await self._connect()
-        self.num_in_flight += 1
         try:
             async with asyncio.timeout(self._timeout_s):
                 writer.write(_request(method, path, body))
@@ -61,8 +55,6 @@ class Wire:
             if isinstance(error, TimeoutError | OSError | EOFError | ValueError):
                 raise LostError(f"{type(error).__name__}: {error}") from error
             raise
-        finally:
-            self.num_in_flight -= 1
         if is_kept:
             self._idle.append((reader, writer))
         else:

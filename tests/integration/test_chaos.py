@@ -20,11 +20,12 @@ from tests.integration.deployment import needs
 from tests.unit.engines import make_engine, step
 
 MUTANTS = str(Path(mutants.__file__))
-SHORT = Goals(steps=2000, faults=7, unknown=30, replays=100, conflicts=100)
+SHORT = Goals(steps=2000, faults=7, unknown=30, replays=100, conflicts=100, resumed=100)
 """The whole run wants 100,000 steps and 30 faults, and more than 100 of each of the others."""
-SHORT_ALONE = Goals(steps=2000, faults=2, unknown=15, replays=100, conflicts=100)
-FOR_MUTANTS = Goals(steps=500, faults=2, unknown=100, replays=0, conflicts=0)
-FOR_MUTANTS_ALONE = Goals(steps=500, faults=1, unknown=0, replays=0, conflicts=0)
+SHORT_ALONE = Goals(steps=2000, faults=2, unknown=15, replays=100, conflicts=100, resumed=100)
+FOR_MUTANTS = Goals(steps=500, faults=2, unknown=100, replays=0, conflicts=0, resumed=-1)
+FOR_MUTANTS_ALONE = Goals(steps=500, faults=1, unknown=0, replays=0, conflicts=0, resumed=-1)
+FOR_STREAMS = Goals(steps=300, faults=-1, unknown=-1, replays=-1, conflicts=-1, resumed=10)
 MAX_S = 100.0
 """A run ends as soon as its goals are met, usually after a tenth of this."""
 
@@ -48,15 +49,25 @@ def test_nothing_is_lost_or_applied_twice_when_a_process_is_killed(tmp_path):
 @pytest.mark.parametrize("mutant", ["without_compare", "with_hope"])
 def test_a_service_with_a_broken_promise_is_found_out(mutant, tmp_path):
     """Without compare-and-set, or taking unknown outcomes for good, steps are lost or repeated."""
-    plan = Plan(seed=13, goals=FOR_MUTANTS, max_s=MAX_S, num_owners=18, gap_s=0.7)
+    plan = Plan(seed=13, goals=FOR_MUTANTS, max_s=MAX_S, num_owners=18, num_streamed=0, gap_s=0.7)
     verdict = run(RedisCluster(tmp_path, (MUTANTS, mutant)), plan)
     assert verdict.violations, verdict.report()
 
 
 def test_answers_before_their_commits_are_found_out(tmp_path):
     """What was answered is gone after kill -9, and the checker notices."""
-    plan = Plan(seed=14, goals=FOR_MUTANTS_ALONE, max_s=MAX_S, num_owners=18, gap_s=0.7)
+    plan = Plan(
+        seed=14, goals=FOR_MUTANTS_ALONE, max_s=MAX_S, num_owners=18, num_streamed=0, gap_s=0.7
+    )
     verdict = run(EmbeddedCluster(tmp_path, (MUTANTS, "with_early_answers")), plan)
+    assert verdict.violations, verdict.report()
+
+
+@pytest.mark.parametrize("mutant", ["without_stream_positions", "with_doubled_frames"])
+def test_frames_that_are_lost_or_taken_twice_are_found_out(mutant, tmp_path):
+    """By streams alone, whose clients leave in their midst and come back."""
+    plan = Plan(seed=15, goals=FOR_STREAMS, max_s=MAX_S, num_owners=0, num_batched=0)
+    verdict = run(EmbeddedCluster(tmp_path, (MUTANTS, mutant)), plan)
     assert verdict.violations, verdict.report()
 
 

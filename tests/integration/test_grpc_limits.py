@@ -77,17 +77,30 @@ async def test_a_cancelled_call_is_not_applied(is_stream):
         assert 1 == serving.engine.stats.num_cancelled
 
 
-async def test_a_message_over_the_limit():
-    """RESOURCE_EXHAUSTED, compressed to less or not; the server goes on."""
+@pytest.mark.parametrize("num_bytes", [MAX_MESSAGE_BYTES, 2 * MAX_MESSAGE_BYTES])
+async def test_a_message_over_the_limit(num_bytes):
+    """RESOURCE_EXHAUSTED, compressed to less or not; the server goes on.
+
+    A stream too, if the message is not far too long to be read at all.
+    """
     async with serving_grpc() as serving:
-        request = raw_request(b"\0" * (MAX_MESSAGE_BYTES + 1), [1, 3], **START)
+        request = raw_request(b"\0" * num_bytes, [1, 3], **START)
         for compression in (None, grpc.Compression.Gzip):
             error = await failing(serving.infer(request, compression=compression))
             assert grpc.StatusCode.RESOURCE_EXHAUSTED == error.code()
         stream = serving.stream()
         await stream.write(request.SerializeToString())
-        assert grpc.StatusCode.RESOURCE_EXHAUSTED == (await failing(stream.read())).code()
+        is_read = num_bytes == MAX_MESSAGE_BYTES
+        if is_read:
+            assert "over the limit of 65536 bytes" in (await stream.read()).error_message
+        else:
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED == (await failing(stream.read())).code()
         assert (await serving.infer(raw_request(STEPS[0], **START))).outputs
+        asked = messages.ModelStatisticsRequest(name="net")
+        [told] = (await serving.call("ModelStatistics", asked)).model_stats
+        assert 3 * is_read == told.inference_stats.fail.count
+        exhausted = [method for method, code in serving.observed if code == "RESOURCE_EXHAUSTED"]
+        assert ["ModelInfer", "ModelInfer", "ModelStreamInfer"] * is_read == exhausted
 
 
 class StoppedStore(MemoryStore):

@@ -176,6 +176,7 @@ ENDS = {
     "no more http": (b"POST %b HTTP/1.1\r\nho st: x\r\n\r\n" % STEP, b"HTTP/1.1 400 "),
     "an upgrade": (WEBSOCKET, b"HTTP/1.1 101 "),
     "a head without an end": (b"POST %b HTTP/1.1\r\nx: " % STEP + b"a" * 66_000, b"HTTP/1.1 431 "),
+    "a long head at once": (get(b"/healthz", b"GET", b"x: a\r\n" * 14_000), b"HTTP/1.1 431 "),
 }
 
 

@@ -21,6 +21,9 @@ from tests.integration.v2_http import (
     sequence,
 )
 
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""The limit of `make_app`."""
+
 
 @pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("is_binary", [True, False])
@@ -165,9 +168,19 @@ async def test_what_cannot_be_read_is_counted(client):
         (gzip.compress(b"{"), {"content-encoding": "gzip"}),
         (b"x" * 9000, {"content-encoding": "gzip"}),
         (long[:-1], {}),
+        (b" " * (MAX_BODY_BYTES + 1), {}),
+        (None, {}),
+        (bad, headers | {"x-request-timeout-ms": "soon"}),
     ):
         for model in ("net", "nothing"):
             url = f"/v2/models/{model}/infer"
-            assert 400 <= (await client.post(url, content=content, headers=given)).status_code < 500
+            body = _in_two_parts() if content is None else content
+            assert 400 <= (await client.post(url, content=body, headers=given)).status_code < 500
     stats = (await client.get("/v2/models/net/stats")).json()["model_stats"][0]["inference_stats"]
-    assert (8, 0) == (stats["fail"]["count"], stats["success"]["count"])
+    assert (11, 0) == (stats["fail"]["count"], stats["success"]["count"])
+
+
+async def _in_two_parts():
+    """Yield a body whose head does not tell that it is over the limit."""
+    yield b" " * MAX_BODY_BYTES
+    yield b" "

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 
 from service.domain import REPLAY_WINDOW
+from service.transport.http_protocol import hot_protocol
+from service.transport.patience import Patience
 from tests.integration.live_server import live_server
 from tests.integration.small_service import X, make_app, make_engines
 from tests.integration.stream_service import (
@@ -213,6 +215,41 @@ async def test_a_handshake_that_is_none_is_refused(shell):
         )
         assert b" 400 " in await reader.readline()
         writer.close()
+
+
+async def test_a_frame_that_does_not_wait_for_the_handshake_is_read():
+    """Also where it comes with the handshake's last bytes."""
+    app = make_app()
+    http = hot_protocol(app.http, Patience(idle_s=60.0, transfer_s=60.0))
+    async with serving_live(app, "uvicorn", http=http) as live:
+        reader, writer = await asyncio.open_connection(*live.address.split(":"))
+        client = RawClient(reader, writer)
+        head = (
+            f"GET {STREAM} HTTP/1.1\r\nHost: {live.address}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        writer.write(head.encode() + Frame(Opcode.BINARY, frame(X[0])).serialize(mask=True))
+        async with asyncio.timeout(10):
+            await reader.readuntil(b"\r\n\r\n")
+            assert [Opcode.TEXT, Opcode.BINARY] == [(await client.receive())[0] for _ in "12"]
+        writer.close()
+
+
+async def test_a_flood_of_short_frames_holds_nobody_up(shell):
+    """It is read, and every ping answered, while others have their turns."""
+    async with serving_live(make_app(), shell) as live:
+        client = await RawClient.open(live)
+        await client.receive()
+        for _ in range(5000):
+            client.send(Opcode.PING)
+        client.send(Opcode.BINARY, frame(X[0]))
+        pongs = 0
+        async with asyncio.timeout(20):
+            while (got := await client.receive())[0] is Opcode.PONG:
+                pongs += 1
+        assert (5000, Opcode.BINARY) == (pongs, got[0])
+        client.writer.close()
 
 
 async def test_headers_may_come_twice_and_hold_anything(shell):

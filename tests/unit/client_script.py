@@ -1,6 +1,7 @@
 """The client's core without a network: scripted outcomes, and a service that keeps the contract."""
 
 import json
+import struct
 import types
 from collections import deque
 from contextlib import nullcontext
@@ -102,6 +103,11 @@ UNKNOWN = answer(404, code="session_unknown", detail="there is no session")
 EXPIRED = answer(410, code="session_expired", detail="it has ended")
 
 
+def floats(frame):
+    """Return the numbers of a binary frame."""
+    return list(struct.unpack(f"<{len(frame) // 4}f", frame))
+
+
 INTERRUPT = object()
 """An outcome that does not come: the operation stays suspended."""
 
@@ -117,13 +123,15 @@ class Script:
     Attributes:
         requests: Method, path and body of each.
         pauses: In seconds.
-        frames: The text of each.
+        frames: Each, text or binary.
+        writes: How many of them went together.
         waits: What was waited for: `"connect"` or `"receive"`, and how long at most.
     """
 
     def __init__(self, *outcomes):
         self._outcomes = deque(outcomes)
         self.requests, self.pauses, self.frames, self.waits = [], [], [], []
+        self.writes = []
 
     def run(self, operation):
         """Return the operation's result."""
@@ -154,9 +162,10 @@ class Script:
         self.waits.append(("receive", timeout_s))
         return await self._next()
 
-    async def send(self, text):
-        """Take a frame."""
-        self.frames.append(text)
+    async def send(self, frames):
+        """Take frames."""
+        self.frames += frames
+        self.writes += [len(frames)] if frames else []
 
     async def disconnect(self):
         """Take the end."""
@@ -173,8 +182,8 @@ class Script:
 
     @property
     def sent(self):
-        """The documents of the frames."""
-        return [json.loads(text) for text in self.frames]
+        """The documents of the frames; of binary ones the numbers."""
+        return [json.loads(one) if isinstance(one, str) else floats(one) for one in self.frames]
 
 
 class Service:
@@ -190,6 +199,7 @@ class Service:
         self._draw = draw
         self._answers = {}
         self._frames = None
+        self._next = 0  # from where a binary frame starts
 
     def run(self, operation):
         """Carry out an operation and return its result."""
@@ -238,14 +248,25 @@ class Service:
             return Lost("refused")
         position = len(self.applied)
         hello = {"type": "hello", "position": position, "epoch": EPOCH if position else None}
-        self._frames = deque([hello | {"output_size": 1, "replay_window": WINDOW}])
+        sizes = {"input_size": 1, "output_size": 1, "replay_window": WINDOW}
+        self._frames = deque([json.dumps(hello | sizes)])
+        self._next = position
         return None
 
-    async def send(self, text):
-        """Take a frame, perhaps."""
-        document = json.loads(text)
+    async def send(self, frames):
+        """Take frames, or only the first ones."""
+        for frame in frames:
+            self._take(frame)
+
+    def _take(self, frame):
+        is_text = isinstance(frame, str)
         if self._frames is None:
             return
+        if is_text:
+            document = json.loads(frame)
+        else:
+            document = {"inputs": floats(frame), "position": self._next, "epoch": EPOCH}
+        self._next = document["position"] + 1
         fault = self._draw()
         if fault == 1:
             self._frames = None
@@ -254,11 +275,15 @@ class Service:
         if fault == 2:
             self._frames = None
             return
-        self._frames.append(fields or {"type": "error", "code": "position_conflict"})
+        if fields is None or (fields["replayed"] and not is_text):
+            self._frames.append(json.dumps({"type": "error", "code": "position_conflict"}))
+        else:
+            outputs = struct.pack("<1f", *fields["outputs"])
+            self._frames.append(json.dumps(fields) if is_text else outputs)
 
     async def receive(self, _timeout_s):
         """Answer the next frame, perhaps."""
         if not self._frames or self._draw() == 3:
             self._frames = None
             return Lost("cut")
-        return json.dumps(self._frames.popleft())
+        return self._frames.popleft()

@@ -53,6 +53,7 @@ def told(asked):
     )
 
 
+MAX_BYTES = 1 << 20
 VALUES = st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)
 SENT = st.lists(
     st.tuples(
@@ -71,7 +72,7 @@ SENT = st.lists(
 @given(SENT)
 def test_a_known_head_means_what_the_whole_message_means(sent):
     """Whatever was read before it."""
-    heads = KnownHeads(note_failure)
+    heads = KnownHeads(note_failure, MAX_BYTES)
     for values, sequence_id, request_id, shape, outputs, start in sent:
         request = message(
             values,
@@ -87,7 +88,7 @@ def test_a_known_head_means_what_the_whole_message_means(sent):
 
 def test_a_known_head_is_looked_up(monkeypatch):
     """The second message of a kind is not parsed."""
-    heads = KnownHeads(note_failure)
+    heads = KnownHeads(note_failure, MAX_BYTES)
     first, second = (message([n, n, n], sequence_id=5).SerializeToString() for n in (1, 2))
     heads.read(first)
     monkeypatch.setattr("service.transport.grpc.known_heads.parse_message", None)
@@ -98,7 +99,7 @@ def test_a_known_head_is_looked_up(monkeypatch):
 @given(st.binary(max_size=12), st.integers(0, 60))
 def test_what_is_no_whole_message_is_never_known(tail, cut):
     """A message that is cut or has something behind it is read as protobuf reads it."""
-    heads = KnownHeads(note_failure)
+    heads = KnownHeads(note_failure, MAX_BYTES)
     data = message([1, 2, 3], sequence_id=5).SerializeToString()
     heads.read(data)
     changed = data[: max(0, len(data) - cut)] + tail
@@ -114,7 +115,7 @@ def test_what_is_no_whole_message_is_never_known(tail, cut):
 def test_heads_are_bounded(monkeypatch):
     """More of them begin anew."""
     monkeypatch.setattr("service.transport.grpc.known_heads.MAX_HEADS", 8)
-    heads = KnownHeads(note_failure)
+    heads = KnownHeads(note_failure, MAX_BYTES)
     for sequence_id in range(1, 20):
         heads.read(message([1, 2, 3], sequence_id=sequence_id).SerializeToString())
     assert len(heads._heads) <= 8  # noqa: SLF001

@@ -86,15 +86,23 @@ def bodies(draw):
     shape = draw(st.sampled_from([*fits, *fits, [2, 3], [0], [[1]], "x"]))
     datatype = draw(st.sampled_from([*["FP32"] * 9, "INT32", "UINT8", "BF16", "FP64", "BYTES"]))
     space = draw(SPACES)
+    comma = f"{space},{space}"
+    data = comma.join(numbers)
+    if draw(st.booleans()):
+        rows = [numbers[at : at + 2] for at in range(0, len(numbers), 2)]
+        data = comma.join(f"[{comma.join(row)}{space}]" for row in rows)
+        shape = draw(st.sampled_from([[len(rows), 2], [1, len(rows), 2], shape]))
+        data = f"[{data}]" if len(shape) == 3 else data
     tensor = [
         '"name":"x"',
         f'"shape":{json.dumps(shape)}',
         f'"datatype":"{datatype}"',
-        f'"data"{space}:{space}[{space}{f"{space},{space}".join(numbers)}{space}]',
+        f'"data"{space}:{space}[{space}{data}{space}]',
         *draw(st.lists(TENSOR, max_size=1)),
     ]
+    tensors = [",".join(draw(st.permutations(tensor)))] * draw(st.sampled_from([1, 1, 2]))
     members = [
-        f'"inputs":[{{{",".join(draw(st.permutations(tensor)))}}}]',
+        f'"inputs":[{",".join(f"{{{each}}}" for each in tensors)}]',
         *draw(st.lists(MEMBERS, max_size=2)),
     ]
     text = f"{space}{{{f'{space},'.join(draw(st.permutations(members)))}}}"
@@ -118,9 +126,30 @@ ELSEWHERE = (
 """Numbers that are not the input's, whose own are missing."""
 
 
+TWO = (
+    b'{"inputs":[{"name":"a","datatype":"FP32","shape":[2,1],"data":[1,2]},{"name":"b",'
+    b'"datatype":"INT32","shape":[2,2],"parameters":{},"data":[[4,5],[6,7]]}]}'
+)
+"""Two inputs, one flat and one nested."""
+
+
 @settings(deadline=None, max_examples=400)
 @given(bodies(), st.sampled_from([b"", b"\0" * 8]))
 @example(good(data=[[1, 2], [3, 4]], shape=[2, 2]), b"")
+@example(good(data=[[1, 2], [3, 4, 5]], shape=[2, 2]), b"")
+@example(good(data=[[1, 2], [3], [4]], shape=[2, 2]), b"")
+@example(good(data=[[[1, 2]], [[3, 4]]], shape=[2, 2]), b"")
+@example(good(data=[[[1, 2]], [[3, 4]]], shape=[2, 1, 2]), b"")
+@example(good(data=[[1, 2], [3, 4]], shape=[10**9, 10**9]), b"")
+@example(good(data=[[1, 2], [3, 4]], shape=[2, 2]).replace(b"3,", b"3],["), b"")
+@example(good(data=[[1, 2], [3, 4]], shape=[2, 2]).replace(b"],[", b"][,"), b"")
+@example(good(data=[[1, 2], [3, 4]], shape=[2, 2]).replace(b"[3,", b"3[,"), b"")
+@example(good(data=[[1, 2], [3, 4]], shape=[2, 2]).replace(b"[3,", b"[3 4,"), b"")
+@example(good(data=[["1,2", 3]], shape=[1, 2]), b"")
+@example(good(data=[[[[[[[[[1]]]]]]]]], shape=[1] * 9), b"")
+@example(TWO, b"")
+@example(TWO.replace(b'"data":[[4', b'"other":[[4'), b"")
+@example(TWO.replace(b'"name":"b"', b'"name":"b","data":[1]'), b"")
 @example(good(shape=[41]), b"")
 @example(good(shape=[-4, -10]), b"")
 @example(good(shape=[40, *[1] * 8]), b"")
@@ -139,15 +168,35 @@ def test_slices_read_what_one_piece_reads(json_, behind):
     assert whole == sliced
 
 
-@pytest.mark.parametrize("name", ["x", "data"])
-def test_the_plain_form_is_cut(monkeypatch, name):
+NESTED = np.arange(40).reshape(4, 10).tolist()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        good(shape=[4, 10]),
+        good(shape=[4, 10], name="data"),
+        good(shape=[4, 10], data=NESTED),
+        good(shape=[4, 10], data=NESTED).replace(b",", b" ,\n").replace(b"]", b" ]\t"),
+    ],
+)
+def test_the_plain_form_is_cut(monkeypatch, body):
     """It is not parsed in one piece behind everybody's back; `None` is what has another form."""
     monkeypatch.setattr(InferReader, "read", None)
-    reader, body = InferReader("m", ""), good(name=name, shape=[4, 10])
+    reader = InferReader("m", "")
 
     assert sum(1 for _ in reader.read_in_slices({}, body)) > 10
     [tensor] = at_once(reader.read_in_slices({}, body)).request.inputs
     np.testing.assert_array_equal(np.arange(40).reshape(4, 10), tensor.values)
+
+
+def test_several_inputs_are_cut():
+    """Each in its own form."""
+    document = at_once(long_documents.parse_in_slices(TWO))
+    assert document is not None
+    first, second = (tensor["data"] for tensor in document["inputs"])
+    np.testing.assert_array_equal([[1], [2]], first)
+    np.testing.assert_array_equal([[4, 5], [6, 7]], second)
 
 
 @pytest.mark.parametrize("body", [b"{}", good(data=[[1]]), good(data="x"), b'"data":['])

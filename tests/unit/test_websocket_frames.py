@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-from service.transport.websocket_frames import FrameReader, encode
+from service.transport.websocket_frames import MAX_OTHERS_AT_ONCE, FrameReader, encode
 
 MAX_BYTES = 200
 LONG = 70_000  # bytes: more than any frame below may wait for
@@ -45,7 +45,7 @@ def read(data, sizes=(LONG,), max_bytes=MAX_BYTES, most=16):
     while at < len(data) and not reader.is_over:
         size = sizes[index % len(sizes)]
         reader.feed(data[at : at + size])
-        while got := reader.read(most):
+        while (got := reader.read(most)) or reader.has_more:
             messages += got
         at, index = at + size, index + 1
     return messages, connection, reader
@@ -243,3 +243,18 @@ def test_a_ping_between_fragments_is_answered():
     assert [(True, b"ab")] == messages
     assert [Frame(Opcode.PONG, b"?").serialize(mask=False)] == connection.data_to_send()
     assert [Opcode.PING] == [control.opcode for control in reader.controls]
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.CONT])
+def test_a_flood_of_short_frames_is_read_in_turns(opcode):
+    """Each takes the library long, and others wait meanwhile."""
+    connection = server()
+    reader = FrameReader(connection, MAX_BYTES)
+    flood = frame(opcode, fin=opcode is Opcode.PING) * 1000
+    reader.feed(frame(Opcode.BINARY, b"a", fin=False) + flood + frame(Opcode.CONT, b"b"))
+    num_turns, messages = 1, reader.read(16)
+    while reader.has_more:
+        num_turns += 1
+        messages += reader.read(16)
+    assert 1002 // MAX_OTHERS_AT_ONCE + 1 == num_turns
+    assert [(False, b"ab")] == messages

@@ -23,14 +23,13 @@ _LOOK_EVERY_S = 1.0
 """How often a watch looks."""
 
 
-async def is_ready(models: Sequence[ServedModel]) -> bool:
-    """Tell whether requests to models would be taken, and the store would commit."""
+async def is_ready(catalog: Catalog, model: ServedModel | None = None) -> bool:
+    """Tell whether requests are welcome, to every model or to one."""
     try:
-        for model in models:
-            await model.engine.check_store()
+        await catalog.check_ready(model)
     except ServiceError:
         return False
-    return all(model.engine.is_ready for model in models)
+    return True
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -80,6 +79,6 @@ class Health(health_pb2_grpc.HealthServicer):
     async def _status(self, service: str) -> int:
         if service not in self._known:
             return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-        if self._closing.is_set() or not await is_ready(self._catalog.models()):
+        if self._closing.is_set() or not await is_ready(self._catalog):
             return health_pb2.HealthCheckResponse.NOT_SERVING
         return health_pb2.HealthCheckResponse.SERVING

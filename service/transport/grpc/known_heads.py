@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from service.errors import ServiceError
+from service.errors import BodyTooLargeError, ServiceError
 from service.transport.grpc import messages
 from service.transport.grpc.conversion import (
     RAW_INPUT_TAG,
@@ -55,14 +55,18 @@ class _Head(NamedTuple):
 class KnownHeads:
     """The heads of one server's messages, up to `MAX_HEADS` of them."""
 
-    def __init__(self, note_failure: Callable[[str, str, float], None]) -> None:
+    def __init__(
+        self, note_failure: Callable[[str, str, float], None], max_message_bytes: int
+    ) -> None:
         """Know none.
 
         Args:
             note_failure: Told of each message that is no request for its model: the model's name
                 and version, and the seconds that it took to find out.
+            max_message_bytes: A longer message is refused.
         """
         self._note_failure = note_failure
+        self._max_message_bytes = max_message_bytes
         self._heads: dict[bytes, _Head] = {}
         # Of the values, in bytes: few, as each is tried.
         self._lengths: list[int] = []
@@ -72,6 +76,7 @@ class KnownHeads:
 
         Raises:
             InvalidRequestError: They are none, or it is not for this service.
+            BodyTooLargeError: They are over the limit.
         """
         for length in self._lengths:
             head = self._heads.get(data[:-length])
@@ -88,6 +93,8 @@ class KnownHeads:
         began = perf_counter()
         message = parse_message(data)
         try:
+            if len(data) > self._max_message_bytes:
+                raise BodyTooLargeError(self._max_message_bytes)
             asked = read_request(message)
         except ServiceError:
             self._note_failure(message.model_name, message.model_version, perf_counter() - began)

@@ -33,6 +33,11 @@ _OPTIONS = {
 }
 
 
+_REFUSED_UNREAD = 2
+"""A message of as many times the limit is refused by grpc itself, which tells nobody: no handler is
+called, and nothing is counted. A shorter one is read, and counted for the model that it names."""
+
+
 class Tls(NamedTuple):
     """What the server shows.
 
@@ -62,12 +67,12 @@ class GrpcServer:
         Args:
             inference: For requests of inference.
             catalog: The models.
-            max_message_bytes: A longer message ends its call with RESOURCE_EXHAUSTED.
+            max_message_bytes: A longer request of inference is refused with RESOURCE_EXHAUSTED.
             observe: Told of every call of the inference service, and of every answer in a stream.
             admit: Asked with the metadata of every call that is about models.
         """
         options = _OPTIONS | {
-            "grpc.max_receive_message_length": max_message_bytes,
+            "grpc.max_receive_message_length": _REFUSED_UNREAD * max_message_bytes,
             "grpc.max_send_message_length": -1,
         }
         self._server = grpc.aio.server(options=list(options.items()))

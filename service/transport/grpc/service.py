@@ -66,7 +66,7 @@ class InferenceService:
         self._max_message_bytes = max_message_bytes
         self._observe = observe
         self._admit = admit
-        self._heads = KnownHeads(catalog.note_failure)
+        self._heads = KnownHeads(catalog.note_failure, max_message_bytes)
         self._streams: set[InferStream] = set()
         self._is_closing = False
 
@@ -182,7 +182,7 @@ class InferenceService:
         return messages.ServerLiveResponse(live=True)
 
     async def _server_ready(self, _: messages.ServerReadyRequest) -> Message:
-        return messages.ServerReadyResponse(ready=await is_ready(self._catalog.models()))
+        return messages.ServerReadyResponse(ready=await is_ready(self._catalog))
 
     async def _model_ready(self, request: messages.ModelReadyRequest) -> Message:
         try:
@@ -190,7 +190,7 @@ class InferenceService:
         except ModelUnknownError:
             # Who waits for a model to be loaded asks for one that is not there yet.
             return messages.ModelReadyResponse(ready=False)
-        return messages.ModelReadyResponse(ready=await is_ready([model]))
+        return messages.ModelReadyResponse(ready=await is_ready(self._catalog, model))
 
     async def _server_metadata(self, _: messages.ServerMetadataRequest) -> Message:
         return _filled(messages.ServerMetadataResponse(), metadata.server_metadata())

@@ -81,6 +81,14 @@ class Catalog:
             return
         model.statistics.note_failure(seconds)
 
+    async def check_ready(self, model: ServedModel | None = None) -> None:
+        """See that requests are welcome, to every model or to one.
+
+        Raises:
+            ServiceError: They are not; see `ServedModels`.
+        """
+        await self._served.check_ready(None if model is None else model.name)
+
     def models(self) -> Sequence[ServedModel]:
         """Return what is served now."""
         return [self._model(name, engine) for name, engine in self._served.items()]

@@ -60,6 +60,10 @@ class InferOperation:
 
         return begin
 
+    def note_refusal(self, parameters: dict[str, str], seconds: float) -> None:
+        """Count a request to the model of a path whose body was not even read."""
+        self._catalog.note_failure(parameters["model"], parameters.get("version", ""), seconds)
+
 
 class _Reading:
     """The requests to one path: reads them, and counts those that cannot be read."""

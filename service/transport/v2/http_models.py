@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 
-from service.errors import NotReadyError
 from service.transport.calls import Call
 from service.transport.explain import describe, wrong
 from service.transport.problem import Answer
@@ -28,12 +27,7 @@ class V2Handlers:
 
     async def ready(self, _: Call) -> Answer:
         """Say whether every model takes requests, and the stores commit."""
-        models = self._catalog.models()
-        missing = [model.name for model in models if not model.engine.is_ready]
-        if missing:
-            raise NotReadyError(missing)
-        for model in models:
-            await model.engine.check_store()
+        await self._catalog.check_ready()
         return Answer(200, b"")
 
     async def server_metadata(self, _: Call) -> Answer:
@@ -46,10 +40,7 @@ class V2Handlers:
 
     async def model_ready(self, call: Call) -> Answer:
         """Say whether a model takes requests."""
-        model = self._find(call)
-        if not model.engine.is_ready:
-            raise NotReadyError([model.name])
-        await model.engine.check_store()
+        await self._catalog.check_ready(self._find(call))
         return Answer(200, b"")
 
     async def model_config(self, call: Call) -> Answer:

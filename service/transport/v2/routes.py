@@ -8,7 +8,6 @@ from service.transport.v2.http_errors import ERRORS, PREFIX
 from service.transport.v2.http_infer import InferOperation
 from service.transport.v2.http_models import V2Handlers
 from service.transport.v2.inference import Inference
-from service.transport.work import Operation
 
 _MODEL = f"{PREFIX}/models/{{model}}"
 _VERSION = f"{_MODEL}/versions/{{version}}"
@@ -24,7 +23,7 @@ def v2_routes(catalog: Catalog, inference: Inference, *, max_body_bytes: int) ->
         max_body_bytes: A longer body is refused, also where it is compressed to less.
     """
     handlers = V2Handlers(catalog)
-    operation = InferOperation(catalog, inference, max_body_bytes=max_body_bytes)
+    infer = InferOperation(catalog, inference, max_body_bytes=max_body_bytes)
     return [
         _route("GET", f"{PREFIX}/health/live", handlers.live, tag="process"),
         _route("GET", f"{PREFIX}/health/ready", handlers.ready, tag="process"),
@@ -41,7 +40,7 @@ def v2_routes(catalog: Catalog, inference: Inference, *, max_body_bytes: int) ->
                 _route("GET", f"{prefix}/ready", handlers.model_ready),
                 _route("GET", f"{prefix}/config", handlers.model_config),
                 _route("GET", f"{prefix}/stats", handlers.model_statistics),
-                _route("POST", f"{prefix}/infer", operation=operation.infer),
+                _route("POST", f"{prefix}/infer", infer=infer),
             )
         ),
     ]
@@ -52,7 +51,7 @@ def _route(
     template: str,
     handler: Handler | None = None,
     *,
-    operation: Operation | None = None,
+    infer: InferOperation | None = None,
     tag: str = "v2",
 ) -> Route:
     return Route(
@@ -60,7 +59,8 @@ def _route(
         template=template,
         name=f"{method} {template}",
         handler=handler,
-        operation=operation,
+        operation=None if infer is None else infer.infer,
+        note_refusal=None if infer is None else infer.note_refusal,
         summary="See the protocol's specification",
         tag=tag,
         errors_as=ERRORS,
