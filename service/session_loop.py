@@ -187,12 +187,9 @@ class SessionLoop:
         now = perf_counter()
         for job in jobs:
             job.begun_at = job.begun_at or now
-            job.is_away = False
-        await self._ticker.tick(jobs)
         end = self._turns.end
-        for job in jobs:
-            if job.is_away:
-                continue  # its turn ends in `_hand_over`, or has ended there before this tick did
+        # Those handed over end their turns in `_hand_over`, or have before this tick ended.
+        for job in await self._ticker.tick(jobs):
             if job.is_done:
                 end(job)
             else:
