@@ -15,6 +15,7 @@ from service.arena import Arena
 from service.chunks import Chunks
 from service.compute import Compute
 from service.domain import AdvanceReply, AdvanceRequest, Bool, Float32, Record
+from service.errors import ServiceError
 from service.jobs import Change, Run
 
 
@@ -57,8 +58,33 @@ class Advancer:
             runs: Of different sessions.
             changes: What finished runs make of their sessions is added here.
         """
+        cold = self._arena.unwritten(runs)
+        if cold:
+            runs = await self._write_rows(runs, cold)
         for batch in batching.plan(runs, self._choose_chunk(runs)):
             await self._advance(batch, changes)
+
+    async def _write_rows(
+        self, runs: Sequence[Run], cold: dict[int, tuple[Float32, Bool]]
+    ) -> Sequence[Run]:
+        """Have the device hold the rows of sessions that come back; return the runs that can go on.
+
+        Args:
+            runs: Those of the tick.
+            cold: The row `(state_size,)` and the flags of each slot that lacks them.
+        """
+        rows, flags = zip(*cold.values(), strict=True)
+        try:
+            await self._compute.write_many(list(cold), np.stack(rows), np.stack(flags))
+        except Exception as error:  # noqa: BLE001 - the fault of those that come back, if anybody's
+            for run in runs:
+                if run.slot in cold:
+                    for job in (run.job, *run.followers):
+                        again = error.again() if isinstance(error, ServiceError) else error
+                        self._answers.fail(job, again)
+            return [run for run in runs if run.slot not in cold]
+        self._arena.note_written(cold)
+        return runs
 
     def _choose_chunk(self, runs: Sequence[Run]) -> int:
         """Return the most time steps of one run in this tick.
