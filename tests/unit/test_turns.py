@@ -50,7 +50,7 @@ def test_turns_forget_sessions_that_have_no_jobs():
     turns.done(job.key)
 
     assert not turns.is_out(job.key)
-    assert not turns.has_ready
+    assert not turns.ready
 
 
 def test_a_job_that_has_had_no_turn_can_be_taken_out():
