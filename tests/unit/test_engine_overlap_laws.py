@@ -86,12 +86,12 @@ async def stream(engines, name, values, luck):
     outputs, position = [], 0
     while position < len(values):
         piece = values[position : position + luck.choice((1, 1, 1, 2, 9))]
-        while True:
+        reply = None
+        while reply is None:
             asked = luck.choice(engines).ask(sequence(piece, name, position=position))
             patience_s = luck.choice((0.0, 0.001, 0.003, 5.0, 5.0, 5.0))
             try:
                 reply = await asyncio.wait_for(asked, patience_s)
-                break
             except (TimeoutError, StoreUnavailableError, QueueFullError):
                 await asyncio.sleep(0)
         position += len(piece)
