@@ -33,7 +33,6 @@ class Arena:
         self._is_on_device = isinstance(runtime, DeviceRuntime)
         # Rows that a device has not got yet, by the slot that is taken for each.
         self._unwritten: dict[int, tuple[Float32, Bool]] = {}
-        self._free = self._free_on_device if self._is_on_device else runtime.free
         self._is_busy = is_busy
         self._sessions: OrderedDict[SessionKey, Live] = OrderedDict()
         # When the last session that had to make room was last used.
@@ -78,10 +77,10 @@ class Arena:
         It is let go of instead if those that made room for others were used after it.
         """
         before = live.stored
-        self._free(live.slot)
+        self.free(live.slot)
         if isinstance(before, Record) and before.touched_at < self._made_room_at:
             self._sessions.pop(key, None)
-            self._free(slot)
+            self.free(slot)
             return
         live.stored = record
         live.slot = slot
@@ -107,7 +106,7 @@ class Arena:
         """Let go of a session, and free its slot."""
         live = self._sessions.pop(key, None)
         if live is not None:
-            self._free(live.slot)
+            self.free(live.slot)
 
     def allocate(self) -> int:
         """Take a slot, from the session that was used the longest ago if need be.
@@ -171,10 +170,8 @@ class Arena:
 
     def free(self, slot: int) -> None:
         """Give back a slot."""
-        self._free(slot)
-
-    def _free_on_device(self, slot: int) -> None:
-        self._unwritten.pop(slot, None)
+        if self._unwritten:
+            self._unwritten.pop(slot, None)
         self._runtime.free(slot)
 
 

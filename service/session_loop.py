@@ -1,5 +1,8 @@
 """The loop that gives the jobs of one model's sessions their turns, tick after tick.
 
+Two lanes take turns at it: while the tick of one waits, for a kernel on its thread or for the
+store, the other may begin the next one. Where nothing waits, one lane does everything.
+
 Brings the rooms of a tick together; what happens in one is `tick`'s. Owns the queue of turns and
 the sessions at hand. Admits whatever it is given, and knows no other version's engine.
 """
@@ -27,7 +30,7 @@ from service.tick import Ticker
 from service.turns import Turns
 
 _NUM_LANES = 2
-"""How many ticks may be on their way: while one waits for its kernel or the store, another one."""
+"""How many ticks may be on their way."""
 
 
 class SessionLoop:
@@ -101,7 +104,8 @@ class SessionLoop:
         self._ticker = Ticker(
             self._opener, advancer, committer, self.arena, self._answers, self._hand_over
         )
-        # What the lane waits for that is to begin the next tick, and what the other one waits for.
+        # What the lane waits for that is to begin the next tick; and what one waits for that is not
+        # to begin one, since the other lane is about to look for jobs itself.
         self._waking: asyncio.Future[None] | None = None
         self._spare: asyncio.Future[None] | None = None
         self._rows_out: list[int] = []  # of the ticks on their way
@@ -206,7 +210,7 @@ class SessionLoop:
         self._rows_out.append(num_rows)
         self._num_wanted = num_rows
         if self._waking is None:
-            # Where this tick waits for a kernel or a store, the other lane may begin the next one.
+            # Where this tick waits for something, the other lane may begin the next one.
             self._waking, self._spare = self._spare, None
         now = perf_counter()
         for job in jobs:
@@ -221,7 +225,7 @@ class SessionLoop:
         self._rows_out.remove(num_rows)
         self._num_wanted = self._rows_out[0] if self._rows_out else 1
         if self._waking is not None:
-            # This lane looks for more before it waits, and needs nobody for what comes meanwhile.
+            # This lane looks for more before it waits; nobody need wake for what comes meanwhile.
             self._waking, self._spare = None, self._waking
         self._on_ended()
 

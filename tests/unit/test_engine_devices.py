@@ -1,7 +1,9 @@
 """The engine over a device: what is copied there ahead, and rows of sessions that come back."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -210,6 +212,24 @@ async def test_a_row_that_no_kernel_has_read_goes_with_its_slot(engine, device):
     expected = runtime.advance([1], [2], inputs(1)[None], None).outputs[0, 0]
     np.testing.assert_allclose(reply.outputs, expected, **TOLERANCE)
     assert [1] == [len(slots) for slots in device.written]
+
+
+async def test_what_has_ended_lets_go_of_its_device():
+    """At once, whoever still holds the engine: its memory is for the next version."""
+    device = Device()
+    engine = make_engine(runtime=device, limits=LIMITS)
+    await engine.start()
+    await away(engine, "alice")
+    await look(engine, "alice")  # a row that is not written yet
+    held = weakref.ref(device)
+    del device
+    gc.disable()
+    try:
+        await engine.end()
+        await asyncio.sleep(0)
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 async def test_rows_find_room_whatever_is_not_yet_written():
