@@ -58,7 +58,7 @@ class Ticker:
         """
         self._answers.stats.num_ticks += 1
         # By what happens here: a job that came back may be in another tick already.
-        sent: list[Job] = []
+        sent: set[Job] = set()
         try:
             await self._process(jobs, sent)
         except (Exception, asyncio.CancelledError) as error:
@@ -80,7 +80,7 @@ class Ticker:
                 self._arena.forget(job.key)
         return [job for job in jobs if job not in sent] if sent else jobs
 
-    async def _process(self, jobs: list[Job], sent: list[Job]) -> None:
+    async def _process(self, jobs: list[Job], sent: set[Job]) -> None:
         starting: list[Job] = []
         runs: list[Run] = []
         changes: list[Change] = []
@@ -123,10 +123,10 @@ class Ticker:
             self._answers.stats.num_replayed += isinstance(opening, AdvanceReply)
             self._answers.answer(job, opening)
 
-    def _send(self, job: Job, fingerprint: str, sent: list[Job]) -> None:
+    def _send(self, job: Job, fingerprint: str, sent: set[Job]) -> None:
         try:
             self._hand_over(job, fingerprint)
         except ServiceError as error:
             self._answers.fail(job, error)
         else:
-            sent.append(job)
+            sent.add(job)
