@@ -50,7 +50,7 @@ class WatchedRuntime(TensorFlowRuntime):
 async def test_the_next_tick_is_copied_while_one_computes():
     """A layer of the first tick's graph waits until the second tick is on the device."""
     computing, is_held = threading.Event(), threading.Event()
-    came = []
+    came: list[bool] = []
 
     def hold(values):
         if is_held.is_set():
