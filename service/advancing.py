@@ -15,16 +15,13 @@ from service.arena import Arena
 from service.chunks import Chunks
 from service.compute import Compute
 from service.domain import AdvanceReply, AdvanceRequest, Bool, Float32
+from service.errors import ServiceError
 from service.jobs import Change, Run
 from service.records import Record
 
 
 class Advancer:
-    """Takes the next steps of runs.
-
-    Attributes:
-        changes: What finished runs make of their sessions, to be taken by who commits it.
-    """
+    """Takes the next steps of runs."""
 
     def __init__(
         self,
@@ -47,7 +44,6 @@ class Advancer:
             tombstone_s: How long the store keeps what has ended.
             clock: Tells the seconds since 1970.
         """
-        self.changes: list[Change] = []
         self._arena = arena
         self._compute = compute
         self._answers = answers
@@ -56,10 +52,40 @@ class Advancer:
         self._tombstone_s = tombstone_s
         self._clock = clock
 
-    async def advance(self, runs: Sequence[Run]) -> None:
-        """Take the next chunk of each run."""
+    async def advance(self, runs: Sequence[Run], changes: list[Change]) -> None:
+        """Take the next chunk of each run.
+
+        Args:
+            runs: Of different sessions.
+            changes: What finished runs make of their sessions is added here.
+        """
+        cold = self._arena.unwritten(runs)
+        if cold:
+            runs = await self._write_rows(runs, cold)
         for batch in batching.plan(runs, self._choose_chunk(runs)):
-            await self._advance(batch)
+            await self._advance(batch, changes)
+
+    async def _write_rows(
+        self, runs: Sequence[Run], cold: dict[int, tuple[Float32, Bool]]
+    ) -> Sequence[Run]:
+        """Have the device hold the rows of sessions that come back; return the runs that can go on.
+
+        Args:
+            runs: Those of the tick.
+            cold: The row `(state_size,)` and the flags of each slot that lacks them.
+        """
+        rows, flags = zip(*cold.values(), strict=True)
+        try:
+            await self._compute.write_many(list(cold), np.stack(rows), np.stack(flags))
+        except Exception as error:  # noqa: BLE001 - the fault of those that come back, if anybody's
+            for run in runs:
+                if run.slot in cold:
+                    for job in (run.job, *run.followers):
+                        again = error.again() if isinstance(error, ServiceError) else error
+                        self._answers.fail(job, again)
+            return [run for run in runs if run.slot not in cold]
+        self._arena.note_written(cold)
+        return runs
 
     def _choose_chunk(self, runs: Sequence[Run]) -> int:
         """Return the most time steps of one run in this tick.
@@ -71,7 +97,7 @@ class Advancer:
             return self._chunk_steps
         return max(self._chunk_steps, self._compute.steps_within(self._chunk_us, num_long))
 
-    async def _advance(self, batch: batching.Batch[Run]) -> None:
+    async def _advance(self, batch: batching.Batch[Run], changes: list[Change]) -> None:
         """Take one chunk of each run; a run that fails leaves its session as it was."""
         runs, lengths = batch.jobs, batch.lengths
         inputs, mask = _gather_inputs(runs, lengths)
@@ -86,7 +112,7 @@ class Advancer:
                 self._fail_run(runs[0], error)
                 return
             for run, length in zip(runs, lengths, strict=True):
-                await self._advance(batching.Batch([run], [length]))
+                await self._advance(batching.Batch([run], [length]), changes)
             return
         stats = self._answers.stats
         stats.num_batches += 1
@@ -98,13 +124,16 @@ class Advancer:
         for index, run in enumerate(runs):
             try:
                 if len(run.inputs) == 1 and not run.is_replay:
-                    self._finish_step(run, to_slots[index], chunks, index, now)
+                    changes.append(self._finish_step(run, to_slots[index], chunks, index, now))
                 else:
-                    self._take_chunk(run, to_slots[index], chunks, index, lengths[index], now)
+                    length = lengths[index]
+                    change = self._take_chunk(run, to_slots[index], chunks, index, length, now)
+                    if change is not None:
+                        changes.append(change)
             except Exception as error:  # noqa: BLE001 - the guard of one job
                 self._fail_run(run, error)
 
-    def _finish_step(self, run: Run, slot: int, chunks: Chunks, index: int, now: float) -> None:
+    def _finish_step(self, run: Run, slot: int, chunks: Chunks, index: int, now: float) -> Change:
         """Do as `_take_chunk` for a request of one time step, as nearly all are, in one go.
 
         Raises:
@@ -127,11 +156,11 @@ class Advancer:
         after: Record | None = sessions.advanced(start, request, reply, row, has_output, now)
         if request.ends and after is not None:
             after = sessions.ended(after, request, self._tombstone_s)
-        self.changes.append(Change(job.key, live.stored, after, job, (reply,), live, run))
+        return Change(job.key, live.stored, after, job, (reply,), live, run)
 
     def _take_chunk(
         self, run: Run, slot: int, chunks: Chunks, index: int, length: int, now: float
-    ) -> None:
+    ) -> Change | None:
         """Move a run to the slot that its chunk ended in, and finish it if that was the last.
 
         Raises:
@@ -149,16 +178,18 @@ class Advancer:
                 if not isinstance(run.chunks, list):
                     run.chunks = []
                 run.chunks.append(chunks.outputs(index, 0, length))
-        elif run.followers:
-            self._finish_together(run, chunks, index, now)
-        else:
-            first = 0 if request.return_sequences else length - 1
-            outputs = chunks.outputs(index, first, length)
-            if run.chunks:
-                outputs = np.concatenate((*run.chunks, outputs))
-            self._finish(run, outputs, chunks, index, now)
+            return None
+        if run.followers:
+            return self._finish_together(run, chunks, index, now)
+        first = 0 if request.return_sequences else length - 1
+        outputs = chunks.outputs(index, first, length)
+        if run.chunks:
+            outputs = np.concatenate((*run.chunks, outputs))
+        return self._finish(run, outputs, chunks, index, now)
 
-    def _finish(self, run: Run, outputs: Float32, chunks: Chunks, index: int, now: float) -> None:
+    def _finish(
+        self, run: Run, outputs: Float32, chunks: Chunks, index: int, now: float
+    ) -> Change | None:
         """Finish a run of one request, which gave `(time, output_size)` outputs."""
         request, start, row = run.request, run.start, chunks.rows[index]
         reply = AdvanceReply(
@@ -171,14 +202,14 @@ class Advancer:
         job, live = run.job, run.live
         if run.is_replay:
             self._answers.answer(job, reply)
-            return
+            return None
         has_output = chunks.has_output[index]
         after: Record | None = sessions.advanced(start, request, reply, row, has_output, now)
         if request.ends and after is not None:
             after = sessions.ended(after, request, self._tombstone_s)
-        self.changes.append(Change(job.key, live.stored, after, job, (reply,), live, run))
+        return Change(job.key, live.stored, after, job, (reply,), live, run)
 
-    def _finish_together(self, run: Run, chunks: Chunks, index: int, now: float) -> None:
+    def _finish_together(self, run: Run, chunks: Chunks, index: int, now: float) -> Change:
         """Finish a run of several jobs, a step each."""
         steps = _replies_apart(run, chunks.outputs(index, 0, len(run.inputs)))
         after = sessions.advanced_together(
@@ -190,7 +221,7 @@ class Advancer:
         )
         replies = [reply for _, reply in steps]
         job, live = run.job, run.live
-        self.changes.append(Change(job.key, live.stored, after, job, replies, live, run))
+        return Change(job.key, live.stored, after, job, replies, live, run)
 
     def _fail_run(self, run: Run, error: Exception) -> None:
         """Answer what went wrong with a run; where it is several jobs', find out whose fault."""

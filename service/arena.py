@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from lstm_core.runtime.base import ZERO_SLOT, Runtime
+from lstm_core.runtime.base import ZERO_SLOT, DeviceRuntime, Runtime
 from service.domain import Bool, Float32, SessionKey
-from service.jobs import Live
+from service.jobs import Live, Run
 from service.records import Record
 from service.stores.base import Stored, is_same
 
@@ -28,9 +28,12 @@ class Arena:
 
         Args:
             runtime: Owns the rows.
-            is_busy: Whether a session has jobs, and so must stay.
+            is_busy: Whether a session's row is wanted, and so must stay.
         """
         self._runtime = runtime
+        self._is_on_device = isinstance(runtime, DeviceRuntime)
+        # Rows that a device has not got yet, by the slot that is taken for each.
+        self._unwritten: dict[int, tuple[Float32, Bool]] = {}
         self._is_busy = is_busy
         self._sessions: OrderedDict[SessionKey, Live] = OrderedDict()
         # When the last session that had to make room was last used.
@@ -75,10 +78,10 @@ class Arena:
         It is let go of instead if those that made room for others were used after it.
         """
         before = live.stored
-        self._runtime.free(live.slot)
+        self.free(live.slot)
         if isinstance(before, Record) and before.touched_at < self._made_room_at:
             self._sessions.pop(key, None)
-            self._runtime.free(slot)
+            self.free(slot)
             return
         live.stored = record
         live.slot = slot
@@ -104,7 +107,7 @@ class Arena:
         """Let go of a session, and free its slot."""
         live = self._sessions.pop(key, None)
         if live is not None:
-            self._runtime.free(live.slot)
+            self.free(live.slot)
 
     def allocate(self) -> int:
         """Take a slot, from the session that was used the longest ago if need be.
@@ -145,13 +148,31 @@ class Arena:
         return slots
 
     def slot_with(self, row: Float32, has_output: Bool) -> int:
-        """Take a slot and write a row `(state_size,)` and its flags into it."""
+        """Take a slot for a row `(state_size,)` and its flags, which are not written to any more.
+
+        A device gets them by `unwritten`, when a kernel is to read them, and else at once.
+        """
         slot = self.allocate()
-        self._runtime.write(slot, row, has_output)
+        if self._is_on_device:
+            self._unwritten[slot] = row, has_output
+        else:
+            self._runtime.write(slot, row, has_output)
         return slot
 
+    def unwritten(self, runs: Iterable[Run]) -> dict[int, tuple[Float32, Bool]]:
+        """Return the rows and flags that runs go on from, by slot, where the device lacks them."""
+        rows = self._unwritten
+        return {run.slot: rows[run.slot] for run in runs if run.slot in rows} if rows else {}
+
+    def note_written(self, slots: Iterable[int]) -> None:
+        """Take note that the device has the rows of some slots now."""
+        for slot in slots:
+            del self._unwritten[slot]
+
     def free(self, slot: int) -> None:
-        """Give back a slot that is no session's own."""
+        """Give back a slot."""
+        if self._unwritten:
+            self._unwritten.pop(slot, None)
         self._runtime.free(slot)
 
 

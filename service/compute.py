@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
+from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
 from lstm_core import errors as core_errors
-from lstm_core.runtime.base import Advanced, Runtime
+from lstm_core.runtime.base import Advanced, DeviceRuntime, Runtime
 from service.domain import Bool, Float32, ForecastRequest
 from service.errors import (
     DeadlineExceededError,
@@ -26,6 +27,10 @@ from service.errors import (
 )
 from service.histograms import Histogram, Tally
 
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+_Arguments = tuple[list[int], list[int], Float32, list[int], Bool | None]
 _FORECAST_CHUNK_S = 0.000_5
 """How long a forecast computes before the interpreter's lock and the thread go to others."""
 _CALL_BOUNDS_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -59,7 +64,11 @@ class Compute:
         # TensorFlow waits ten seconds for a GPU's memory before it says that there is none.
         self._inline_us = 0.0 if _is_on_gpu(runtime) else inline_us
         self._us_per_step: dict[int, float] = {}
+        self._device = runtime if isinstance(runtime, DeviceRuntime) else None
+        # What the kernels' thread was asked for last, until it is known to be done.
+        self._last_call: Future[Any] | None = None
         self._advance_thread = ThreadPoolExecutor(1, f"advance-{name}")
+        self._stage_thread = ThreadPoolExecutor(1, f"stage-{name}")
         self._predict_thread = ThreadPoolExecutor(1, f"predict-{name}")
         self._forecast_thread = ThreadPoolExecutor(1, f"forecast-{name}")
 
@@ -71,32 +80,59 @@ class Compute:
         lengths: list[int],
         mask: Bool | None,
     ) -> Advanced:
-        """Call `Runtime.advance`; one call at a time.
+        """Call `Runtime.advance`; calls of several ticks run one after the other.
+
+        While one runs on a device, the inputs of the next one are copied there.
 
         Raises:
             DeviceMemoryError: The device has no memory for it.
             InvalidRequestError: An input is none of its model's integers.
         """
-        advance = self._runtime.advance
         # The time of a step grows with the rows, slower than they do: one estimate a power of two.
         size = len(lengths).bit_length()
         num_times = inputs.shape[1]
         known_us = self._us_per_step.get(size)
-        began = perf_counter()
+        is_quick = known_us is not None and known_us * num_times <= self._inline_us
         with _TRANSLATED:
-            if known_us is not None and known_us * num_times <= self._inline_us:
-                advanced = advance(from_slots, to_slots, inputs, lengths, mask)
+            if is_quick and self._last_call is None:
+                began = perf_counter()
+                advanced = self._runtime.advance(from_slots, to_slots, inputs, lengths, mask)
+                took_s = perf_counter() - began
             else:
-                call = partial(advance, from_slots, to_slots, inputs, lengths, mask)
-                loop = asyncio.get_running_loop()
-                advanced = await loop.run_in_executor(self._advance_thread, call)
-        took_s = perf_counter() - began
+                call = self._prepared((from_slots, to_slots, inputs, lengths, mask))
+                advanced, took_s = await self._on_thread(_timed, call)
         self.kernel_s += took_s
         self.call_s.observe(took_s)
         self.calls_s[len(lengths)].add(took_s)
         us = took_s * 1e6 / num_times
         self._us_per_step[size] = us if known_us is None else 0.9 * known_us + 0.1 * us
         return advanced
+
+    def _prepared(self, arguments: _Arguments) -> Callable[[], Advanced]:
+        """Return a call of `advance` for its thread, and begin what can be done meanwhile."""
+        if self._device is None or self._last_call is None:
+            return partial(self._runtime.advance, *arguments)
+        run, staging = self._device.run, self._stage_thread.submit(self._device.stage, *arguments)
+        return lambda: run(staging.result())
+
+    async def write_many(self, slots: list[int], rows: Float32, has_output: Bool) -> None:
+        """Call `DeviceRuntime.write_many` on the kernels' thread.
+
+        Raises:
+            DeviceMemoryError: The device has no memory for it.
+        """
+        assert self._device is not None, "rows are written at once"
+        with _TRANSLATED:
+            await self._on_thread(self._device.write_many, slots, rows, has_output)
+
+    async def _on_thread(self, call: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        self._last_call = waiting = self._advance_thread.submit(call, *arguments)
+        try:
+            # A cancelled caller takes no call out of the queue: when the last one ends, all have.
+            return await asyncio.shield(asyncio.wrap_future(waiting))
+        finally:
+            if self._last_call is waiting and waiting.done():
+                self._last_call = None
 
     @property
     def num_traces(self) -> int:
@@ -185,13 +221,14 @@ class Compute:
     def close(self) -> None:
         """End the threads, those that run with the slice that they are at."""
         self._advance_thread.shutdown(wait=False)
+        self._stage_thread.shutdown(wait=False)
         self._forecast_thread.shutdown(wait=False)
         self._predict_thread.shutdown(wait=False)
 
     def release(self) -> None:
         """Let go of the runtime once nothing computes any more; what was counted stays."""
         self._last_num_traces = self._runtime.num_traces
-        del self._runtime
+        del self._runtime, self._device
 
     def _predict(self, inputs: Float32, mask: Bool | None, is_wanted: threading.Event) -> Float32:
         widest = self._runtime.network.widest
@@ -231,6 +268,13 @@ class _Translated:
 
 
 _TRANSLATED = _Translated()
+
+
+def _timed(call: Callable[[], T]) -> tuple[T, float]:
+    """Return what a call gives, and how long it took in seconds."""
+    began = perf_counter()
+    result = call()
+    return result, perf_counter() - began
 
 
 def _take_steps(

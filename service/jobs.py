@@ -72,7 +72,6 @@ class Job(msgspec.Struct, eq=False):
         is_done: It is answered, or nobody waited.
         begun_at: When it had its first turn, in seconds of `perf_counter`; from then on its outcome
             is the answer, however late. 0: it has had none.
-        is_away: Another engine has taken it over in this turn, and will end the turn or has.
         is_alone: It may not run in one piece with others.
         deputy: The job that the other engine has for it.
         is_deputy: This is one: it is completed even where it is cancelled, to end the other's turn.
@@ -89,7 +88,6 @@ class Job(msgspec.Struct, eq=False):
     is_cancelled: bool = False
     is_done: bool = False
     begun_at: float = 0.0
-    is_away: bool = False
     is_alone: bool = False
     deputy: Job | None = None
     is_deputy: bool = False

@@ -1,5 +1,8 @@
 """The loop that gives the jobs of one model's sessions their turns, tick after tick.
 
+Two lanes take turns at it: while the tick of one waits, for a kernel on its thread or for the
+store, the other may begin the next one. Where nothing waits, one lane does everything.
+
 Brings the rooms of a tick together; what happens in one is `tick`'s. Owns the queue of turns and
 the sessions at hand. Admits whatever it is given, and knows no other version's engine.
 """
@@ -25,6 +28,9 @@ from service.signature import Signature
 from service.stores.base import SessionStore
 from service.tick import Ticker
 from service.turns import Turns
+
+_NUM_LANES = 2
+"""How many ticks may be on their way."""
 
 
 class SessionLoop:
@@ -71,7 +77,7 @@ class SessionLoop:
         self._send = send
         self._on_ended = on_ended
         self._turns: Turns[Job] = Turns()
-        self.arena = Arena(runtime, self._turns.is_out)
+        self.arena = Arena(runtime, self._turns.is_wanted)
         self._answers = Answers(self.arena, signature)
         self.stats: EngineStats = self._answers.stats
         self._opener = Opener(
@@ -98,18 +104,27 @@ class SessionLoop:
         self._ticker = Ticker(
             self._opener, advancer, committer, self.arena, self._answers, self._hand_over
         )
-        self._waking: asyncio.Future[None] | None = None  # what the loop waits for, if it does
+        # What the lane waits for that is to begin the next tick; and what one waits for that is not
+        # to begin one, since the other lane is about to look for jobs itself.
+        self._waking: asyncio.Future[None] | None = None
+        self._spare: asyncio.Future[None] | None = None
+        self._rows_out: list[int] = []  # of the ticks on their way
+        # How many sessions the next tick must have. Beside another one, as many as that: a tick
+        # costs little less for half of them, so those that come one by one wait for company while
+        # there is something else to do.
+        self._num_wanted = 1
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property
     def is_running(self) -> bool:
         """Whether it has been started and goes on."""
-        return bool(self._tasks) and not self._tasks[0].done()
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def start(self) -> None:
         """Begin with the turns."""
         loop = asyncio.get_running_loop()
-        self._tasks = loop.create_task(self._run()), loop.create_task(self._passivate())
+        lanes = (loop.create_task(self._run()) for _ in range(_NUM_LANES))
+        self._tasks = (*lanes, loop.create_task(self._passivate()))
 
     def stop(self) -> None:
         """End, with nothing in the queue."""
@@ -133,13 +148,13 @@ class SessionLoop:
         """Queue a job behind the others of its session."""
         self._turns.add(job)
         if self._waking is not None:
-            self._wake()
+            self._wake_if_due()
 
     def add_all(self, jobs: Iterable[Job]) -> None:
         """Queue jobs as `add` does each."""
         for job in jobs:
             self._turns.add(job)
-        self._wake()
+        self._wake_if_due()
 
     def expire_after(self, job: Job, timeout_s: float) -> None:
         """Fail a job, and certainly not apply it, if its turn has not come in so many seconds."""
@@ -162,41 +177,56 @@ class SessionLoop:
             await asyncio.sleep(min(self._lifetimes.idle_s / 4, 60.0))
             self.passivate()
 
-    def _wake(self) -> None:
-        waking, self._waking = self._waking, None
-        if waking is not None and not waking.done():
-            waking.set_result(None)
+    def _wake_if_due(self) -> None:
+        waking = self._waking
+        if waking is not None and len(self._turns.ready) >= self._num_wanted:
+            self._waking = None
+            if not waking.done():
+                waking.set_result(None)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        ready = self._turns.ready
         while True:
-            if not self._turns.has_ready:
+            while len(ready) < self._num_wanted:
                 # Not an `Event`: each wait for one costs a call of the system, in `getpid`.
-                self._waking = loop.create_future()
-                await self._waking
+                waking = loop.create_future()
+                if self._waking is None:
+                    self._waking = waking
+                else:
+                    self._spare = waking
+                await waking
             if self._limits.max_wait_us:
                 await asyncio.sleep(self._limits.max_wait_us / 1e6)
-            while self._turns.has_ready:
+            while len(ready) >= self._num_wanted:
                 await self._give_turns()
-                if self._turns.has_ready:
+                if len(ready) >= self._num_wanted:
                     # Sockets are read between two ticks; what they bring joins the next one.
                     await asyncio.sleep(0)
 
     async def _give_turns(self) -> None:
         jobs = self._turns.take(self._limits.max_batch_rows)
+        num_rows = len(jobs)
+        self._rows_out.append(num_rows)
+        self._num_wanted = num_rows
+        if self._waking is None:
+            # Where this tick waits for something, the other lane may begin the next one.
+            self._waking, self._spare = self._spare, None
         now = perf_counter()
         for job in jobs:
             job.begun_at = job.begun_at or now
-            job.is_away = False
-        await self._ticker.tick(jobs)
         end = self._turns.end
-        for job in jobs:
-            if job.is_away:
-                continue  # its turn ends in `_hand_over`, or has ended there before this tick did
+        # Those handed over end their turns in `_hand_over`, or have before this tick ended.
+        for job in await self._ticker.tick(jobs):
             if job.is_done:
                 end(job)
             else:
                 self._turns.again(job.key)
+        self._rows_out.remove(num_rows)
+        self._num_wanted = self._rows_out[0] if self._rows_out else 1
+        if self._waking is not None:
+            # This lane looks for more before it waits; nobody need wake for what comes meanwhile.
+            self._waking, self._spare = None, self._waking
         self._on_ended()
 
     def _hand_over(self, job: Job, fingerprint: str) -> None:
@@ -216,7 +246,7 @@ class SessionLoop:
                 self._answers.answer(job, result)
                 self._turns.end(job)
                 self._on_ended()
-            self._wake()
+            self._wake_if_due()
 
         deputy = Job(job.key, job.request, take_back, perf_counter())
         deputy.is_cancelled, deputy.is_deputy = job.is_cancelled, True

@@ -14,10 +14,10 @@ from service.advancing import Advancer
 from service.answers import Answers
 from service.arena import Arena
 from service.committing import Committer
-from service.domain import AdvanceReply
+from service.domain import AdvanceReply, Reply
 from service.errors import ServiceError
 from service.jobs import Change, Job, Run
-from service.opening import Elsewhere, Opener, Opening
+from service.opening import Elsewhere, Opener
 
 
 class Ticker:
@@ -50,11 +50,17 @@ class Ticker:
         self._answers = answers
         self._hand_over = hand_over
 
-    async def tick(self, jobs: list[Job]) -> None:
-        """Give every job its turn, one for each session; those not done then want another."""
+    async def tick(self, jobs: list[Job]) -> list[Job]:
+        """Give every job its turn, one for each session; those not done then want another.
+
+        Returns:
+            Those whose turns end with the tick: all but those that another version has, or had.
+        """
         self._answers.stats.num_ticks += 1
+        # By what happens here: a job that came back may be in another tick already.
+        sent: set[Job] = set()
         try:
-            await self._process(jobs)
+            await self._process(jobs, sent)
         except (Exception, asyncio.CancelledError) as error:
             # The guard: whatever went wrong, every caller gets an answer, and the sessions are read
             # from the store again, since what is at hand may be half done. A cancellation that was
@@ -62,19 +68,22 @@ class Ticker:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            self._advancer.changes.clear()
             for job in jobs:
-                if not (job.is_done or job.is_away):
+                if job in sent:
+                    continue
+                if not job.is_done:
                     # Those that ran in one piece with it too: their steps may be applied already.
                     followers = job.run.followers if job.run is not None else ()
                     for each in (job, *followers):
                         if not each.is_done:
                             self._answers.fail(each, error)
                 self._arena.forget(job.key)
+        return [job for job in jobs if job not in sent] if sent else jobs
 
-    async def _process(self, jobs: list[Job]) -> None:
+    async def _process(self, jobs: list[Job], sent: set[Job]) -> None:
         starting: list[Job] = []
         runs: list[Run] = []
+        changes: list[Change] = []
         for job in jobs:
             if job.is_cancelled and self._answers.skip_cancelled(job):
                 continue
@@ -88,36 +97,36 @@ class Ticker:
             openings = await self._opener.open_all(starting)
             for job, opening in zip(starting, openings, strict=True):
                 if isinstance(opening, Run):
-                    job.run = opening
-                    runs.append(opening)
-                    if opening.is_replay:
-                        self._answers.stats.num_replayed += 1
-                    for follower in opening.followers:
-                        follower.begun_at = job.begun_at
-                else:
                     self._begin(job, opening)
-        await self._advancer.advance(runs)
-        changes = self._advancer.changes
+                    runs.append(opening)
+                elif isinstance(opening, Change):
+                    changes.append(opening)
+                elif isinstance(opening, Elsewhere):
+                    self._send(job, opening.fingerprint, sent)
+                else:
+                    self._answer(job, opening)
+        await self._advancer.advance(runs, changes)
         if changes:
-            self._advancer.changes = []
             await self._committer.commit(changes)
 
-    def _begin(self, job: Job, opening: Opening) -> None:
-        if isinstance(opening, Change):
-            self._advancer.changes.append(opening)
-        elif isinstance(opening, Elsewhere):
-            self._send(job, opening.fingerprint)
-        elif isinstance(opening, Exception):
+    def _begin(self, job: Job, run: Run) -> None:
+        job.run = run
+        if run.is_replay:
+            self._answers.stats.num_replayed += 1
+        for follower in run.followers:
+            follower.begun_at = job.begun_at
+
+    def _answer(self, job: Job, opening: Reply | Exception) -> None:
+        if isinstance(opening, Exception):
             self._answers.fail(job, opening)
         else:
-            assert not isinstance(opening, Run), "on its way already"
             self._answers.stats.num_replayed += isinstance(opening, AdvanceReply)
             self._answers.answer(job, opening)
 
-    def _send(self, job: Job, fingerprint: str) -> None:
+    def _send(self, job: Job, fingerprint: str, sent: set[Job]) -> None:
         try:
             self._hand_over(job, fingerprint)
         except ServiceError as error:
             self._answers.fail(job, error)
         else:
-            job.is_away = True
+            sent.add(job)

@@ -34,29 +34,27 @@ class Turns(Generic[JobT]):
     """The jobs of every session in the order of their coming; at most one of each is out at a time.
 
     A session whose job was taken gets its next turn only after `done` or `again`.
+
+    Attributes:
+        ready: The jobs that `take` would give, for those who look.
     """
 
     def __init__(self) -> None:
         self._first: dict[SessionKey, JobT] = {}
         # Only of the sessions that have more than one job.
         self._behind: dict[SessionKey, deque[JobT]] = {}
-        self._ready: deque[JobT] = deque()
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether `take` would give something."""
-        return bool(self._ready)
+        self.ready: deque[JobT] = deque()
 
     def add(self, job: JobT) -> None:
         """Queue a job behind the others of its session."""
         if self._first.setdefault(job.key, job) is job:
-            self._ready.append(job)
+            self.ready.append(job)
         else:
             self._behind.setdefault(job.key, deque()).append(job)
 
     def take(self, most: int) -> list[JobT]:
         """Take the first job of up to `most` sessions, the longest waiting first."""
-        ready = self._ready
+        ready = self.ready
         return [ready.popleft() for _ in range(min(most, len(ready)))]
 
     def behind(self, key: SessionKey) -> Iterable[JobT]:
@@ -65,7 +63,7 @@ class Turns(Generic[JobT]):
 
     def again(self, key: SessionKey) -> None:
         """Put a session whose job is not finished behind the others."""
-        self._ready.append(self._first[key])
+        self.ready.append(self._first[key])
 
     def done(self, key: SessionKey, num_jobs: int = 1) -> None:
         """Drop a session's first jobs, which are finished, and let its next one have its turn."""
@@ -76,8 +74,8 @@ class Turns(Generic[JobT]):
         for _ in range(num_jobs - 1):
             behind.popleft()
         if behind:
-            self._ready.append(behind.popleft())
-            self._first[key] = self._ready[-1]
+            self.ready.append(behind.popleft())
+            self._first[key] = self.ready[-1]
         else:
             del self._first[key]
         if not behind:
@@ -94,7 +92,7 @@ class Turns(Generic[JobT]):
     def drop(self, job: JobT) -> None:
         """Take out a job that has had no turn; those behind it keep their order."""
         if self._first[job.key] is job:
-            self._ready.remove(job)
+            self.ready.remove(job)
             self.done(job.key)
             return
         behind = self._behind[job.key]
@@ -105,6 +103,11 @@ class Turns(Generic[JobT]):
     def is_out(self, key: SessionKey) -> bool:
         """Tell whether a session has jobs."""
         return key in self._first
+
+    def is_wanted(self, key: SessionKey) -> bool:
+        """Tell whether the first job of a session is still to be answered."""
+        first = self._first.get(key)
+        return first is not None and not first.is_done
 
 
 def _is_done(job: Waiting) -> bool:

@@ -6,7 +6,7 @@ Knows no network's inside and no device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from lstm_core.network import StatePart, TensorPart
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
+Staged: TypeAlias = Any
+"""What a tick needs, on the device; only the runtime that put it there knows what it is."""
 
 ZERO_SLOT = 0
 """The slot whose row is zeros, where every new session starts from. Nobody writes to it."""
@@ -205,4 +207,31 @@ class Runtime(Protocol):
 
     def predict(self, inputs: Float32, mask: Bool | None = None) -> Float32:
         """Run whole sequences from zero states."""
+        ...
+
+
+@runtime_checkable
+class DeviceRuntime(Runtime, Protocol):
+    """A runtime whose rows are on a device, which takes its time to copy what it is given."""
+
+    def stage(
+        self,
+        from_slots: Sequence[int],
+        to_slots: Sequence[int],
+        inputs: Float32,
+        lengths: Sequence[int] | None,
+        mask: Bool | None = None,
+    ) -> Staged:
+        """Check what `advance` is called with, and copy it to the device, for `run`.
+
+        Touches no row, and may run on a thread of its own beside everything else.
+        """
+        ...
+
+    def run(self, staged: Staged) -> Advanced:
+        """Do the rest of an `advance`."""
+        ...
+
+    def write_many(self, slots: Sequence[int], rows: Float32, has_output: Bool) -> None:
+        """Copy rows `(batch, state_size)` and their flags `(batch, num_recurrent)` into slots."""
         ...

@@ -29,13 +29,13 @@ from lstm_core.runtime.base import (
 )
 from lstm_core.runtime.forecast import HELD, run_on
 from lstm_core.runtime.slots import Slots
-from lstm_core.runtime.tensorflow_arena import DeviceArena, Graphs, memory_watched
+from lstm_core.runtime.tensorflow_arena import DeviceArena, Graphs, Staged, memory_watched
 from lstm_core.runtime.tensorflow_model import StatefulModel
 from lstm_core.runtime.tensorflow_steps import StepGraphs
 
 
 class TensorFlowRuntime(Slots):
-    """A Keras model with an arena. One thread at a time, but for `predict` and `forecast`.
+    """A Keras model with an arena. One thread at a time, but for `predict`, `forecast` and `stage`.
 
     A tick is one call of one graph: one array goes to the device, one comes back, and the states
     stay there. Graphs of open sizes are made at the start, for single steps and for everything
@@ -116,7 +116,16 @@ class TensorFlowRuntime(Slots):
             NotStreamableError: A layer needs the whole sequence at once.
         """
         row, has_output = np.asarray(row, np.float32), np.asarray(has_output, np.bool_)
-        self._streaming().write(slot, row, has_output)
+        self.write_many([slot], row[None], has_output[None])
+
+    def write_many(self, slots: Sequence[int], rows: Float32, has_output: Bool) -> None:
+        """Copy rows `(batch, state_size)` and flags `(batch, num_recurrent)` into slots.
+
+        Raises:
+            NotStreamableError: A layer needs the whole sequence at once.
+            DeviceMemoryError: The device has no memory for it. Other slots are as they were.
+        """
+        self._streaming().write_many(slots, rows, has_output)
 
     def advance(
         self,
@@ -129,10 +138,27 @@ class TensorFlowRuntime(Slots):
         """Take each row's next time steps, from one slot to another: see `CpuRuntime.advance`.
 
         Raises:
+            NotStreamableError, InputRangeError, DeviceMemoryError: As `stage` and `run`.
+            IndexError, OverflowError, TypeError, ValueError: As `check_arguments`.
+        """
+        return self.run(self.stage(from_slots, to_slots, inputs, lengths, mask))
+
+    def stage(
+        self,
+        from_slots: Sequence[int],
+        to_slots: Sequence[int],
+        inputs: Float32,
+        lengths: Sequence[int] | None,
+        mask: Bool | None = None,
+    ) -> Staged:
+        """Check what `advance` is called with, and copy it to the device.
+
+        Touches no row, and may run on a thread of its own beside everything else.
+
+        Raises:
             NotStreamableError: A layer needs the whole sequence at once.
             InputRangeError: An input is none of the integers that the model takes.
-            DeviceMemoryError: The device has no memory for it. All slots but those of `to_slots`
-                are as they were.
+            DeviceMemoryError: The device has no memory for it.
             IndexError, OverflowError, TypeError, ValueError: As `check_arguments`.
         """
         arena = self._streaming()
@@ -146,7 +172,16 @@ class TensorFlowRuntime(Slots):
             input_size=self.network.input_size,
         )
         self._check_integers(inputs)
-        return arena.advance(checked, inputs, mask)
+        return arena.stage(checked, inputs, mask)
+
+    def run(self, staged: Staged) -> Advanced:
+        """Take the time steps that were staged.
+
+        Raises:
+            DeviceMemoryError: The device has no memory for it. All slots but those of `to_slots`
+                are as they were.
+        """
+        return self._streaming().run(staged)
 
     def forecast(
         self,

@@ -5,9 +5,9 @@ Owns the rows, and how a tick travels: one array to the device, one back. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +16,7 @@ from lstm_core.errors import DeviceMemoryError
 from lstm_core.runtime.arguments import Checked
 from lstm_core.runtime.base import ZERO_SLOT, Advanced, Bool, Float32, Indices
 from lstm_core.runtime.tensorflow_model import StatefulModel
-from lstm_core.runtime.tensorflow_steps import CUDNN, PLAIN, XLA, StepGraphs
+from lstm_core.runtime.tensorflow_steps import CUDNN, PLAIN, XLA, Run, StepGraphs
 
 Tensor: TypeAlias = Any
 
@@ -24,6 +24,8 @@ MAX_CAPACITY = (1 << 24) - 2
 """Slots travel with the inputs, as float32."""
 _BEYOND, _MASKED, _LIVE = 0.0, 1.0, 2.0
 """What a time step of a row is: behind its end, masked, or live."""
+
+_NO_MEMORY = "Dst tensor is not initialized"
 
 
 class Graphs:
@@ -52,6 +54,23 @@ class Graphs:
         return tf.function(
             traced, input_signature=signature, autograph=False, jit_compile=is_compiled or None
         )
+
+
+class Staged(NamedTuple):
+    """A tick whose inputs are on the device.
+
+    Attributes:
+        graph: What takes it.
+        packed: `(rows, width)` float32, a tensor; see `DeviceArena._tick`. Rows beyond `batch` are
+            filling.
+        batch: Rows that are wanted.
+        time: The most time steps of one.
+    """
+
+    graph: Run
+    packed: Tensor
+    batch: int
+    time: int
 
 
 class DeviceArena:
@@ -95,14 +114,13 @@ class DeviceArena:
             self._gather, tf.TensorSpec((1,), tf.int32)
         ).get_concrete_function()
         self._write = graphs.make(
-            lambda slot, both: self._scatter(slot[None], both[None]),
-            tf.TensorSpec((), tf.int32),
-            tf.TensorSpec((width,)),
+            self._scatter, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None, width))
         ).get_concrete_function()
         self._take_sequences = graphs.make(
             self._tick_of_sequences, tf.TensorSpec((None, None))
         ).get_concrete_function()
-        with memory_watched("the steps that choose a graph"):
+        self._device = graphs.device
+        with memory_watched("the steps that choose a graph"), tf.device(self._device):
             self.steps = self._make_step_graphs(graphs, capacity, step_graphs)
 
     def read(self, slot: int) -> tuple[Float32, Bool]:
@@ -111,17 +129,21 @@ class DeviceArena:
         size = self._model.state_size
         return both[:size].copy(), both[size:] != 0
 
-    def write(self, slot: int, row: Float32, has_output: Bool) -> None:
-        """Copy a row `(state_size,)` and its flags `(num_recurrent,)` into a slot."""
-        both = np.concatenate([row, has_output.astype(np.float32)])
-        self._write(tf.constant(slot, tf.int32), tf.constant(both))
-
-    def advance(self, checked: Checked, inputs: Float32, mask: Bool | None) -> Advanced:
-        """Take each row's next time steps: see `CpuRuntime.advance`.
+    def write_many(self, slots: Sequence[int], rows: Float32, has_output: Bool) -> None:
+        """Copy rows `(batch, state_size)` and flags `(batch, num_recurrent)` into slots.
 
         Raises:
-            DeviceMemoryError: The device has no memory for it. All slots but those of `to_slots`
-                are as they were.
+            DeviceMemoryError: The device has no memory for it. Other slots are as they were.
+        """
+        both = np.concatenate([rows, has_output.astype(np.float32)], axis=1)
+        with memory_watched(f"{len(both)} rows of sessions that come back"):
+            self._write(tf.constant(slots, tf.int32), tf.constant(both))
+
+    def stage(self, checked: Checked, inputs: Float32, mask: Bool | None) -> Staged:
+        """Pack what a tick needs, and copy it to the device.
+
+        Raises:
+            DeviceMemoryError: The device has no memory for it.
         """
         batch, time, size = inputs.shape
         is_step = time == 1 and mask is None
@@ -129,11 +151,24 @@ class DeviceArena:
         packed[:, 0] = checked.from_slots
         packed[:, 1] = checked.to_slots
         packed[:, 2 : 2 + time * size] = inputs.reshape(batch, -1)
-        with memory_watched(f"{batch} rows of {time} time steps"):
-            if is_step:
-                return self._unpacked(self.steps(packed), time)
+        if is_step:
+            graph, packed = self.steps.prepare(packed)
+        else:
+            graph = self._take_sequences
             packed[:, 2 + time * size :] = _step_kinds(batch, time, checked.lengths, mask)
-            return self._unpacked(np.asarray(self._take_sequences(tf.constant(packed))), time)
+        with memory_watched(_told(batch, time)), tf.device(self._device):
+            return Staged(graph, tf.constant(packed), batch, time)
+
+    def run(self, staged: Staged) -> Advanced:
+        """Take each row's next time steps.
+
+        Raises:
+            DeviceMemoryError: The device has no memory for it. All slots but those written to are
+                as they were.
+        """
+        graph, packed, batch, time = staged
+        with memory_watched(_told(batch, time)):
+            return self._unpacked(np.asarray(graph(packed))[:batch], time)
 
     def _make_step_graphs(
         self, graphs: Graphs, capacity: int, chosen: Mapping[int, str] | None
@@ -224,6 +259,10 @@ def _step_kinds(batch: int, time: int, lengths: Indices | None, mask: Bool | Non
     return kinds
 
 
+def _told(batch: int, time: int) -> str:
+    return f"{batch} rows of {time} time steps"
+
+
 @contextmanager
 def memory_watched(what: str) -> Iterator[None]:
     """Say what the device had no memory for.
@@ -234,4 +273,9 @@ def memory_watched(what: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
+        raise DeviceMemoryError(what) from error
+    except tf.errors.InternalError as error:
+        # What a copy to a GPU without memory says; tensorflow/tensorflow issue 7025.
+        if _NO_MEMORY not in str(error):
+            raise
         raise DeviceMemoryError(what) from error

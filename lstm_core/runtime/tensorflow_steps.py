@@ -84,16 +84,14 @@ class StepGraphs:
         last = self.choices[-1].graph if self.choices else PLAIN
         self.beyond = PLAIN if last == XLA else last
 
-    def __call__(self, packed: Float32) -> Float32:
-        """Run `(rows, width)` float32."""
+    def prepare(self, packed: Float32) -> tuple[Run, Float32]:
+        """Return the graph that takes `(rows, width)`, and these, filled up as it wants them."""
         num_rows = len(packed)
         graph, size = self.graph_of(num_rows)
-        if graph != XLA:
-            return np.asarray(self._graphs[graph](tf.constant(packed)))
-        filled = np.empty((size, len(self._filling)), np.float32)
-        filled[:num_rows] = packed
-        filled[num_rows:] = self._filling
-        return np.asarray(self._graphs[XLA](tf.constant(filled)))[:num_rows]
+        if graph == XLA and size > num_rows:
+            filling = np.broadcast_to(self._filling, (size - num_rows, len(self._filling)))
+            packed = np.concatenate([packed, filling])
+        return self._graphs[graph], packed
 
     def graph_of(self, num_rows: int) -> tuple[str, int]:
         """Return which graph takes ticks of so many rows, and up to how many of them."""

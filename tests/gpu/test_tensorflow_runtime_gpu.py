@@ -125,6 +125,23 @@ def test_steps_equal_the_cpu_runtime(step_graphs, tmp_path):
         np.testing.assert_allclose(here.rows, there.rows, **CLOSE)
 
 
+@pytest.mark.parametrize("step_graphs", STEPS.values(), ids=STEPS.keys())
+def test_what_is_staged_is_on_the_gpu(step_graphs, tmp_path):
+    """While another tick runs, the inputs of the next one go there, and not when it begins."""
+    ours, cpu = runtimes(tmp_path / "m.keras", step_graphs=step_graphs)
+    slots = list(range(1, 1 + BATCH)), list(range(1 + BATCH, 1 + 2 * BATCH))
+    rows, flags = draw(BATCH, 4 * UNITS), np.ones((BATCH, 2), np.bool_)
+    ours.write_many(slots[0], rows, flags)
+    for slot, row, flag in zip(slots[0], rows, flags, strict=True):
+        cpu.write(slot, row, flag)
+    for time in (1, TIME):
+        inputs = draw(BATCH, time, FEATURES)
+        staged = ours.stage(*slots, inputs, None)
+        assert staged.packed.device.endswith("GPU:0")
+        there = cpu.advance(*slots, inputs, None)
+        np.testing.assert_allclose(ours.run(staged).rows, there.rows, **CLOSE)
+
+
 def test_masked_steps_on_cudnn_equal_keras():
     """LSTMs and GRUs, step by step; what is masked runs there too, and is undone."""
     x = keras.Input((None, FEATURES))

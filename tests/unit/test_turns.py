@@ -50,7 +50,7 @@ def test_turns_forget_sessions_that_have_no_jobs():
     turns.done(job.key)
 
     assert not turns.is_out(job.key)
-    assert not turns.has_ready
+    assert not turns.ready
 
 
 def test_a_job_that_has_had_no_turn_can_be_taken_out():
@@ -85,3 +85,20 @@ def test_jobs_that_are_done_with_the_first_end_with_it():
     jobs[2].is_done = jobs[3].is_done = True
     turns.end(jobs[2])
     assert not turns.is_out(jobs[0].key)
+
+
+def test_a_session_is_wanted_until_its_first_job_is_answered():
+    """Though its turn may last longer, and others wait behind it: each finds the session again."""
+    turns = Turns[Waiting]()
+    first, second = Waiting("1", "a"), Waiting("2", "a")
+    for job in (first, second):
+        turns.add(job)
+    assert turns.is_wanted(first.key)
+    list(turns.take(1))
+
+    first.is_done = True
+
+    assert (True, False) == (turns.is_out(first.key), turns.is_wanted(first.key))
+    turns.end(first)
+    assert turns.is_wanted(first.key)
+    assert not turns.is_wanted(SessionKey("default", "m", "b"))
