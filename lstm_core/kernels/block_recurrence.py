@@ -23,8 +23,8 @@ def recur(operands: Operands, form: Form) -> tuple[Tensor, Tensor]:
     """Take every time step.
 
     Differentiable by all operands, and twice: the first gradient takes the fused operations too,
-    the second goes through plain ones. By tapes and `tf.gradients` only: under a
-    `tf.autodiff.ForwardAccumulator` TensorFlow raises a LookupError.
+    the second goes through plain ones, and so does a `tf.autodiff.ForwardAccumulator`, which has
+    to be made outside of any `tf.function`: inside one TensorFlow raises a LookupError.
 
     Args:
         operands: What to compute with.
@@ -41,7 +41,7 @@ def recur(operands: Operands, form: Form) -> tuple[Tensor, Tensor]:
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
     def differentiable(*tensors: Tensor) -> _WithGradient:
         operands = _operands(tensors)
-        saved = forward(operands, form)
+        saved = forward(_operands(_unseen(tensors)), form)
         saved = saved._make(_constants(saved))
 
         def gradient(d_h: Tensor, d_c: Tensor) -> Gradients:
@@ -64,21 +64,41 @@ def _twice_differentiable_backward(
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
     def differentiable(d_h: Tensor, d_c: Tensor, *tensors: Tensor) -> _WithGradient:
         def gradient(*upstream: Tensor) -> Gradients:
-            sources = (d_h, d_c, *tensors)
-            with tf.GradientTape() as outer:
-                outer.watch(sources)
-                with tf.GradientTape() as inner:
-                    inner.watch(tensors)
-                    outputs = plain(_operands(tensors), form)
-                first = inner.gradient(outputs, tensors, (d_h, d_c), tf.UnconnectedGradients.ZERO)
-            return tuple(outer.gradient(first, sources, upstream, tf.UnconnectedGradients.ZERO))
+            run = _second_gradients_eagerly if tf.executing_eagerly() else _second_gradients
+            return run(form, tensors, (d_h, d_c), upstream)
 
-        first = backward(_operands(tensors), form, saved, d_h, d_c)
+        first = backward(_operands(_unseen(tensors)), form, saved, *_unseen((d_h, d_c)))
         return _constants(first), gradient
 
     # Copies in name only: in a `tf.function` the operands are of its own graph, and the second
     # gradient is made in another one, which reaches the tensors of this graph only.
     return tuple(differentiable(*(tf.identity(t) for t in (d_h, d_c, *_tensors(operands)))))
+
+
+def _second_gradients(
+    form: Form, tensors: Gradients, d_results: tuple[Tensor, Tensor], upstream: Gradients
+) -> Gradients:
+    """Return how the first gradients depend on what they were made of, by plain operations.
+
+    In a graph, and not by tapes: where a `tf.autodiff.ForwardAccumulator` asks, TensorFlow has
+    stopped all tapes, and everything would be unconnected.
+
+    Args:
+        form: Of the forward step.
+        tensors: The fields of `Operands`.
+        d_results: The gradients of the results, which the first gradients were made with.
+        upstream: The gradients of the first gradients.
+
+    Returns:
+        The gradients of `d_results` and of `tensors`.
+    """
+    results = plain(_operands(tensors), form)
+    first = tf.gradients(results, tensors, d_results, unconnected_gradients="zero")
+    sources = (*d_results, *tensors)
+    return tuple(tf.gradients(first, sources, upstream, unconnected_gradients="zero"))
+
+
+_second_gradients_eagerly = tf.function(_second_gradients, autograph=False, reduce_retracing=True)
 
 
 def _constants(tensors: Iterable[Tensor]) -> Gradients:
@@ -89,6 +109,15 @@ def _constants(tensors: Iterable[Tensor]) -> Gradients:
     none.
     """
     return tuple(tf.stop_gradient(tensor) for tensor in tensors)
+
+
+def _unseen(tensors: Gradients) -> Gradients:
+    """Return tensors that an eager `tf.autodiff.ForwardAccumulator` does not follow further.
+
+    It would into the operations, whose gradients have none. In a graph it must: there it does not
+    look at the gradients given here, and the error is better than zeros.
+    """
+    return _constants(tensors) if tf.executing_eagerly() else tensors
 
 
 def _tensors(operands: Operands) -> Gradients:

@@ -126,6 +126,11 @@ def sequence(
         `lstm_core.equations`, the same in NumPy.
     """
     dropout = dropout or DropoutMasks()
+    if mask is not None:
+        # Whatever the padding holds, the gates of masked steps stay finite, and so do gradients.
+        shape, live = inputs.shape, mask[:, :, tf.newaxis]
+        inputs = tf.where(live, inputs, tf.zeros([], inputs.dtype))
+        inputs.set_shape(shape)  # Which a mask of unknown shape takes away.
     projected = _product(inputs, _gates(weights.kernel, options, dropout.inputs), dropout.inputs)
     if weights.bias is not None:
         projected += weights.bias

@@ -141,12 +141,13 @@ def _gate_products(x: Tensor, kernel: Any, masks: list[Any]) -> Tensor:
         `(..., 4 * units)`, of the dtype of `x`.
     """
     kernel = tf.cast(kernel, x.dtype)
+    # Not `tf.matmul`: with a time axis it reads beyond its inputs under `tf.vectorized_map`.
     if all(isinstance(mask, float) for mask in masks):
-        return tf.matmul(x, kernel)
+        return tf.tensordot(x, kernel, 1)
     if len(masks) == 1:
-        return tf.matmul(x * masks[0], kernel)
+        return tf.tensordot(x * masks[0], kernel, 1)
     kernels = tf.split(kernel, 4, axis=-1)
-    products = [tf.matmul(x * mask, k) for mask, k in zip(masks, kernels, strict=True)]
+    products = [tf.tensordot(x * mask, k, 1) for mask, k in zip(masks, kernels, strict=True)]
     return tf.concat(products, axis=-1)
 
 

@@ -80,7 +80,8 @@ class LSTM(
         stateful: Begin each call with the states that the last one ended with. The batch size is
             then part of the built layer.
         time_major: Inputs, outputs and mask are `(time, batch, ...)`.
-        unroll: Lay the steps out in the graph; needs a known number of them.
+        unroll: Lay the steps out in the graph; needs a known number of them. TensorFlow Lite, which
+            knows no fused operations, converts such a layer.
         seed: Of the dropout masks; None draws one.
         zero_output_for_mask: Give zeros for masked steps instead of the last output.
         use_cudnn: `auto` runs on cuDNN where it can, `always` (True) there or not at all, `never`

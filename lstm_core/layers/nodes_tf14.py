@@ -6,6 +6,7 @@ calls leave none. Knows no recurrence, no weights and no losses.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeAlias
 
 import keras
@@ -78,7 +79,8 @@ class InboundNodes:
     @property
     def output(self) -> Any:
         """The output tensor of the only call, or the list of them; otherwise as `input`."""
-        self._check_single_node("output")
+        if not _is_asked_by_keras():
+            self._check_single_node("output")
         return self.get_output_at(0)
 
     @property
@@ -153,6 +155,16 @@ class InboundNodes:
 
     def _outputs_of(self, node_index: int, member: str) -> list[Tensor]:
         return list(self._node(node_index, member).output_tensors)
+
+
+def _is_asked_by_keras() -> bool:
+    """Return whether the property that calls this is read by Keras itself.
+
+    `keras.Model` counts by `output` the tensors of every layer in it, also of one that it shares,
+    and would fail on the AttributeError that TensorFlow 1.4 promises to everybody else.
+    """
+    reader = sys._getframe(2)  # noqa: SLF001 - `inspect` reads the source files, too.
+    return str(reader.f_globals.get("__name__")).startswith("keras.src.")
 
 
 def is_symbolic(structure: Any) -> bool:

@@ -305,6 +305,21 @@ def test_a_model_trains_saves_and_loads(tmp_path, draw_inputs):
     np.testing.assert_array_equal(loaded(x), model(x))
 
 
+def test_a_model_may_share_a_layer(draw_inputs):
+    """Keras asks a shared layer for its one `output`, which TensorFlow 1.4 does not have."""
+    layer, inputs = tf14.LSTM(UNITS), [keras.Input((TIME, FEATURES)) for _ in range(2)]
+    model = keras.Model(inputs, [layer(each) for each in inputs])
+    x = [draw_inputs(BATCH, TIME, FEATURES, seed=seed) for seed in range(2)]
+    assert_same([layer(each) for each in x], model(x))
+
+
+def test_rows_may_be_mapped(draw_inputs):
+    """`tf.vectorized_map` over rows gives what the batch gives."""
+    layer, x = tf14.LSTM(UNITS, unroll=True), tf.constant(draw_inputs(BATCH, TIME, FEATURES))
+    mapped = tf.vectorized_map(lambda row: layer(row[tf.newaxis])[0], x)
+    assert_same([layer(x)], [mapped])
+
+
 def test_a_stateful_model_keeps_its_states(draw_inputs):
     """Two halves of a sequence, in a `Sequential` model, end as the whole does."""
     x = draw_inputs(BATCH, TIME, FEATURES)

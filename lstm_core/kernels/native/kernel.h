@@ -92,7 +92,7 @@ recurrent_tile(const int num_rows, const Layer *layer, size_t block, const float
     lanes sums[MAX_TILE_ROWS][NUM_GATES];
     EACH(r, num_rows) {
         EACH(g, NUM_GATES) {
-            sums[r][g] = lanes_load(made[r] + (block * NUM_GATES + g) * LANES);
+            sums[r][g] = lanes_load(made[r] + (block * NUM_GATES + (size_t)g) * LANES);
         }
     }
     weights += (1 + num_slots(layer->input_size)) * NUM_GATES * LANES;
