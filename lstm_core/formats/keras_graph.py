@@ -1,7 +1,7 @@
-"""From a `.keras` file's config to a chain of layer configs, Sequential or functional.
+"""From a `.keras` file's config to the calls of its layers, Sequential or functional.
 
-Owns class names, the wiring of functional models, and where each layer's variables are. Does not
-know what a layer computes.
+Owns class names, nested models, and where each layer's variables are. Does not know what a layer
+computes.
 """
 
 from __future__ import annotations
@@ -11,76 +11,366 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lstm_core.errors import SpecError
 from lstm_core.formats.keras_config import CONTAINERS, Json, LayerConfig, group_names, kind_of
+from lstm_core.formats.keras_masks import Mask, is_operation, mask_behind, mask_made
+from lstm_core.formats.keras_nodes import (
+    CircleError,
+    Node,
+    NodeKey,
+    Nodes,
+    Source,
+    endpoints,
+    is_tensor,
+    nodes_of,
+    tensors_in,
+)
 
+MERGES = frozenset(
+    {"Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"}
+)  # fmt: skip
+"""Layers that take several tensors, in a list."""
 _MAX_LAYERS = 10_000
-"""Of one model: many times what a chain has."""
+"""Of one model, and calls of all that it is made of: many times what any has."""
 _MAX_NAME_LENGTH = 4096
 """Of a model and those that it is nested in, since each of its layers repeats it."""
-_MASK_OPERATIONS = ("keras.src.ops.numpy.NotEqual", "keras.src.ops.numpy.Any")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a layer.
+
+    Attributes:
+        layer: The layer.
+        takes: The numbers of the values that it takes: the model's inputs first, then what each
+            call gives. Empty where the graph is not whole.
+        arguments: Of an operation, its arguments by position, None for those that are tensors.
+    """
+
+    layer: LayerConfig
+    takes: tuple[int, ...] = ()
+    arguments: tuple[Json, ...] = ()
 
 
 @dataclass(slots=True)
-class Chain:
-    """A model's layers in order, nested models unfolded.
+class Graph:
+    """A model's calls in the order in which Keras runs them, nested models unfolded.
 
     Attributes:
         name: The model's name.
         inputs: The model's input layers.
-        layers: The other layers. Where the model is no chain, every layer in the file's order.
+        calls: The calls of the other layers. Where the graph is not whole, every layer in the
+            file's order.
+        outputs: The name of each output, and the number of its value.
         problems: What stands in the way and is no single layer's fault.
-        is_chain: Whether the order is that in which the layers run.
+        is_whole: Whether it is known what each call takes.
     """
 
     name: str
     inputs: list[LayerConfig] = field(default_factory=list)
-    layers: list[LayerConfig] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[tuple[str, int]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    is_chain: bool = True
+    is_whole: bool = True
 
 
-def read_chain(model: Mapping[str, Any]) -> Chain:
+def read_graph(model: Mapping[str, Any]) -> Graph:
     """Unfold a serialised model.
 
     Args:
         model: The content of `config.json`.
+
+    Raises:
+        SpecError: It has far more layers than any model.
     """
     kind = kind_of(model)
     config = model.get("config")
     name = _name(config) if isinstance(config, dict) else "model"
     if kind not in CONTAINERS or not isinstance(config, dict):
         problem = f"{name}: is a {kind}; only Sequential and functional models are read"
-        return Chain(name, problems=[problem])
-    return _unfold(LayerConfig(name=name, kind=kind, config=config))
+        return Graph(name, problems=[problem], is_whole=False)
+    whole = LayerConfig(name=name, kind=kind, config=config)
+    unfolding = _Unfolding(name)
+    graph = unfolding.graph
+    try:
+        ends = unfolding.unfold(whole, ())
+    except _UnwiredError:
+        graph.is_whole = False
+        graph.calls = [Call(layer=each) for each in _every_layer(whole, unfolding.layer_problems)]
+        return graph
+    taken: Counter[str] = Counter()
+    for layer, value in ends:
+        graph.outputs.append((f"{layer}_{taken[layer]}" if taken[layer] else layer, value))
+        taken[layer] += 1
+    return graph
 
 
-def _unfold(model: LayerConfig) -> Chain:
+Ends = list[tuple[str, int]]
+"""The layer that gives each output of a model, and its value."""
+
+
+class _UnwiredError(Exception):
+    """It cannot be told what some layer takes; why stands in the problems."""
+
+
+class _Unfolding:
+    """A model's calls so far, and what is wrong with some, by the names of the layer."""
+
+    def __init__(self, name: str) -> None:
+        self.graph = Graph(name)
+        self.layer_problems: dict[tuple[str, ...], str] = {}
+        self._masks: list[Mask] = []
+        self._num_layers = 0
+
+    def unfold(self, model: LayerConfig, given: Sequence[int]) -> Ends:
+        """Append the calls of a model's layers.
+
+        Args:
+            model: The model.
+            given: The values that it is called with, none for the whole one.
+
+        Raises:
+            _UnwiredError: There are problems.
+        """
+        problem = _unreadable(model)
+        if problem is not None:
+            self.object(problem)
+            raise _UnwiredError
+        serialized = model.config["layers"]
+        self._num_layers += len(serialized)
+        if self._num_layers > _MAX_LAYERS:
+            raise SpecError(model.name, f"is made of more than {_MAX_LAYERS} layers")
+        layers = _layer_configs(serialized, model)
+        if model.kind == "Sequential":
+            return self._unfold_sequential(model, layers, given)
+        return _Functional(self, model, layers, serialized).unfold(given)
+
+    def _unfold_sequential(
+        self, model: LayerConfig, layers: Sequence[LayerConfig], given: Sequence[int]
+    ) -> Ends:
+        if not model.names:
+            entries = [layer for layer in layers if layer.kind == "InputLayer"]
+            given = [self.add_input(layer) for layer in entries]
+            if len(given) != 1:
+                self.object(f"{model.name}: has {len(given)} input layers; build it with one")
+        elif len(given) != 1:
+            self.object(f"{model.name}: is called with {len(given)} tensors, not with one")
+        if len(given) != 1:
+            raise _UnwiredError
+        current: Ends = [(model.name, given[0])]
+        for layer in _with_sequential_problems(layers):
+            if layer.kind != "InputLayer":
+                ends = self.call(layer, [value for _, value in current], ())
+                current = [(layer.names[-1], value) for _, value in ends]
+        return current
+
+    def add_input(self, layer: LayerConfig) -> int:
+        """Append an input of the whole model, and return its value."""
+        self.graph.inputs.append(layer)
+        self._masks.append(None)
+        return len(self.graph.inputs) - 1
+
+    def call(self, layer: LayerConfig, takes: Sequence[int], arguments: tuple[Json, ...]) -> Ends:
+        """Append a call, or those of a nested model."""
+        if layer.kind in CONTAINERS and layer.problem is None:
+            return self.unfold(layer, takes)
+        calls = self.graph.calls
+        if len(calls) == _MAX_LAYERS:
+            raise SpecError(self.graph.name, f"is made of more than {_MAX_LAYERS} layers")
+        calls.append(Call(layer=layer, takes=tuple(takes), arguments=arguments))
+        self._masks.append(mask_behind(layer, takes, self.masks_of(takes)))
+        return [(layer.name, len(self._masks) - 1)]
+
+    def masks_of(self, values: Sequence[int]) -> list[Mask]:
+        """Return the masks that Keras hands on with values."""
+        return [self._masks[value] for value in values]
+
+    def object(self, problem: str) -> None:
+        """Record what is no single layer's fault."""
+        if problem not in self.graph.problems:
+            self.graph.problems.append(problem)
+
+
+class _Functional:
+    """One functional model."""
+
+    def __init__(
+        self,
+        unfolding: _Unfolding,
+        model: LayerConfig,
+        layers: Sequence[LayerConfig],
+        serialized: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self._unfolding = unfolding
+        self._model = model
+        self._layers = {layer.names[-1]: layer for layer in layers}
+        self._nodes = _nodes(layers, serialized)
+        self._problems: dict[str, str] = {}
+        self._values: dict[NodeKey, list[int]] = {}
+        self._made: dict[NodeKey, Mask] = {}
+
+    def unfold(self, given: Sequence[int]) -> Ends:
+        """Append the calls of the model's layers; see `_Unfolding.unfold`."""
+        outputs = endpoints(self._model.config.get("output_layers"))
+        is_wired = self._take_inputs(given)
+        self._nodes.learn_counting(outputs)
+        order, data = self._order(outputs)
+        for key in order:
+            if self._layers[key.layer].kind != "InputLayer":
+                self._append(key, is_data=key in data)
+        ends = [(end.layer, value) for end in outputs if (value := self._value(end)) is not None]
+        if is_wired and not self._problems and outputs and len(ends) == len(outputs):
+            return ends
+        for name, problem in self._problems.items():
+            layer = self._layers[name]
+            self._unfolding.layer_problems[layer.names] = problem
+            if layer.kind == "InputLayer":
+                self._unfolding.object(f"{layer.name}: {problem}")
+        raise _UnwiredError
+
+    def _order(self, outputs: Sequence[Source]) -> tuple[list[NodeKey], set[NodeKey]]:
+        """Return the calls in order, and those of them that are needed for more than a mask."""
+        if not outputs:
+            self._unfolding.object(f"{self._model.name}: has no outputs")
+        keys = [key for output in outputs if (key := self._nodes.key(output)) is not None]
+        try:
+            order = self._nodes.in_order(keys)
+        except CircleError as error:
+            self._problems[error.key.layer] = "takes what is made of its own output"
+            return [], set()
+        for name in self._layers.keys() - {key.layer for key in order}:
+            if keys and self._layers[name].kind != "InputLayer":
+                self._problems[name] = "leads to no output"
+        return order, self._nodes.with_data(keys)
+
+    def _take_inputs(self, given: Sequence[int]) -> bool:
+        """Give the input layers their values, and return whether that is possible."""
+        model, unfolding = self._model, self._unfolding
+        inputs = endpoints(model.config.get("input_layers"))
+        layers = [self._layers.get(source.layer) for source in inputs]
+        entries = [each for each in layers if each is not None and each.kind == "InputLayer"]
+        if not model.names:
+            given = [unfolding.add_input(layer) for layer in entries]
+        if not entries or len(entries) < len(inputs):
+            unfolding.object(f"{model.name}: its layers do not begin at input layers")
+        elif len(given) != len(entries):
+            problem = f"is called with {len(given)} tensors, and has {len(entries)} inputs"
+            unfolding.object(f"{model.name}: {problem}")
+        for layer, value in zip(entries, given, strict=False):
+            self._values[NodeKey(layer.names[-1], 0)] = [value]
+        return 0 < len(entries) == len(inputs) == len(given)
+
+    def _append(self, key: NodeKey, *, is_data: bool) -> None:
+        """Append a call of a layer, or find out what mask an operation makes."""
+        layer, node = self._layers[key.layer], self._nodes[key]
+        sources = list(tensors_in(node.args))
+        if is_operation(layer.kind):
+            parents = [self._nodes.key(source) for source in sources]
+            made = [None if parent is None else self._made.get(parent) for parent in parents]
+            values = [
+                None if parent is None else next(iter(self._values.get(parent, [])), None)
+                for parent in parents
+            ]
+            self._made[key] = mask_made(layer, node.args, values, made)
+            if not is_data:
+                return
+        takes = [value for source in sources if (value := self._value(source)) is not None]
+        problem = call_problem(layer, node) or self._mask_problem(node, takes)
+        if problem is not None:
+            self._problems.setdefault(key.layer, problem)
+        elif len(takes) == len(sources):
+            if key.number:
+                layer = replace(layer, name=f"{layer.name}_{key.number}")
+            arguments = tuple(None if is_tensor(value) else value for value in node.args)
+            ends = self._unfolding.call(layer, takes, arguments)
+            self._values[key] = [value for _, value in ends]
+
+    def _value(self, source: Source) -> int | None:
+        """Return the value of a tensor, or None and a problem; None alone behind another."""
+        key = self._nodes.key(source)
+        if key is None:
+            problem = f"{self._model.name}: its layer {source.layer!r:.80} is missing"
+            self._unfolding.object(problem)
+            return None
+        values = self._values.get(key)
+        if values is not None and source.output >= len(values):
+            problem = f"gives its output number {source.output} on, a state"
+            self._problems.setdefault(source.layer, problem)
+            return None
+        return None if values is None else values[source.output]
+
+    def _mask_problem(self, node: Node, takes: Sequence[int]) -> str | None:
+        mask = node.kwargs.get("mask")
+        if mask is None:
+            return None
+        keys = [self._nodes.key(source) for source in tensors_in(mask)]
+        made = [None if key is None else self._made.get(key) for key in keys]
+        handed_on = [each for each in self._unfolding.masks_of(takes) if each is not None]
+        is_same = made and made == handed_on
+        return None if is_same else "is called with a mask that is not that of the layers before it"
+
+
+def call_problem(layer: LayerConfig, node: Node) -> str | None:
+    """Say what is wrong with how a layer is called, or return None."""
+    num_tensors = len(list(tensors_in(node.args)))
+    num_arguments = sum(value is not None for value in node.args)
+    for argument, value in node.kwargs.items():
+        if argument == "training" and value is True:
+            return "is called with training=True, which is never served"
+        if argument not in {"mask", "training"} and value is not None:
+            return f"is called with {argument}, which is not served"
+    if is_operation(layer.kind):
+        return None if num_tensors else "takes no tensor"
+    if num_arguments > 1:
+        return f"is called with {num_arguments} arguments, which is not served"
+    if num_tensors == 0 or (num_tensors > 1 and layer.kind not in MERGES | CONTAINERS):
+        return f"is called with {num_tensors} tensors, not with one"
+    return None
+
+
+def _every_layer(
+    model: LayerConfig, problems: Mapping[tuple[str, ...], str]
+) -> Iterator[LayerConfig]:
+    """Yield every layer of a model but those that only make masks, with what is wrong with it."""
+    if _unreadable(model) is not None:
+        return
+    layers = _layer_configs(model.config["layers"], model)
+    only_masks: set[str] = set()
+    if model.kind == "Sequential":
+        layers = _with_sequential_problems(layers)
+    else:
+        nodes = _nodes(layers, model.config["layers"])
+        outputs = endpoints(model.config.get("output_layers"))
+        nodes.learn_counting(outputs)
+        keys = [key for output in outputs if (key := nodes.key(output)) is not None]
+        only_masks = {layer.names[-1] for layer in layers if is_operation(layer.kind)} - {
+            key.layer for key in nodes.with_data(keys)
+        }
+    for layer in layers:
+        problem = problems.get(layer.names, layer.problem)
+        if layer.kind in CONTAINERS and problem is None:
+            yield from _every_layer(layer, problems)
+        elif layer.kind != "InputLayer" and layer.names[-1] not in only_masks:
+            yield replace(layer, problem=problem)
+
+
+def _unreadable(model: LayerConfig) -> str | None:
+    """Say why there is no list of a model's layers, or return None."""
     serialized = model.config.get("layers")
     if not isinstance(serialized, list) or not all(isinstance(x, dict) for x in serialized):
-        problem = f"{model.name}: its config has no list of layers"
-        return Chain(model.name, problems=[problem], is_chain=False)
+        return f"{model.name}: its config has no list of layers"
     if len(serialized) > _MAX_LAYERS or len(model.name) > _MAX_NAME_LENGTH:
-        problem = f"{model.name:.80}: has more than {_MAX_LAYERS} layers, or too long a name"
-        return Chain(model.name[:80], problems=[problem], is_chain=False)
-    layers = _layer_configs(serialized, model)
-    chain = Chain(model.name)
-    if model.kind == "Sequential":
-        order = _sequential_order(layers)
-    else:
-        order = _Graph(model.config, serialized, layers, chain).order()
-    for layer in order:
-        if layer.kind == "InputLayer":
-            chain.inputs.append(layer)
-            if layer.problem is not None:
-                chain.problems.append(f"{layer.name}: {layer.problem}")
-        elif layer.kind in CONTAINERS and layer.problem is None:
-            inner = _unfold(layer)
-            chain.layers += inner.layers
-            chain.problems += inner.problems
-            chain.is_chain &= inner.is_chain
-        else:
-            chain.layers.append(layer)
-    return chain
+        return f"{model.name:.80}: has more than {_MAX_LAYERS} layers, or too long a name"
+    return None
+
+
+def _nodes(layers: Sequence[LayerConfig], serialized: Sequence[Mapping[str, Any]]) -> Nodes:
+    return Nodes(
+        {
+            layer.names[-1]: (layer.kind, nodes_of(each))
+            for layer, each in zip(layers, serialized, strict=True)
+        }
+    )
 
 
 def _layer_configs(serialized: list[dict[str, Any]], model: LayerConfig) -> list[LayerConfig]:
@@ -101,7 +391,7 @@ def _layer_configs(serialized: list[dict[str, Any]], model: LayerConfig) -> list
     ]
 
 
-def _sequential_order(layers: Sequence[LayerConfig]) -> list[LayerConfig]:
+def _with_sequential_problems(layers: Sequence[LayerConfig]) -> list[LayerConfig]:
     """Return the layers with a problem where their place in a Sequential model is one."""
     counts = Counter(layer.name for layer in layers)
     order = []
@@ -118,184 +408,3 @@ def _sequential_order(layers: Sequence[LayerConfig]) -> list[LayerConfig]:
 
 def _name(config: Mapping[str, Any]) -> str:
     return str(config.get("name", "unnamed"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call of a layer: its arguments, serialised."""
-
-    args: list[Any]
-    kwargs: dict[str, Any]
-
-
-class _Graph:
-    """The wiring of one functional model.
-
-    Keras also writes the operations that compute the mask of a `Masking` or `Embedding` into the
-    graph, and passes their result to the layers as the argument `mask`. The chain takes such a
-    mask only where it is the one that the layers before it would hand on anyway.
-    """
-
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        serialized: list[dict[str, Any]],
-        layers: list[LayerConfig],
-        chain: Chain,
-    ) -> None:
-        self._config = config
-        self._chain = chain
-        self._layers = {_name(layer.config): layer for layer in layers}
-        self._calls = {
-            _name(layer.config): _calls(each)
-            for layer, each in zip(layers, serialized, strict=True)
-        }
-        self._problems: dict[str, str] = {}
-
-    def order(self) -> list[LayerConfig]:
-        """Return the layers from input to output, or all of them where they are no chain."""
-        names = self._walk_back()
-        self._check_masks(names[::-1])
-        if names and self._layers[names[-1]].kind != "InputLayer" and not self._problems:
-            self._chain.problems.append(f"{self._chain.name}: its layers do not begin at an input")
-        is_chain = not self._problems and not self._chain.problems
-        masks = {name for name in self._layers if self._mask_origin(name) is not None}
-        masks |= {
-            source
-            for name in masks
-            for source, _ in _tensors(self._calls[name][0].args)
-            if source in self._layers and self._layers[source].kind in _MASK_OPERATIONS
-        }
-        masks -= {*names, *self._problems}
-        if is_chain and (strays := set(self._layers) - set(names) - masks):
-            for name in strays:
-                self._problems[name] = "is not on the chain from the input to the output"
-            is_chain = False
-        self._chain.is_chain = is_chain
-        chosen = names[::-1] if is_chain else [name for name in self._layers if name not in masks]
-        return [self._with_problem(self._layers[name], self._problems.get(name)) for name in chosen]
-
-    @staticmethod
-    def _with_problem(layer: LayerConfig, problem: str | None) -> LayerConfig:
-        # That an operation is no layer says more than how it is called.
-        return layer if layer.kind.startswith("keras.src.ops.") else replace(layer, problem=problem)
-
-    def _walk_back(self) -> list[str]:
-        """Return the names from the output back to an input, as far as they are a chain."""
-        outputs = _endpoints(self._config.get("output_layers"))
-        inputs = _endpoints(self._config.get("input_layers"))
-        for what, ends in (("inputs", inputs), ("outputs", outputs)):
-            if len(ends) != 1:
-                listed = ", ".join(str(end[0]) for end in ends)
-                self._chain.problems.append(
-                    f"{self._chain.name}: has {len(ends)} {what} ({listed})"
-                )
-        if len(outputs) != 1:
-            return []
-        names: list[str] = []
-        name, index = outputs[0]
-        while name not in names:
-            if name not in self._layers:
-                self._chain.problems.append(
-                    f"{self._chain.name}: its layer {name!r:.80} is missing"
-                )
-                break
-            if index != 0:
-                self._problems[name] = f"gives its output number {index} on, a state"
-                break
-            names.append(name)
-            if self._layers[name].kind == "InputLayer":
-                break
-            source = self._source(name)
-            if source is None:
-                break
-            name, index = source
-        return names
-
-    def _source(self, name: str) -> tuple[str, int] | None:
-        """Return the layer that feeds `name` and which of its outputs, or record a problem."""
-        calls = self._calls[name]
-        if len(calls) != 1:
-            self._problems[name] = f"is called {len(calls)} times; only a chain can be served"
-            return None
-        call = calls[0]
-        tensors = list(_tensors(call.args))
-        num_arguments = sum(value is not None for value in call.args)
-        if len(tensors) != 1:
-            self._problems[name] = f"joins {len(tensors)} layers; only a chain can be served"
-            return None
-        if num_arguments != 1:
-            self._problems[name] = f"is called with {num_arguments} arguments, which is not served"
-        for argument, value in call.kwargs.items():
-            if argument == "training" and value is True:
-                self._problems[name] = "is called with training=True, which is never served"
-            elif argument not in {"mask", "training"} and value is not None:
-                self._problems[name] = f"is called with {argument}, which is not served"
-        return tensors[0]
-
-    def _check_masks(self, names: Sequence[str]) -> None:
-        expected: tuple[str, Any] | None = None
-        for before, name in zip(["", *names], names, strict=False):
-            for call in self._calls[name]:
-                mask = call.kwargs.get("mask")
-                given = [self._mask_origin(source) for source, _ in _tensors(mask)]
-                if mask is not None and (expected is None or given != [expected]):
-                    self._problems.setdefault(name, "is called with a mask made outside the chain")
-            layer = self._layers[name]
-            if layer.kind == "Masking":
-                expected = (before, layer.config.get("mask_value"))
-            elif layer.kind == "Embedding" and layer.config.get("mask_zero") is True:
-                expected = (before, 0)
-
-    def _mask_origin(self, name: str) -> tuple[str, Any] | None:
-        """Return the layer whose output is compared, and with what, if `name` computes a mask."""
-        layer = self._layers.get(name)
-        calls = self._calls.get(name)
-        if layer is None or not calls or layer.kind not in _MASK_OPERATIONS:
-            return None
-        tensors = list(_tensors(calls[0].args))
-        if len(tensors) != 1:
-            return None
-        source = tensors[0][0]
-        if layer.kind.endswith("Any"):
-            is_last_axis = layer.config.get("axis") == -1 and not layer.config.get("keepdims")
-            return self._mask_origin(source) if is_last_axis else None
-        return (source, calls[0].args[1]) if len(calls[0].args) == 2 else None
-
-
-def _calls(serialized: Mapping[str, Any]) -> list[_Call]:
-    """Return a serialised layer's calls in the graph."""
-    nodes = serialized.get("inbound_nodes")
-    return [
-        _Call(
-            args=args if isinstance(args := node.get("args"), list) else [],
-            kwargs=kwargs if isinstance(kwargs := node.get("kwargs"), dict) else {},
-        )
-        for node in (nodes if isinstance(nodes, list) else [])
-        if isinstance(node, dict)
-    ]
-
-
-def _endpoints(struct: Json) -> list[tuple[str, int]]:
-    """Return each (layer, output number) in lists or dicts of `[layer, node, output number]`."""
-    if isinstance(struct, dict):
-        return [end for value in struct.values() for end in _endpoints(value)]
-    if not isinstance(struct, list):
-        return []
-    if len(struct) == 3 and isinstance(struct[0], str) and isinstance(struct[2], int):
-        return [(struct[0], struct[2])]
-    return [end for value in struct for end in _endpoints(value)]
-
-
-def _tensors(value: Json) -> Iterator[tuple[str, int]]:
-    """Yield (layer, output number) of each symbolic tensor in a call's arguments."""
-    if isinstance(value, list):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-        config = value.get("config")
-        history = config.get("keras_history") if isinstance(config, dict) else None
-        if isinstance(history, list) and len(history) == 3 and isinstance(history[2], int):
-            yield str(history[0]), history[2]
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lstm_core.formats.keras_config import CONTAINERS, Json
+from lstm_core.formats.keras_graph import MERGES
 
 _CLASSES = {
     "BatchNormalizationV1": "BatchNormalization",
@@ -34,6 +35,23 @@ _OPERATIONS = frozenset({"Any", "NotEqual"})
 """What Keras 3 computes masks with, in graphs."""
 _WITHOUT_MASK = frozenset({"Normalization", "Rescaling"})
 """Layers that Keras 2 gives no mask on behind, while Keras 3 does."""
+_FUNCTIONS = {
+    "__operators__.add": "Add",
+    "__operators__.getitem": "GetItem",
+    "concat": "Concatenate",
+    "math.add": "Add",
+    "math.maximum": "Maximum",
+    "math.minimum": "Minimum",
+    "math.multiply": "Multiply",
+    "math.subtract": "Subtract",
+    "math.truediv": "Divide",
+    "nn.relu": "Relu",
+    "nn.sigmoid": "Sigmoid",
+    "math.sigmoid": "Sigmoid",
+    "math.tanh": "Tanh",
+    "nn.tanh": "Tanh",
+}
+"""Functions of TensorFlow in a graph, as the operations of Keras 3."""
 
 
 def is_older(version: str) -> bool:
@@ -86,12 +104,7 @@ def _container(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
         if shape is not None and layers[0].get("class_name") != "InputLayer":
             modern.insert(0, _input_layer(shape))
     else:
-        modern = [
-            {**each, "inbound_nodes": _nodes(each.get("inbound_nodes"))}
-            if isinstance(each, dict)
-            else each
-            for each in modern
-        ]
+        modern = [_called(each) if isinstance(each, dict) else each for each in modern]
     return {**config, "layers": modern}
 
 
@@ -125,6 +138,8 @@ def _arguments(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
         modern["backward_layer"] = _reversed(modern.get("layer"))
     if kind in _WITHOUT_MASK:
         modern["drops_mask"] = True
+    if kind in MERGES:
+        modern["joins_masks"] = "all"
     policy = modern.pop("dtype", None) or "float32"
     if isinstance(policy, dict) and policy.get("class_name") in ("Policy", "PolicyV1"):
         policy = {**policy, "class_name": "DTypePolicy"}
@@ -153,6 +168,43 @@ def _reversed(layer: Json) -> Json:
     is_known = isinstance(go_backwards, bool)
     turned = {**config, "go_backwards": not go_backwards if is_known else go_backwards}
     return {**layer, "config": turned}
+
+
+def _called(layer: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer with its calls as Keras 3 writes them; of a function, as an operation."""
+    nodes = _nodes(layer.get("inbound_nodes"))
+    config = layer.get("config")
+    function = config.get("function") if isinstance(config, dict) else None
+    operation = _FUNCTIONS.get(str(function))
+    is_function = layer.get("class_name") in ("SlicingOpLambda", "TFOpLambda")
+    if not is_function or not isinstance(config, dict) or operation is None:
+        return {**layer, "inbound_nodes": nodes}
+    config = {**config, "drops_mask": True}
+    for node in nodes:
+        given = {name: value for name, value in node["kwargs"].items() if value is not None}
+        config |= {name: given.pop(name) for name in ("axis",) if name in given}
+        second = [given.pop(name) for name in ("y", "slice_spec") if name in given]
+        node["args"] += [_argument(each) for each in second]
+        node["kwargs"] = given
+    return {
+        **layer,
+        "module": "keras.src.ops.numpy",
+        "class_name": operation,
+        "config": config,
+        "inbound_nodes": nodes,
+    }
+
+
+def _argument(value: Json) -> Json:
+    """Return an argument of a function: a tensor, slices, or what it is."""
+    if not isinstance(value, list):
+        return value
+    if len(value) == 3 and isinstance(value[0], str):
+        return _tensor(value)
+    return [
+        {"class_name": "__slice__", "config": each} if isinstance(each, dict) else each
+        for each in value
+    ]
 
 
 def _nodes(nodes: Json) -> list[dict[str, Any]]:

@@ -13,12 +13,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from lstm_core.errors import (
-    InputRangeError,
     MissingFirstInputError,
     NotStreamableError,
     SequenceLengthError,
 )
-from lstm_core.runtime.arguments import check_arguments
+from lstm_core.runtime.arguments import check_arguments, check_integers
 from lstm_core.runtime.base import (
     Advanced,
     Bool,
@@ -145,7 +144,7 @@ class TensorFlowRuntime(Slots):
             num_slots=self.capacity + 1,
             input_size=self.network.input_size,
         )
-        self._check_integers(inputs)
+        check_integers(self.network.inputs, inputs)
         return arena.advance(checked, inputs, mask)
 
     def forecast(
@@ -166,7 +165,7 @@ class TensorFlowRuntime(Slots):
         """
 
         def step(x: Float32) -> Float32:
-            self._check_integers(x)
+            check_integers(self.network.inputs, x)
             with memory_watched("one time step"):
                 outputs, rows, flags = self._step_alone(x[None, None], row[None], has_output[None])
             row[:], has_output[:] = rows[0], flags[0]
@@ -185,7 +184,7 @@ class TensorFlowRuntime(Slots):
             SequenceLengthError: The model takes another number of time steps only.
             DeviceMemoryError: The device has no memory for it.
         """
-        self._check_integers(inputs)
+        check_integers(self.network.inputs, inputs)
         length = self.network.length
         if length not in (None, inputs.shape[1]):
             raise SequenceLengthError(expected=length, actual=inputs.shape[1])
@@ -216,14 +215,6 @@ class TensorFlowRuntime(Slots):
             raise NotStreamableError(self.network.streaming_obstacles)
         return self._arena
 
-    def _check_integers(self, inputs: Float32) -> None:
-        """Look at the inputs that are embedded: a GPU gives zeros for what is no row of a table."""
-        for part in self.network.inputs:
-            if part.vocabulary is not None:
-                values = inputs[..., part.offset : part.offset + part.size]
-                if not are_tokens(values, part.vocabulary):
-                    raise InputRangeError(part.name, part.vocabulary)
-
     def _last_fed(self, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
         """Return `(input_size,)` float32: what a state's last output feeds."""
         if not has_output.all() or (feedback == HELD).any():
@@ -233,8 +224,3 @@ class TensorFlowRuntime(Slots):
             if outputs is None:
                 raise MissingFirstInputError
             return np.asarray(outputs)[0, 0][feedback]
-
-
-def are_tokens(values: Float32, vocabulary: int) -> bool:
-    """Tell whether all of `(...)` float32 are integers in [0, vocabulary)."""
-    return bool(((values >= 0) & (values < vocabulary) & (values == np.trunc(values))).all())

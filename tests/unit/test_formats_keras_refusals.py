@@ -137,16 +137,19 @@ def test_error_tells_the_writer(tmp_path):
     [
         ({"kwargs": {"initial_state": [1]}}, "lstm: is called with initial_state"),
         ({"kwargs": {"training": True}}, "lstm: is called with training=True"),
-        ({"kwargs": {"mask": [[True]]}}, "lstm: is called with a mask made outside the chain"),
-        ({"args": []}, "lstm: joins 0 layers"),
+        (
+            {"kwargs": {"mask": [[True]]}},
+            "lstm: is called with a mask that is not that of the layers",
+        ),
+        ({"args": []}, "lstm: is called with 0 tensors, not with one"),
         ({"args": [tensor(entry(None, 3)), 2]}, "lstm: is called with 2 arguments"),
         ({"args": [tensor(entry(None, 3), 1)]}, "input: gives its output number 1 on, a state"),
         ({"args": [tensor(layer("Gone"))]}, "model: its layer 'gone' is missing"),
-        ({"args": [tensor(lstm())]}, "model: its layers do not begin at an input"),
+        ({"args": [tensor(lstm())]}, "lstm: takes what is made of its own output"),
     ],
 )
-def test_functional_calls_that_are_no_chain(node, problem, tmp_path):
-    """A call with anything but the layer before it is refused with its reason."""
+def test_functional_calls_that_are_refused(node, problem, tmp_path):
+    """A call with anything but tensors of layers before it is refused with its reason."""
     source = entry(None, FEATURES)
     call = {"args": [tensor(source)], "kwargs": {"training": False, "mask": None}} | node
     model = functional(source, lstm() | {"inbound_nodes": [call]})
@@ -154,12 +157,10 @@ def test_functional_calls_that_are_no_chain(node, problem, tmp_path):
 
 
 def test_strays_are_named(tmp_path):
-    """A layer off the chain is named, not left out in silence."""
+    """A layer that no output needs is named, not left out in silence."""
     chain = [entry(None, FEATURES), lstm(), layer("Dropout")]
     model = functional(*chain, outputs=["lstm", 0, 0])
-    assert problems(tmp_path, model) == [
-        "dropout: is not on the chain from the input to the output"
-    ]
+    assert problems(tmp_path, model) == ["dropout: leads to no output"]
 
 
 def test_refused_combinations(tmp_path):

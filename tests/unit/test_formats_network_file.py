@@ -112,7 +112,7 @@ def test_what_other_writers_of_safetensors_write_is_read(tmp_path):
 
 
 CHANGES: dict[str, tuple[Any, str]] = {
-    "version": (lambda d: d.update(version=2), "is no network of version 1"),
+    "version": (lambda d: d.update(version=3), "is no network of version 1 or 2"),
     "no layers": (lambda d: d.update(layers=[]), "has no layers"),
     "input size": (lambda d: d.update(input_size=True), "no input size"),
     "kind": (lambda d: d["layers"][1].update(kind="os.system"), "layers.1: is no layer"),
