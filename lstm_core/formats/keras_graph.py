@@ -280,7 +280,7 @@ class _Functional:
             self._problems.setdefault(key.layer, problem)
         elif len(takes) == len(sources):
             if key.number:
-                layer = replace(layer, name=f"{layer.name}_{key.number}")
+                layer = replace(layer, name=f"{layer.name}#{key.number + 1}")
             arguments = tuple(None if is_tensor(value) else value for value in node.args)
             ends = self._unfolding.call(layer, takes, arguments)
             self._values[key] = [value for _, value in ends]

@@ -117,7 +117,7 @@ def test_wirings_that_are_refused(tmp_path):
     last = layers.LSTM(FEATURES, name="last")(sequence)
     mixed = layers.Add(name="mixed")([sequence, last])
     assert "mixed: joins what is there at each time step with what only" in refused(mixed)
-    assert "is the operation Divide with a constant" in refused(1 / sequence)
+    assert "is the operation TrueDivide with a constant" in refused(1 / sequence)
     masked = layers.Masking()(inputs)
     product = layers.Multiply(name="product")([masked, sequence])
     assert "product: is a Multiply behind a mask" in refused(product)
