@@ -102,7 +102,25 @@ def read_graph(model: Mapping[str, Any]) -> Graph:
     for layer, value in ends:
         graph.outputs.append((f"{layer}_{taken[layer]}" if taken[layer] else layer, value))
         taken[layer] += 1
+    _leave_out_unneeded(graph)
     return graph
+
+
+def _leave_out_unneeded(graph: Graph) -> None:
+    """Drop calls that lead to no output: those for outputs of nested models that nobody takes."""
+    num_inputs = len(graph.inputs)
+    needed = {value for _, value in graph.outputs}
+    for value in range(num_inputs + len(graph.calls) - 1, num_inputs - 1, -1):
+        if value in needed:
+            needed.update(graph.calls[value - num_inputs].takes)
+    numbers = list(range(num_inputs))
+    calls: list[Call] = []
+    for value, call in enumerate(graph.calls, num_inputs):
+        if value in needed:
+            calls.append(replace(call, takes=tuple(numbers[each] for each in call.takes)))
+        numbers.append(num_inputs + len(calls) - 1)
+    graph.calls = calls
+    graph.outputs = [(name, numbers[value]) for name, value in graph.outputs]
 
 
 Ends = list[tuple[str, int]]

@@ -165,7 +165,8 @@ def _input_position(layer: LayerConfig, users: set[str]) -> Position:
     has_embedding = "Embedding" in users
     if layer.config.get("sparse") is True or layer.config.get("ragged") is True:
         raise SpecError(layer.name, "is sparse or ragged; only dense inputs are served")
-    if len(shape) == 2 and users == {"Embedding"}:
+    is_unused = not users and shape[-1:] == [None]
+    if len(shape) == 2 and (users == {"Embedding"} or is_unused):
         return Position(features=1)
     if len(shape) != 3 or has_embedding:
         served = "(batch, time, features), or (batch, time) before an Embedding"

@@ -31,8 +31,11 @@ _KERAS_1_ARGUMENTS = {
     "LSTM": {"output_dim": "units", "inner_activation": "recurrent_activation"},
     "TimeDistributedDense": {"output_dim": "units", "bias": "use_bias"},
 }
-_OPERATIONS = frozenset({"Any", "NotEqual"})
-"""What Keras 3 computes masks with, in graphs."""
+_OPERATIONS = frozenset(
+    {"Any", "ExpandDims", "GetItem", "LogicalOr", "NotEqual", "OnesLike", "ZerosLike"}
+)
+"""What Keras 3 computes in graphs and has no layer for. Of those that it has both of, the layer is
+told by its argument `trainable`."""
 _WITHOUT_MASK = frozenset({"Normalization", "Rescaling"})
 """Layers that Keras 2 gives no mask on behind, while Keras 3 does."""
 _FUNCTIONS = {
@@ -81,7 +84,7 @@ def modernised(model: Mapping[str, Any], version: str) -> Json:
     module = str(model.get("module", "keras"))
     if ">" in str(original):
         modern["registered_name"] = original
-    elif kind in _OPERATIONS and "module" not in model:
+    elif "module" not in model and _is_operation(str(kind), config, version):
         modern["module"] = "keras.src.ops.numpy"
     elif module.partition(".")[0] in {"keras", "tf_keras", "tensorflow"}:
         modern["module"] = "keras.layers"
@@ -90,6 +93,11 @@ def modernised(model: Mapping[str, Any], version: str) -> Json:
     if kind == "ThresholdedReLU":
         modern["class_name"] = "ReLU"
     return modern
+
+
+def _is_operation(kind: str, config: Json, version: str) -> bool:
+    is_layer = isinstance(config, dict) and "trainable" in config
+    return kind in _OPERATIONS or (kind in MERGES and not is_layer and not is_older(version))
 
 
 def _container(kind: str, config: Mapping[str, Any], version: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeGuard, TypeVar
+from typing import Generic, TypeGuard, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from lstm_core.pointwise import Activation, Dense, Pointwise, makes_mask
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+# A tuple, since to ask a union costs as much as a small layer.
+_POINTWISE: tuple[type, ...] = get_args(Pointwise)
 Part = TypeVar("Part")
 """What a step runs: a layer, or what the caller made of some."""
 
@@ -263,7 +265,7 @@ def count_uses(plan: Plan[Part]) -> list[int]:
 
 def is_pointwise(part: object) -> TypeGuard[Pointwise]:
     """Whether a part is a layer of one value that keeps no state."""
-    return isinstance(part, Pointwise)
+    return isinstance(part, _POINTWISE)
 
 
 def mask_behind(layer: Pointwise, x: Float32, mask: Bool | None, given: Bool | None) -> Bool | None:
