@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from lstm_core.errors import SpecError
 from lstm_core.merge import Merge
-from lstm_core.pointwise import Embedding, Masking, Pointwise
+from lstm_core.pointwise import Embedding, Masking, Pointwise, makes_mask
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 from lstm_core.wiring import Wiring, chain
@@ -88,6 +88,15 @@ class Bidirectional:
 
 
 Layer = Recurrent | Bidirectional | Pointwise | Merge
+
+
+def is_masked_behind(layer: Layer, is_masked: Sequence[bool]) -> bool:
+    """Tell whether a mask can come behind a layer, by whether one comes with what it takes."""
+    if isinstance(layer, Merge):
+        return {"any": all(is_masked), "all": any(is_masked), "none": False}[layer.masks]
+    if isinstance(layer, Recurrent | Bidirectional):
+        return is_masked[0] and layer.return_sequences
+    return is_masked[0] or makes_mask(layer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,13 +54,14 @@ class KerasLayer:
     arguments: tuple[Any, ...] = ()
 
 
-def keras_layer(layer: Layer, features: int, *, has_time: bool) -> KerasLayer:
+def keras_layer(layer: Layer, features: int, *, has_time: bool, is_masked: bool) -> KerasLayer:
     """Return a layer of a network as one of Keras.
 
     Args:
         layer: The layer.
         features: How many it takes.
         has_time: Whether what it takes has a time axis.
+        is_masked: Whether a mask can come with something that it takes.
 
     Raises:
         SpecError: Keras has no such layer.
@@ -71,12 +72,12 @@ def keras_layer(layer: Layer, features: int, *, has_time: bool) -> KerasLayer:
         case Bidirectional():
             return _bidirectional(layer)
         case Merge():
-            return _merge(layer)
+            return _merge(layer, is_masked=is_masked)
         case _:
-            return _pointwise(layer, features, has_time=has_time)
+            return _pointwise(layer, features, has_time=has_time, is_masked=is_masked)
 
 
-def _pointwise(layer: Pointwise, features: int, *, has_time: bool) -> KerasLayer:
+def _pointwise(layer: Pointwise, features: int, *, has_time: bool, is_masked: bool) -> KerasLayer:
     match layer:
         case Dense():
             made = _dense(layer)
@@ -93,7 +94,7 @@ def _pointwise(layer: Pointwise, features: int, *, has_time: bool) -> KerasLayer
         case Embedding():
             made = _embedding(layer)
         case Slice():
-            made = _slice(layer, has_time=has_time)
+            made = _slice(layer, has_time=has_time, is_masked=is_masked)
         case _:
             assert_never(layer)
     return made
@@ -221,18 +222,25 @@ def _layer_normalization(layer: LayerNormalization) -> KerasLayer:
     return KerasLayer(kind="LayerNormalization", config=config, variables=variables)
 
 
-def _merge(layer: Merge) -> KerasLayer:
+def _merge(layer: Merge, *, is_masked: bool) -> KerasLayer:
     kind = layer.operation.capitalize()
     config = {"axis": -1} if layer.operation == "concatenate" else {}
-    if layer.masks == "any":
+    if not is_masked:
         return KerasLayer(kind=kind, config=config)
     if layer.masks == "none" and layer.operation != "average":
         return KerasLayer(kind=kind, config=config, module=OPERATIONS)
-    problem = f"joins masks as {layer.masks} of them say, which Keras 3 does not"
-    raise SpecError(layer.name, problem)
+    if layer.masks != "any":
+        problem = f"goes on where {layer.masks} of its masks say so, which Keras 3 does not"
+        raise SpecError(layer.name, problem)
+    if layer.operation in ("maximum", "minimum", "multiply"):
+        problem = f"is a {layer.operation} of what is masked, of which Keras 3 makes other numbers"
+        raise SpecError(layer.name, problem)
+    return KerasLayer(kind=kind, config=config)
 
 
-def _slice(layer: Slice, *, has_time: bool) -> KerasLayer:
+def _slice(layer: Slice, *, has_time: bool, is_masked: bool) -> KerasLayer:
+    if is_masked:
+        raise SpecError(layer.name, "cuts features, which Keras has no mask behind")
     bounds = [(None, None)] * (2 if has_time else 1) + [(layer.begin, layer.end)]
     cuts = [
         {"class_name": "__slice__", "config": {"start": begin, "stop": end, "step": None}}

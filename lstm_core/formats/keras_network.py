@@ -17,9 +17,7 @@ from lstm_core.formats.keras_operations import is_joining, read_joining
 from lstm_core.formats.keras_pointwise import READERS, Position, nothing
 from lstm_core.formats.keras_recurrent import RECURRENT_KINDS, read_bidirectional, read_recurrent
 from lstm_core.formats.variables import Variables
-from lstm_core.merge import Merge
-from lstm_core.network import Bidirectional, Layer, Network, Recurrent
-from lstm_core.pointwise import makes_mask
+from lstm_core.network import Bidirectional, Layer, Network, Recurrent, is_masked_behind
 from lstm_core.wiring import Wiring
 
 Place = Callable[[LayerConfig], Variables]
@@ -225,19 +223,9 @@ def _behind(layers: Sequence[Layer], positions: Sequence[Position]) -> Position:
         sizes = [each.features for each in positions]
         known = [size for size in sizes if size is not None]
         features = layer.output_size(*known) if len(known) == len(sizes) else None
-        position = replace(
-            positions[0], features=features, is_masked=_is_masked_behind(layer, positions)
-        )
+        is_masked = is_masked_behind(layer, [each.is_masked for each in positions])
+        position = replace(positions[0], features=features, is_masked=is_masked)
         if isinstance(layer, Recurrent | Bidirectional) and not layer.return_sequences:
             position = replace(position, has_time=False)
         positions = [position]
     return position
-
-
-def _is_masked_behind(layer: Layer, positions: Sequence[Position]) -> bool:
-    masked = [position.is_masked for position in positions]
-    if isinstance(layer, Merge):
-        return {"any": all(masked), "all": any(masked), "none": False}[layer.masks]
-    if isinstance(layer, Recurrent | Bidirectional):
-        return masked[0] and layer.return_sequences
-    return masked[0] or makes_mask(layer)

@@ -16,8 +16,7 @@ from lstm_core.formats.keras_config import group_names
 from lstm_core.formats.keras_graph import MERGES
 from lstm_core.formats.keras_layers import OPERATIONS, KerasLayer, keras_layer, serialized
 from lstm_core.formats.keras_nodes import depths_of, finished_first
-from lstm_core.network import Network, TensorPart
-from lstm_core.pointwise import Slice, makes_mask
+from lstm_core.network import Network, TensorPart, is_masked_behind
 
 KERAS_VERSION = "3.6.0"
 """The oldest that the files are written for."""
@@ -53,14 +52,17 @@ def _keras_layers(network: Network) -> list[KerasLayer]:
     layers: list[KerasLayer] = []
     problems: list[str] = []
     sizes = [*(part.size for part in network.inputs), *network.output_sizes]
-    has_masks = any(map(makes_mask, network.layers))
-    for layer, (value, *_) in zip(network.layers, network.wiring.takes, strict=True):
-        if has_masks and isinstance(layer, Slice):
-            problems.append(f"{layer.name}: cuts features, which Keras has no mask behind")
+    is_masked = [False] * len(network.inputs)
+    for layer, taken in zip(network.layers, network.wiring.takes, strict=True):
+        masked = [is_masked[value] for value in taken]
+        is_masked.append(is_masked_behind(layer, masked))
+        features, has_time = sizes[taken[0]], network.has_time[taken[0]]
         try:
-            layers.append(keras_layer(layer, sizes[value], has_time=network.has_time[value]))
+            made = keras_layer(layer, features, has_time=has_time, is_masked=any(masked))
         except SpecError as error:
             problems.append(str(error))
+        else:
+            layers.append(made)
     if problems:
         raise FormatError(f"{network.name} as a .keras file", problems)
     return layers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -211,3 +213,41 @@ def test_a_masked_softmax_is_refused(tmp_path):
     assert "softmax: Keras applies the time steps' mask" in found[0]
     last = lstm(return_sequences=False)
     assert read(tmp_path, sequential(entry(None, FEATURES), masking, last, softmax)).layers
+
+
+def called(each: dict[str, Any], *sources: Any) -> dict[str, Any]:
+    """Return a serialised layer that is called once on each of some tensors."""
+    return each | {"inbound_nodes": [{"args": [source], "kwargs": {}} for source in sources]}
+
+
+def test_circles_are_named(tmp_path):
+    """Two layers that take each other's output are no graph that can run."""
+    one, two = lstm(name="one"), lstm(name="two")
+    model = functional(entry(None, FEATURES), called(one, tensor(two)), called(two, tensor(one)))
+    assert "two: takes what is made of its own output" in problems(tmp_path, model)
+
+
+def test_models_that_call_each_other_twice_are_bounded(tmp_path):
+    """A small file may ask for any number of layers: each model calls the one inside it twice."""
+    model = functional(entry(None, FEATURES), layer("Dropout"))
+    for depth in range(40):
+        inner = {**model, "config": {**model["config"], "name": f"m{depth}"}}
+        first = entry(None, FEATURES)
+        # Keras counts a model's calls from 1.
+        second = tensor(inner)
+        second["config"]["keras_history"][1] = 1
+        twice = called(inner, tensor(first), second)
+        model = functional(first, twice, outputs=[f"m{depth}", 2, 0])
+    assert "is made of more than 10000 layers" in problems(tmp_path, model)[0]
+
+
+def test_long_chains_and_wide_ways_end_soon(tmp_path):
+    """Thousands of merges, each of which takes the one before it twice: any number of ways."""
+    first, last = entry(None, FEATURES), lstm(name="last")
+    layers, before = [first, called(last, tensor(first))], last
+    for number in range(3000):
+        merge = layer("Add", name=f"add{number}")
+        pair = [tensor(before), tensor(before)]
+        layers.append(merge | {"inbound_nodes": [{"args": [pair], "kwargs": {}}]})
+        before = merge
+    assert len(read(tmp_path, functional(*layers)).layers) == 3001
