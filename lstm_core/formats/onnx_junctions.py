@@ -109,12 +109,11 @@ class _Weaving:
     def _through(self, value: Sequences) -> int:
         """Return the number of a value whose junction is known."""
         number = 0
-        value.whole_layers()
-        for link in value.layers:
+        for link in value.whole_layers():
             if isinstance(link, Junction):
                 number = self.junctions[id(link)]
             else:
-                number = self._put(link, (number,))  # type: ignore[arg-type]
+                number = self._put(link, (number,))
         return number
 
     def _put(self, layer: Layer, takes: tuple[int, ...]) -> int:

@@ -223,12 +223,13 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
         index = at(value.axes, axis)
         length = sizes(value.axes)[index]
         chosen = range(length)[start:end:step]
-        if len(chosen) == 1:
+        is_of_features = index == len(value.axes) - 1 and kinds(value.axes[index]) == ["features"]
+        if is_of_features and value.direction is None:
+            value = _cut(node, value, chosen)
+        elif len(chosen) == 1:
             value = take_step(value, index, chosen[0], keeps_axis=True)
         elif (half := take_half(value, index, chosen)) is not None:
             value = half
-        elif index == len(value.axes) - 1 and kinds(value.axes[index]) == ["features"]:
-            value = _cut(node, value, chosen)
         elif chosen != range(length) or _is_bound(value.axes[index], start, end):
             what = " and ".join(kinds(value.axes[index])) or "nothing"
             raise SpecError(node.name, f"takes a part of the axis {what}")
