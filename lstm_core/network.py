@@ -15,7 +15,7 @@ import numpy as np
 
 from lstm_core.errors import SpecError
 from lstm_core.merge import Merge
-from lstm_core.pointwise import Embedding, Masking, Pointwise, makes_mask
+from lstm_core.pointwise import Embedding, LastStep, Masking, Pointwise, makes_mask
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
 from lstm_core.wiring import Wiring, chain
@@ -239,7 +239,7 @@ def _check(wiring: Wiring, layers: tuple[Layer, ...]) -> tuple[list[int], tuple[
         if isinstance(layer, Embedding) and taken[0] >= len(wiring.inputs):
             raise SpecError(layer.name, "an embedding must be the first layer behind an input")
         timed = [has_time[value] for value in taken]
-        if not timed[0] and isinstance(layer, Recurrent | Bidirectional | Masking):
+        if not timed[0] and isinstance(layer, Recurrent | Bidirectional | Masking | LastStep):
             raise SpecError(layer.name, "needs a time axis, but a layer before it ended it")
         if any(timed) and not all(timed):
             problem = "joins what is there at each time step with what only the last one gives"
@@ -249,7 +249,9 @@ def _check(wiring: Wiring, layers: tuple[Layer, ...]) -> tuple[list[int], tuple[
         if num_merged > _MAX_MERGED:
             problem = f"with the merges before it gives more than {_MAX_MERGED} values a time step"
             raise SpecError(layer.name, problem)
-        ends_time = isinstance(layer, Recurrent | Bidirectional) and not layer.return_sequences
+        ends_time = isinstance(layer, LastStep) or (
+            isinstance(layer, Recurrent | Bidirectional) and not layer.return_sequences
+        )
         has_time.append(timed[0] and not ends_time)
     if not any(isinstance(layer, Recurrent | Bidirectional) for layer in layers):
         raise SpecError("layers", "there is no recurrent layer, so there is no state to keep")

@@ -251,7 +251,36 @@ class Slice:
         return np.ascontiguousarray(x[..., self.begin : self.end])
 
 
-Pointwise = Dense | Activation | PReLU | Affine | LayerNormalization | Masking | Embedding | Slice
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LastStep:
+    """The last time step of a sequence; to a session each one is the last.
+
+    Attributes:
+        name: The layer's name in its file.
+    """
+
+    name: str
+
+    def output_size(self, input_size: int) -> int:
+        """Return `input_size`."""
+        return input_size
+
+    def __call__(self, x: Float32) -> Float32:
+        """Give each time step of `(..., features)` as if it were the last."""
+        return x
+
+
+Pointwise = (
+    Dense
+    | Activation
+    | PReLU
+    | Affine
+    | LayerNormalization
+    | Masking
+    | Embedding
+    | Slice
+    | LastStep
+)
 
 
 def makes_mask(layer: object) -> TypeGuard[Masking | Embedding]:

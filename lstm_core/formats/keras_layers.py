@@ -20,6 +20,7 @@ from lstm_core.pointwise import (
     Affine,
     Dense,
     Embedding,
+    LastStep,
     LayerNormalization,
     Masking,
     Pointwise,
@@ -95,6 +96,8 @@ def _pointwise(layer: Pointwise, features: int, *, has_time: bool, is_masked: bo
             made = _embedding(layer)
         case Slice():
             made = _slice(layer, has_time=has_time, is_masked=is_masked)
+        case LastStep():
+            raise SpecError(layer.name, "takes the last step of a sequence, no layer of Keras")
         case _:
             assert_never(layer)
     return made

@@ -16,7 +16,7 @@ from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_axes import Atom, Axes, kinds
 from lstm_core.merge import Merge
 from lstm_core.network import Bidirectional, Layer, Recurrent
-from lstm_core.pointwise import Pointwise
+from lstm_core.pointwise import LastStep, Pointwise
 
 Constant = npt.NDArray[Any]
 
@@ -235,10 +235,14 @@ def take_half(value: Sequences, axis: int, chosen: range) -> Sequences | None:
 def _ended(layers: tuple[Link, ...]) -> tuple[Link, ...]:
     """Return the layers, of which the last recurrent one gives its last step only.
 
+    Where values have met since, it is the last step of what came of them.
+
     Raises:
         SpecError: There is none, or one that runs both ways.
     """
     found = [i for i, layer in enumerate(layers) if isinstance(layer, Recurrent | Bidirectional)]
+    if not found and layers and isinstance(layers[0], Junction):
+        return (*layers, LastStep(name=f"{layers[0].name}/last"))
     if not found:
         raise SpecError("step", "one time step is taken before any LSTM")
     at = found[-1]

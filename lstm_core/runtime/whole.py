@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
+from lstm_core.pointwise import LastStep
 from lstm_core.runtime.plan import Plan, run_plan, side_by_side
 
 Float32 = npt.NDArray[np.float32]
@@ -44,7 +45,10 @@ class WholeSequences:
         # As sessions have it: what ends the time axis gives each step as if it were the last.
         self._keeps_time = network.returns_sequences and not network.streaming_obstacles
         self._recurrent = recurrent
-        self._pointwise = pointwise
+        self._pointwise = dict(pointwise)
+        if not self._keeps_time:
+            last = (layer for layer in plan.parts if isinstance(layer, LastStep))
+            self._pointwise.update(dict.fromkeys(last, lambda x: x[:, -1]))
 
     def __call__(self, x: Float32, mask: Bool | None) -> Float32:
         """Run `(batch, time, input_size)`; without time where no output has it.

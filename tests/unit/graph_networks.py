@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lstm_core import equations
 from lstm_core.merge import Merge
 from lstm_core.network import Layer, Network, Recurrent
-from lstm_core.pointwise import Activation, Affine, Dense, Embedding, Masking, Slice
+from lstm_core.pointwise import Affine, Dense, Embedding, LastStep, Masking, Slice
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
 from lstm_core.wiring import Wiring
@@ -21,7 +21,7 @@ REALS, WORDS = 3, 6
 INPUT_SIZE = REALS + 1
 
 KINDS = (
-    "lstm", "lstm", "last", "zeros", "dense", "log_softmax", "scale", "slice", "masking",
+    "lstm", "lstm", "last", "zeros", "dense", "log_softmax", "scale", "slice", "final", "masking",
     "concatenate", "add", "subtract", "multiply", "average", "maximum", "minimum",
 )  # fmt: skip
 STEPS = st.lists(
@@ -46,7 +46,9 @@ class Building:
         self.layers.append(layer)
         self.takes.append(takes)
         self.sizes.append(layer.output_size(*(self.sizes[value] for value in takes)))
-        ends = isinstance(layer, Recurrent) and not layer.return_sequences
+        ends = isinstance(layer, LastStep) or (
+            isinstance(layer, Recurrent) and not layer.return_sequences
+        )
         self.has_time.append(self.has_time[takes[0]] and not ends)
         return len(self.sizes) - 1
 
@@ -86,6 +88,8 @@ class Building:
                 self.put(Affine(name=name, center=center, scale=scale, offset=offset), one)
             case "slice":
                 self.put(Slice(name=name, begin=1, end=UNITS), self.dense(one))
+            case "final":
+                self.put(LastStep(name=name), one)
             case "masking":
                 self.put(Masking(name=name, mask_value=0.0), 0)
             case _:
@@ -184,6 +188,6 @@ def pointwise(layer: Layer, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             return (x - layer.center) * layer.scale + layer.offset
         case Slice():
             return x[..., layer.begin : layer.end]
-        case Activation():
-            return np.tanh(x)
+        case LastStep():
+            return x
     raise TypeError(layer.name)

@@ -35,7 +35,7 @@ needs_native = pytest.mark.skipif(
 )
 each_kernel = pytest.mark.parametrize("kernel", [None, ()], ids=["native", "numpy"])
 
-RESIDUAL = [("lstm", 0, 0), ("add", 0, 1), ("dense", 0, 0), ("lstm", 1, 0), ("last", 1, 0)]
+RESIDUAL = [("lstm", 0, 0), ("add", 0, 1), ("dense", 0, 0), ("lstm", 1, 0), ("final", 3, 0)]
 
 
 @each_kernel
