@@ -32,6 +32,7 @@ Array = npt.NDArray[np.float32]
 
 OPERATIONS = "keras.src.ops.numpy"
 """The module of what is no layer."""
+_ALL = slice(None)
 _LAYERS = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU"}
 """Activations that have a layer of their own, and so may have parameters."""
 
@@ -97,7 +98,7 @@ def _pointwise(layer: Pointwise, features: int, *, has_time: bool, is_masked: bo
         case Slice():
             made = _slice(layer, has_time=has_time, is_masked=is_masked)
         case LastStep():
-            raise SpecError(layer.name, "takes the last step of a sequence, no layer of Keras")
+            made = _get_item(layer.name, (_ALL, -1, _ALL), is_masked=is_masked)
         case _:
             assert_never(layer)
     return made
@@ -242,12 +243,22 @@ def _merge(layer: Merge, *, is_masked: bool) -> KerasLayer:
 
 
 def _slice(layer: Slice, *, has_time: bool, is_masked: bool) -> KerasLayer:
+    before = (_ALL, _ALL) if has_time else (_ALL,)
+    chosen = slice(layer.begin, layer.end)
+    return _get_item(layer.name, (*before, chosen), is_masked=is_masked)
+
+
+def _get_item(name: str, chosen: tuple[slice | int, ...], *, is_masked: bool) -> KerasLayer:
     if is_masked:
-        raise SpecError(layer.name, "cuts features, which Keras has no mask behind")
-    bounds = [(None, None)] * (2 if has_time else 1) + [(layer.begin, layer.end)]
+        raise SpecError(name, "cuts what is masked, which Keras has no mask behind")
     cuts = [
-        {"class_name": "__slice__", "config": {"start": begin, "stop": end, "step": None}}
-        for begin, end in bounds
+        {
+            "class_name": "__slice__",
+            "config": {"start": each.start, "stop": each.stop, "step": None},
+        }
+        if isinstance(each, slice)
+        else each
+        for each in chosen
     ]
     return KerasLayer(kind="GetItem", config={}, module=OPERATIONS, arguments=(cuts,))
 

@@ -18,6 +18,7 @@ from lstm_core.formats.keras_pointwise import READERS, Position, nothing
 from lstm_core.formats.keras_recurrent import RECURRENT_KINDS, read_bidirectional, read_recurrent
 from lstm_core.formats.variables import Variables
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent, is_masked_behind
+from lstm_core.pointwise import LastStep
 from lstm_core.wiring import Wiring
 
 Place = Callable[[LayerConfig], Variables]
@@ -225,7 +226,9 @@ def _behind(layers: Sequence[Layer], positions: Sequence[Position]) -> Position:
         features = layer.output_size(*known) if len(known) == len(sizes) else None
         is_masked = is_masked_behind(layer, [each.is_masked for each in positions])
         position = replace(positions[0], features=features, is_masked=is_masked)
-        if isinstance(layer, Recurrent | Bidirectional) and not layer.return_sequences:
+        if isinstance(layer, LastStep) or (
+            isinstance(layer, Recurrent | Bidirectional) and not layer.return_sequences
+        ):
             position = replace(position, has_time=False)
         positions = [position]
     return position

@@ -17,9 +17,9 @@ from lstm_core.formats.keras_graph import MERGES, Call
 from lstm_core.formats.keras_masks import is_operation
 from lstm_core.formats.keras_pointwise import Position, check_last_axis
 from lstm_core.merge import Merge
-from lstm_core.pointwise import Activation, Affine, Slice
+from lstm_core.pointwise import Activation, Affine, LastStep, Slice
 
-Read = tuple[Merge | Affine | Activation | Slice, ...]
+Read = tuple[Merge | Affine | Activation | Slice | LastStep, ...]
 
 _MODULES = ("keras.src.ops.numpy.", "keras.src.ops.nn.")
 _JOINS = ("Add", "Maximum", "Minimum", "Multiply", "Subtract")
@@ -33,6 +33,8 @@ _FUNCTIONS = {
 }
 _CHANGED_BY_MASKS = ("Maximum", "Minimum", "Multiply")
 """Layers of Keras 3 that give something else at masked time steps."""
+_RANK = 3
+"""Of `(batch, time, features)`."""
 _ZERO, _ONE = np.asarray(0, np.float32), np.asarray(1, np.float32)
 
 
@@ -119,9 +121,12 @@ def _with_constant(layer: LayerConfig, name: str, arguments: Sequence[Json]) -> 
 
 
 def _slice(layer: LayerConfig, arguments: Sequence[Json], position: Position) -> Read:
-    """Read `x[:, :, begin:end]`, or the same without a time axis."""
+    """Read `x[:, :, begin:end]`, or the same without a time axis; or `x[:, -1]`."""
     given = arguments[1] if len(arguments) == 2 else None
-    rank = 2 if position.has_time is False else 3
+    others = given[:1] + given[2:] if isinstance(given, list) and given[1:2] == [-1] else []
+    if position.has_time and 0 < len(others) < _RANK and all(map(_is_all, others)):
+        return (LastStep(name=layer.name),)
+    rank = _RANK - 1 if position.has_time is False else _RANK
     cuts = [_bounds(each) for each in given] if isinstance(given, list) else []
     is_of_features = len(cuts) == rank and all(cut == (None, None) for cut in cuts[:-1])
     if not is_of_features or cuts[-1] is None or position.features is None:
@@ -129,6 +134,10 @@ def _slice(layer: LayerConfig, arguments: Sequence[Json], position: Position) ->
         raise SpecError(layer.name, problem)
     begin, end, _ = slice(*cuts[-1]).indices(position.features)
     return (Slice(name=layer.name, begin=begin, end=end),)
+
+
+def _is_all(serialized: Json) -> bool:
+    return _bounds(serialized) == (None, None)
 
 
 def _bounds(serialized: Json) -> tuple[int | None, int | None] | None:
