@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lstm_core.formats.keras_config import CONTAINERS, Json
-from lstm_core.formats.keras_graph import MERGES
+from lstm_core.formats.keras_config import CONTAINERS, MERGES, Json
 
 _CLASSES = {
     "BatchNormalizationV1": "BatchNormalization",

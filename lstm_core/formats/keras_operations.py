@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.errors import SpecError
-from lstm_core.formats.keras_config import Json, LayerConfig, numbers
-from lstm_core.formats.keras_graph import MERGES, Call
+from lstm_core.formats.keras_config import MERGES, Json, LayerConfig, numbers
+from lstm_core.formats.keras_graph import Call
 from lstm_core.formats.keras_masks import is_operation
 from lstm_core.formats.keras_pointwise import Position, check_last_axis
 from lstm_core.merge import Merge

@@ -12,8 +12,7 @@ from typing import IO, Any
 import h5py
 
 from lstm_core.errors import FormatError, SpecError
-from lstm_core.formats.keras_config import group_names
-from lstm_core.formats.keras_graph import MERGES
+from lstm_core.formats.keras_config import MERGES, group_names
 from lstm_core.formats.keras_layers import OPERATIONS, KerasLayer, keras_layer, serialized
 from lstm_core.formats.keras_nodes import depths_of, finished_first
 from lstm_core.network import Network, TensorPart, is_masked_behind

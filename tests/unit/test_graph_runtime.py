@@ -28,7 +28,7 @@ from tests.unit.graph_networks import (
 )
 
 TOLERANCE: dict[str, Any] = {"rtol": 5e-6, "atol": 5e-6}
-EXAMPLES = settings(deadline=None, max_examples=25)
+EXAMPLES = settings(deadline=None, max_examples=15)
 
 needs_native = pytest.mark.skipif(
     native.OBSTACLE is not None, reason=f"the native kernel: {native.OBSTACLE}"
