@@ -144,7 +144,7 @@ class TensorFlowRuntime(Slots):
             num_slots=self.capacity + 1,
             input_size=self.network.input_size,
         )
-        check_integers(self.network.inputs, inputs)
+        self._check_integers(inputs)
         return arena.advance(checked, inputs, mask)
 
     def forecast(
@@ -165,7 +165,7 @@ class TensorFlowRuntime(Slots):
         """
 
         def step(x: Float32) -> Float32:
-            check_integers(self.network.inputs, x)
+            self._check_integers(x)
             with memory_watched("one time step"):
                 outputs, rows, flags = self._step_alone(x[None, None], row[None], has_output[None])
             row[:], has_output[:] = rows[0], flags[0]
@@ -184,7 +184,7 @@ class TensorFlowRuntime(Slots):
             SequenceLengthError: The model takes another number of time steps only.
             DeviceMemoryError: The device has no memory for it.
         """
-        check_integers(self.network.inputs, inputs)
+        self._check_integers(inputs)
         length = self.network.length
         if length not in (None, inputs.shape[1]):
             raise SequenceLengthError(expected=length, actual=inputs.shape[1])
@@ -214,6 +214,10 @@ class TensorFlowRuntime(Slots):
         if self._arena is None:
             raise NotStreamableError(self.network.streaming_obstacles)
         return self._arena
+
+    def _check_integers(self, inputs: Float32) -> None:
+        """Look at the inputs that are embedded: a GPU gives zeros for what is no row of a table."""
+        check_integers(self.network.inputs, inputs)
 
     def _last_fed(self, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
         """Return `(input_size,)` float32: what a state's last output feeds."""
