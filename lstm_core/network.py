@@ -1,4 +1,4 @@
-"""A stack of recurrent and pointwise layers with its state layout, as the runtimes see it.
+"""A graph of recurrent and other layers with its state layout, as the runtimes see it.
 
 Owns what a model *is* for inference, and its fingerprint. Runs nothing.
 """
@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from lstm_core.errors import SpecError
-from lstm_core.pointwise import Embedding, Masking, Pointwise
+from lstm_core.merge import Merge
+from lstm_core.pointwise import Embedding, LastStep, Masking, Pointwise, makes_mask
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
+from lstm_core.wiring import Wiring, chain
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
+_MAX_MERGED = 1 << 22
+"""Values that all merges of a network give for a time step: a few that double them have any number
+else, without a weight in the file."""
 _LATER_FIELDS = frozenset({"gate_clip"})
 """Not part of a fingerprint where they are None: they came when there were states already."""
 
@@ -82,7 +87,16 @@ class Bidirectional:
         return sizes[0]
 
 
-Layer = Recurrent | Bidirectional | Pointwise
+Layer = Recurrent | Bidirectional | Pointwise | Merge
+
+
+def is_masked_behind(layer: Layer, is_masked: Sequence[bool]) -> bool:
+    """Tell whether a mask can come behind a layer, by whether one comes with what it takes."""
+    if isinstance(layer, Merge):
+        return {"any": all(is_masked), "all": any(is_masked), "none": False}[layer.masks]
+    if isinstance(layer, Recurrent | Bidirectional):
+        return is_masked[0] and layer.return_sequences
+    return is_masked[0] or makes_mask(layer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,20 +134,27 @@ class TensorPart:
 
 
 class Network:
-    """A chain of layers, from one time step's features to one time step's outputs.
+    """A graph of layers, from one time step's features to one time step's outputs.
+
+    Most often it is a chain, each layer behind the one before it. Several inputs lie side by side
+    in a time step's values, and so do several outputs.
 
     Attributes:
         name: The model's name in its file.
         written_by: The program that wrote the file, with its version where that is known, or None.
-        layers: The chain, layers that do nothing at inference left out.
-        input_size: Features of one time step; 1 where they are integers for an embedding.
-        output_size: Outputs of one time step.
-        inputs: The one input, under its name in the file.
-        outputs: The one output, likewise.
+        layers: In an order in which they can run, those left out that do nothing at inference.
+        wiring: What each of them takes.
+        input_size: Features of one time step, those of all inputs; 1 for integers to be embedded.
+        output_size: Outputs of one time step, those of all outputs.
+        inputs: The inputs, under their names in the file.
+        outputs: The outputs, likewise.
         output_sizes: Values that each layer gives for a time step.
-        widest: The most values that a layer gives for a time step.
-        returns_sequences: Whether the file's own output has a time axis.
-        vocabulary: The embedding's number of rows, or None where inputs are real numbers.
+        widest: The most values that a layer gives, or the network takes or gives, for a time step.
+        has_time: For each of the wiring's values, whether it has a time axis in the file; if not,
+            it is that of the last time step.
+        returns_sequences: Whether some output of the file has a time axis.
+        vocabulary: Rows of the table that the one input's integers are embedded with; None where
+            the inputs are real numbers or several, where `inputs` tells it of each.
         state_layout: The parts of a state row in Keras's order: h, c of the first recurrent layer,
             then of the next. Empty parts for the layers that cannot stream are left out.
         state_size: The length of a state row.
@@ -151,34 +172,50 @@ class Network:
         input_name: str = "inputs",
         output_name: str = "outputs",
         written_by: str | None = None,
+        wiring: Wiring | None = None,
     ) -> None:
         """Check that the layers fit together.
 
+        Args:
+            name: The model's name.
+            input_size: Features of one time step, those of all inputs.
+            layers: In an order in which they can run.
+            input_name: The input's name, where there is no wiring.
+            output_name: The output's, likewise.
+            written_by: The program that wrote the file.
+            wiring: What each layer takes; None for a chain.
+
         Raises:
-            SpecError: Sizes do not fit, there is no recurrent layer, an embedding is not the first
-                layer, or a layer that needs a time axis comes behind the last one that has it.
+            SpecError: Sizes do not fit, there is no recurrent layer, an embedding takes something
+                else than an input, a layer that needs a time axis comes behind the last one that
+                has it, a merge joins values with and without one, or the wiring is no graph.
         """
         self.name = name
         self.written_by = written_by
         self.layers = layers
         self.input_size = input_size
-        sizes, self.returns_sequences = _check_chain(input_size, layers)
-        self.output_size = sizes[-1]
-        self.widest = max(sizes)
-        self.output_sizes = sizes
-        first = layers[0]
-        self.vocabulary = first.table.shape[0] if isinstance(first, Embedding) else None
+        self.wiring = wiring or chain(input_name, input_size, len(layers), output_name)
+        sizes, self.has_time = _check(self.wiring, layers)
+        if input_size != (total := sum(size for _, size in self.wiring.inputs)):
+            raise SpecError("input_size", f"is {input_size}, but the inputs have {total} features")
+        self.output_sizes = sizes[len(self.wiring.inputs) :]
+        self.inputs, self.outputs = _ends(self.wiring, layers, sizes)
+        self.output_size = sum(part.size for part in self.outputs)
+        self.widest = max(*self.output_sizes, self.output_size)
+        self.returns_sequences = any(self.has_time[value] for _, value in self.wiring.outputs)
+        self.vocabulary = self.inputs[0].vocabulary if len(self.inputs) == 1 else None
         self.streaming_obstacles = [
             obstacle for layer in layers if (obstacle := _streaming_obstacle(layer)) is not None
         ]
-        self.inputs = (
-            TensorPart(name=input_name, offset=0, size=input_size, vocabulary=self.vocabulary),
-        )
-        self.outputs = (TensorPart(name=output_name, offset=0, size=self.output_size),)
         self.state_layout = _layout(self.recurrent)
         self.state_size = sum(part.size for part in self.state_layout)
         self.num_recurrent = len(self.recurrent)
-        self.fingerprint = _fingerprint(input_size, layers)
+        self.fingerprint = _fingerprint(self.wiring, layers)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether each layer takes what the one before it gives, and nothing else is there."""
+        return self.wiring.is_chain
 
     @property
     def recurrent(self) -> tuple[Recurrent, ...]:
@@ -186,22 +223,63 @@ class Network:
         return tuple(layer for layer in self.layers if isinstance(layer, Recurrent))
 
 
-def _check_chain(input_size: int, layers: tuple[Layer, ...]) -> tuple[list[int], bool]:
-    size = input_size
-    sizes: list[int] = []
-    has_time = True
-    for index, layer in enumerate(layers):
-        if isinstance(layer, Embedding) and index:
-            raise SpecError(layer.name, "an embedding must be the first layer")
-        if not has_time and isinstance(layer, Recurrent | Bidirectional | Masking):
+def _check(wiring: Wiring, layers: tuple[Layer, ...]) -> tuple[list[int], tuple[bool, ...]]:
+    """Return the size of each value, and whether it has a time axis.
+
+    Raises:
+        SpecError: Something does not fit.
+    """
+    wiring.check([layer.name for layer in layers])
+    sizes = [size for _, size in wiring.inputs]
+    has_time = [True] * len(sizes)
+    num_merged = 0
+    for layer, taken in zip(layers, wiring.takes, strict=True):
+        if len(taken) > 1 and not isinstance(layer, Merge):
+            raise SpecError(layer.name, f"takes {len(taken)} values; only a merge takes several")
+        if isinstance(layer, Embedding) and taken[0] >= len(wiring.inputs):
+            raise SpecError(layer.name, "an embedding must be the first layer behind an input")
+        timed = [has_time[value] for value in taken]
+        if not timed[0] and isinstance(layer, Recurrent | Bidirectional | Masking | LastStep):
             raise SpecError(layer.name, "needs a time axis, but a layer before it ended it")
-        size = layer.output_size(size)
-        sizes.append(size)
-        if isinstance(layer, Recurrent | Bidirectional):
-            has_time = layer.return_sequences
+        if any(timed) and not all(timed):
+            problem = "joins what is there at each time step with what only the last one gives"
+            raise SpecError(layer.name, problem)
+        sizes.append(layer.output_size(*(sizes[value] for value in taken)))
+        num_merged += sizes[-1] if isinstance(layer, Merge) else 0
+        if num_merged > _MAX_MERGED:
+            problem = f"with the merges before it gives more than {_MAX_MERGED} values a time step"
+            raise SpecError(layer.name, problem)
+        ends_time = isinstance(layer, LastStep) or (
+            isinstance(layer, Recurrent | Bidirectional) and not layer.return_sequences
+        )
+        has_time.append(timed[0] and not ends_time)
     if not any(isinstance(layer, Recurrent | Bidirectional) for layer in layers):
         raise SpecError("layers", "there is no recurrent layer, so there is no state to keep")
-    return sizes, has_time
+    return sizes, tuple(has_time)
+
+
+def _ends(
+    wiring: Wiring, layers: tuple[Layer, ...], sizes: list[int]
+) -> tuple[tuple[TensorPart, ...], tuple[TensorPart, ...]]:
+    """Return the inputs and the outputs, each side by side in its order."""
+    vocabularies: dict[int, int] = {}
+    for layer, (value, *_) in zip(layers, wiring.takes, strict=True):
+        if isinstance(layer, Embedding):
+            rows = layer.table.shape[0]
+            vocabularies[value] = min(rows, vocabularies.get(value, rows))
+    inputs = [(name, number) for number, (name, _) in enumerate(wiring.inputs)]
+    both = []
+    for ends in (inputs, wiring.outputs):
+        parts: list[TensorPart] = []
+        offset = 0
+        for name, value in ends:
+            vocabulary = vocabularies.get(value) if ends is inputs else None
+            parts.append(
+                TensorPart(name=name, offset=offset, size=sizes[value], vocabulary=vocabulary)
+            )
+            offset += sizes[value]
+        both.append(tuple(parts))
+    return both[0], both[1]
 
 
 def _streaming_obstacle(layer: Layer) -> str | None:
@@ -222,8 +300,16 @@ def _layout(recurrent: tuple[Recurrent, ...]) -> tuple[StatePart, ...]:
     return tuple(parts)
 
 
-def _fingerprint(input_size: int, layers: tuple[Layer, ...]) -> str:
-    digest = hashlib.sha256(json.dumps({"fingerprint": 1, "input_size": input_size}).encode())
+def _fingerprint(wiring: Wiring, layers: tuple[Layer, ...]) -> str:
+    form: dict[str, Any] = {"fingerprint": 1}
+    sizes = [size for _, size in wiring.inputs]
+    if wiring.is_chain:
+        # As it was when there were chains only, since there are sessions of them.
+        form["input_size"] = sizes[0]
+    else:
+        outputs = [value for _, value in wiring.outputs]
+        form |= {"inputs": sizes, "takes": wiring.takes, "outputs": outputs}
+    digest = hashlib.sha256(json.dumps(form).encode())
     for layer in layers:
         for name, value in _canonical(layer, type(layer).__name__):
             if isinstance(value, np.ndarray):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -225,7 +225,67 @@ class Embedding:
         return self.table[x[..., 0].astype(np.int64)]
 
 
-Pointwise = Dense | Activation | PReLU | Affine | LayerNormalization | Masking | Embedding
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Slice:
+    """Some features of all.
+
+    Attributes:
+        name: The layer's name in its file.
+        begin: The first of them.
+        end: The one behind the last, more than `begin`.
+    """
+
+    name: str
+    begin: int
+    end: int
+
+    def output_size(self, input_size: int) -> int:
+        """Return how many they are; SpecError if there are not so many, or none is taken."""
+        if not 0 <= self.begin < self.end <= input_size:
+            problem = f"takes the features from {self.begin} to {self.end} of {input_size}"
+            raise SpecError(self.name, problem)
+        return self.end - self.begin
+
+    def __call__(self, x: Float32) -> Float32:
+        """Apply the layer to `(..., features)`."""
+        return np.ascontiguousarray(x[..., self.begin : self.end])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LastStep:
+    """The last time step of a sequence; to a session each one is the last.
+
+    Attributes:
+        name: The layer's name in its file.
+    """
+
+    name: str
+
+    def output_size(self, input_size: int) -> int:
+        """Return `input_size`."""
+        return input_size
+
+    def __call__(self, x: Float32) -> Float32:
+        """Give each time step of `(..., features)` as if it were the last."""
+        return x
+
+
+Pointwise = (
+    Dense
+    | Activation
+    | PReLU
+    | Affine
+    | LayerNormalization
+    | Masking
+    | Embedding
+    | Slice
+    | LastStep
+)
+
+
+def makes_mask(layer: object) -> TypeGuard[Masking | Embedding]:
+    """Whether a layer says which time steps are live."""
+    return isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero)
 
 
 def _expect(name: str, actual: int, expected: int) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from lstm_core.network import Network
+from lstm_core.network import Layer, Network, TensorPart
 from lstm_core.pointwise import Affine
 from lstm_core.runtime.base import ZERO_SLOT, Runtime, ServedNetwork
 from service.model_config import ModelConfig, WarmUp
+
+Array = npt.NDArray[Any]
 
 
 def normalised(network: Network, config: ModelConfig) -> Network:
@@ -18,25 +23,69 @@ def normalised(network: Network, config: ModelConfig) -> Network:
         ValueError: What is said of them does not fit it.
     """
     before, after = config.normalisation.inputs, config.normalisation.outputs
-    layers = network.layers
     if before is not None:
-        if network.vocabulary is not None:
+        if any(part.vocabulary is not None for part in network.inputs):
             raise ValueError("normalisation.inputs: the model takes integers")
         _check_count("normalisation.inputs", network.input_size, len(before.mean))
-        layers = (_affine("normalisation", before.mean, 1 / np.asarray(before.std), 0), *layers)
+        network = _scaled_inputs(network, np.asarray(before.mean), 1 / np.asarray(before.std))
     if after is not None:
         _check_count("normalisation.outputs", network.output_size, len(after.mean))
-        layers = (*layers, _affine("denormalisation", 0, after.std, after.mean))
-    if layers is network.layers:
-        return network
+        network = _scaled_outputs(network, np.asarray(after.std), np.asarray(after.mean))
+    return network
+
+
+def _scaled_inputs(network: Network, center: Array, scale: Array) -> Network:
+    """Return a network behind `(x - center) * scale` of each input."""
+    wiring, num_inputs = network.wiring, len(network.inputs)
+    layers = tuple(
+        _affine("normalisation", center[_of(part)], scale[_of(part)], 0) for part in network.inputs
+    )
+    # What was an input is the layer's that stands in its place, and all others come behind those.
+    return _rewired(
+        network,
+        (*layers, *network.layers),
+        takes=(
+            *((number,) for number in range(num_inputs)),
+            *(tuple(value + num_inputs for value in taken) for taken in wiring.takes),
+        ),
+        outputs=tuple((name, value + num_inputs) for name, value in wiring.outputs),
+    )
+
+
+def _scaled_outputs(network: Network, scale: Array, offset: Array) -> Network:
+    """Return a network before `x * scale + offset` of each output."""
+    wiring, num_layers = network.wiring, len(network.layers)
+    layers = tuple(
+        _affine("denormalisation", 0, scale[_of(part)], offset[_of(part)])
+        for part in network.outputs
+    )
+    first = len(network.inputs) + num_layers
+    return _rewired(
+        network,
+        (*network.layers, *layers),
+        takes=(*wiring.takes, *((value,) for _, value in wiring.outputs)),
+        outputs=tuple((name, first + index) for index, (name, _) in enumerate(wiring.outputs)),
+    )
+
+
+def _rewired(
+    network: Network,
+    layers: tuple[Layer, ...],
+    *,
+    takes: tuple[tuple[int, ...], ...],
+    outputs: tuple[tuple[str, int], ...],
+) -> Network:
     return Network(
         network.name,
         network.input_size,
         layers,
-        input_name=network.inputs[0].name,
-        output_name=network.outputs[0].name,
         written_by=network.written_by,
+        wiring=replace(network.wiring, takes=takes, outputs=outputs),
     )
+
+
+def _of(part: TensorPart) -> slice:
+    return slice(part.offset, part.offset + part.size)
 
 
 def _affine(name: str, *values: npt.ArrayLike) -> Affine:

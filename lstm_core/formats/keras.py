@@ -21,7 +21,7 @@ from lstm_core.network import Network
 
 
 def read_keras(path: str | os.PathLike[str]) -> Network:
-    """Read a model: Sequential, or functional as long as it is a chain.
+    """Read a model, Sequential or functional.
 
     Args:
         path: A file that `model.save("….keras")` of Keras 3, tf_keras or Keras 2 from 2.12 on

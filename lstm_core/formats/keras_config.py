@@ -23,6 +23,8 @@ Json = Any
 """What `json.loads` gives, not checked yet."""
 
 CONTAINERS = frozenset({"Sequential", "Functional"})
+MERGES = frozenset({"Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"})
+"""Layers that take several tensors, in a list."""
 
 _ALIASES = {
     "swish": "silu",

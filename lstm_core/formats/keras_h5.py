@@ -38,7 +38,7 @@ def is_keras_h5(path: Path, start: bytes) -> bool:
 
 
 def read_keras_h5(path: str | os.PathLike[str]) -> Network:
-    """Read a model: Sequential, or functional as long as it is a chain.
+    """Read a model, Sequential or functional.
 
     Args:
         path: A file that `model.save("….h5")` wrote. No code in it is run.

@@ -13,19 +13,26 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.errors import SpecError
+from lstm_core.merge import Merge
 from lstm_core.network import Bidirectional, Layer, Recurrent
 from lstm_core.pointwise import (
     Activation,
     Affine,
     Dense,
     Embedding,
+    LastStep,
     LayerNormalization,
     Masking,
+    Pointwise,
     PReLU,
+    Slice,
 )
 
 Array = npt.NDArray[np.float32]
 
+OPERATIONS = "keras.src.ops.numpy"
+"""The module of what is no layer."""
+_ALL = slice(None)
 _LAYERS = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU"}
 """Activations that have a layer of their own, and so may have parameters."""
 
@@ -35,32 +42,45 @@ class KerasLayer:
     """One layer.
 
     Attributes:
-        kind: Its class in `keras.layers`.
+        kind: Its class.
         config: Its arguments, without the name.
         variables: Its arrays by their place in the layer's HDF5 group, as `cell/vars/0`.
+        module: Where that class is; an operation, which is no layer, has no more than a name.
+        arguments: What it is called with behind its tensors.
     """
 
     kind: str
     config: dict[str, Any]
     variables: dict[str, Array] = field(default_factory=dict)
+    module: str = "keras.layers"
+    arguments: tuple[Any, ...] = ()
 
 
-def keras_layer(layer: Layer, features: int, *, has_time: bool) -> KerasLayer:
+def keras_layer(layer: Layer, features: int, *, has_time: bool, is_masked: bool) -> KerasLayer:
     """Return a layer of a network as one of Keras.
 
     Args:
         layer: The layer.
         features: How many it takes.
         has_time: Whether what it takes has a time axis.
+        is_masked: Whether a mask can come with something that it takes.
 
     Raises:
         SpecError: Keras has no such layer.
     """
     match layer:
         case Recurrent():
-            made = _lstm(layer)
+            return _lstm(layer)
         case Bidirectional():
-            made = _bidirectional(layer)
+            return _bidirectional(layer)
+        case Merge():
+            return _merge(layer, is_masked=is_masked)
+        case _:
+            return _pointwise(layer, features, has_time=has_time, is_masked=is_masked)
+
+
+def _pointwise(layer: Pointwise, features: int, *, has_time: bool, is_masked: bool) -> KerasLayer:
+    match layer:
         case Dense():
             made = _dense(layer)
         case Activation():
@@ -74,13 +94,20 @@ def keras_layer(layer: Layer, features: int, *, has_time: bool) -> KerasLayer:
         case Masking():
             made = KerasLayer(kind="Masking", config={"mask_value": layer.mask_value})
         case Embedding():
-            rows, columns = layer.table.shape
-            config = {"input_dim": rows, "output_dim": columns, "mask_zero": layer.mask_zero}
-            variables = _numbered([layer.table])
-            made = KerasLayer(kind="Embedding", config=config, variables=variables)
+            made = _embedding(layer)
+        case Slice():
+            made = _slice(layer, has_time=has_time, is_masked=is_masked)
+        case LastStep():
+            made = _get_item(layer.name, (_ALL, -1, _ALL), is_masked=is_masked)
         case _:
             assert_never(layer)
     return made
+
+
+def _embedding(layer: Embedding) -> KerasLayer:
+    rows, columns = layer.table.shape
+    config = {"input_dim": rows, "output_dim": columns, "mask_zero": layer.mask_zero}
+    return KerasLayer(kind="Embedding", config=config, variables=_numbered([layer.table]))
 
 
 def _lstm(layer: Recurrent) -> KerasLayer:
@@ -129,10 +156,11 @@ def _bidirectional(layer: Bidirectional) -> KerasLayer:
 
 def serialized(layer: KerasLayer, name: str) -> dict[str, Any]:
     """Return a layer as it stands in `config.json`."""
+    training = {} if layer.module == OPERATIONS else {"trainable": True, "dtype": "float32"}
     return {
-        "module": "keras.layers",
+        "module": layer.module,
         "class_name": layer.kind,
-        "config": {"name": name, "trainable": True, "dtype": "float32", **layer.config},
+        "config": {"name": name, **training, **layer.config},
         "registered_name": None,
     }
 
@@ -196,6 +224,43 @@ def _layer_normalization(layer: LayerNormalization) -> KerasLayer:
             raise SpecError(layer.name, problem)
     variables = _numbered([layer.gamma, layer.beta])
     return KerasLayer(kind="LayerNormalization", config=config, variables=variables)
+
+
+def _merge(layer: Merge, *, is_masked: bool) -> KerasLayer:
+    kind = layer.operation.capitalize()
+    config = {"axis": -1} if layer.operation == "concatenate" else {}
+    if not is_masked:
+        return KerasLayer(kind=kind, config=config)
+    if layer.masks == "none" and layer.operation != "average":
+        return KerasLayer(kind=kind, config=config, module=OPERATIONS)
+    if layer.masks != "any":
+        problem = f"goes on where {layer.masks} of its masks say so, which Keras 3 does not"
+        raise SpecError(layer.name, problem)
+    if layer.operation in ("maximum", "minimum", "multiply"):
+        problem = f"is a {layer.operation} of what is masked, of which Keras 3 makes other numbers"
+        raise SpecError(layer.name, problem)
+    return KerasLayer(kind=kind, config=config)
+
+
+def _slice(layer: Slice, *, has_time: bool, is_masked: bool) -> KerasLayer:
+    before = (_ALL, _ALL) if has_time else (_ALL,)
+    chosen = slice(layer.begin, layer.end)
+    return _get_item(layer.name, (*before, chosen), is_masked=is_masked)
+
+
+def _get_item(name: str, chosen: tuple[slice | int, ...], *, is_masked: bool) -> KerasLayer:
+    if is_masked:
+        raise SpecError(name, "cuts what is masked, which Keras has no mask behind")
+    cuts = [
+        {
+            "class_name": "__slice__",
+            "config": {"start": each.start, "stop": each.stop, "step": None},
+        }
+        if isinstance(each, slice)
+        else each
+        for each in chosen
+    ]
+    return KerasLayer(kind="GetItem", config={}, module=OPERATIONS, arguments=(cuts,))
 
 
 def _check_function(layer: str, name: str) -> None:

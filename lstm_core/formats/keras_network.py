@@ -1,6 +1,6 @@
 """From a Keras model's config and a place for each layer's variables to a network.
 
-Owns the walk along the chain and its problems. Does not know what kind of file the two came from.
+Owns the walk along the graph and its problems. Does not know what kind of file the two came from.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 
 from lstm_core.errors import FormatError, SpecError
 from lstm_core.formats.keras_config import LayerConfig, check_precision
-from lstm_core.formats.keras_graph import Chain, read_chain
+from lstm_core.formats.keras_graph import Call, Graph, read_graph
 from lstm_core.formats.keras_older import is_older, modernised
+from lstm_core.formats.keras_operations import is_joining, read_joining
 from lstm_core.formats.keras_pointwise import READERS, Position, nothing
 from lstm_core.formats.keras_recurrent import RECURRENT_KINDS, read_bidirectional, read_recurrent
 from lstm_core.formats.variables import Variables
-from lstm_core.network import Bidirectional, Layer, Network, Recurrent
-from lstm_core.pointwise import Embedding, Masking
+from lstm_core.network import Bidirectional, Layer, Network, Recurrent, is_masked_behind
+from lstm_core.pointwise import LastStep
+from lstm_core.wiring import Wiring
 
 Place = Callable[[LayerConfig], Variables]
 """Where a layer's variables are. Raises SpecError where the file tells no place."""
@@ -26,7 +28,7 @@ _UNKNOWN = Position(features=None, has_time=None)
 
 
 def build_network(path: str, model: Mapping[str, Any], version: str, place: Place) -> Network:
-    """Read a model: Sequential, or functional as long as it is a chain.
+    """Read a model, Sequential or functional.
 
     Args:
         path: The file, for messages.
@@ -44,77 +46,126 @@ def build_network(path: str, model: Mapping[str, Any], version: str, place: Plac
     writer = f"Keras {version}"
     try:
         is_modern = not is_older(version) and "module" in model
-        chain = read_chain(model if is_modern else modernised(model, version))
-        input_size, layers, problems = _read_layers(chain, place)
+        graph = read_graph(model if is_modern else modernised(model, version))
+        reading = _Reading(graph, place)
     except RecursionError as error:
         raise FormatError(path, ["its config is nested too deeply"], writer) from error
-    if problems:
-        raise FormatError(path, problems, writer)
+    except SpecError as error:
+        raise FormatError(path, [str(error)], writer) from error
+    if reading.problems:
+        raise FormatError(path, reading.problems, writer)
+    wiring = reading.wiring()
+    input_size = sum(size for _, size in wiring.inputs)
     try:
-        input_name, output_name = _endpoint_names(chain)
         return Network(
-            chain.name,
-            input_size,
-            tuple(layers),
-            input_name=input_name,
-            output_name=output_name,
-            written_by=writer,
+            graph.name, input_size, tuple(reading.layers), written_by=writer, wiring=wiring
         )
     except SpecError as error:
         raise FormatError(path, [str(error)], writer) from error
 
 
-def _read_layers(chain: Chain, place: Place) -> tuple[int, list[Layer], list[str]]:
-    """Return the input size, the layers that can be read, and a sentence for each that cannot."""
-    problems = list(chain.problems)
-    position = _UNKNOWN
-    if chain.is_chain and not problems:
-        try:
-            position = _input_position(chain)
-        except SpecError as error:
-            problems.append(str(error))
-    input_size = position.features or 0
-    read: list[Layer] = []
-    for config in chain.layers:
-        try:
-            layers = _read_layer(config, place, position)
-            if chain.is_chain:
-                position = _behind(layers, position)
-            read += layers
-        except SpecError as error:
-            problems.append(str(error))
-            # One problem a layer: what follows from it is not reported again.
-            position = replace(_UNKNOWN, is_masked=position.is_masked)
-    if not chain.is_chain and not problems:
-        problems.append(f"{chain.name}: its layers are not a chain")
-    return input_size, read, problems
+class _Reading:
+    """The layers of a graph that can be read, and a sentence for each that cannot.
 
-
-def _endpoint_names(chain: Chain) -> tuple[str, str]:
-    """Return the names of the input and of the output, as Keras itself gives them in a signature.
-
-    The output's is the last layer's, that of the whole nested model where this is inside one.
+    Attributes:
+        layers: The layers.
+        problems: The sentences.
     """
-    return chain.inputs[0].name, chain.layers[-1].name.partition("/")[0]
+
+    def __init__(self, graph: Graph, place: Place) -> None:
+        self._graph = graph
+        self._place = place
+        self._takes: list[tuple[int, ...]] = []
+        self.layers: list[Layer] = []
+        self.problems = list(graph.problems)
+        # Of each value of the graph: what is known of it, and its number in the network.
+        self._positions: list[Position] = []
+        self._numbers = list(range(len(graph.inputs)))
+        for layer in graph.inputs:
+            self._read_input(layer)
+        for call in graph.calls:
+            self._read(call)
+        if not graph.is_whole and not self.problems:
+            self.problems.append(f"{graph.name}: it cannot be told what its layers take")
+
+    def wiring(self) -> Wiring:
+        """Return what each layer takes, the ends under the names that Keras gives them."""
+        sizes = [position.features or 0 for position in self._positions]
+        return Wiring(
+            inputs=tuple(
+                (layer.name, size) for layer, size in zip(self._graph.inputs, sizes, strict=False)
+            ),
+            takes=tuple(self._takes),
+            outputs=tuple((name, self._numbers[value]) for name, value in self._graph.outputs),
+        )
+
+    def _read_input(self, layer: LayerConfig) -> None:
+        position = _UNKNOWN
+        if self._graph.is_whole:
+            try:
+                users = _users(self._graph, len(self._positions))
+                position = _input_position(layer, users)
+            except SpecError as error:
+                self.problems.append(str(error))
+        self._positions.append(position)
+
+    def _read(self, call: Call) -> None:
+        positions = [self._positions[value] for value in call.takes]
+        is_known = self._graph.is_whole
+        try:
+            if call.layer.problem is None and is_joining(call.layer.kind):
+                layers: Sequence[Layer] = read_joining(call, positions) if is_known else ()
+            else:
+                position = positions[0] if is_known else _UNKNOWN
+                layers = _read_layer(call.layer, self._place, position)
+            behind = _behind(layers, positions) if is_known else _UNKNOWN
+        except SpecError as error:
+            self.problems.append(str(error))
+            # One problem a layer: what follows from it is not reported again.
+            is_masked = any(position.is_masked for position in positions)
+            behind, layers = replace(_UNKNOWN, is_masked=is_masked), ()
+        self._positions.append(behind)
+        takes = tuple(self._numbers[value] for value in call.takes)
+        for layer in layers:
+            self.layers.append(layer)
+            self._takes.append(takes)
+            takes = (len(self._graph.inputs) + len(self.layers) - 1,)
+        self._numbers.append(takes[0] if takes else 0)
 
 
-def _input_position(chain: Chain) -> Position:
-    """Return what the model takes.
+def _users(graph: Graph, number: int) -> set[str]:
+    """Return the kinds of the layers that take an input, and `output` where it is given on."""
+    same = {number}
+    users = set()
+    for value, call in enumerate(graph.calls, len(graph.inputs)):
+        if same.intersection(call.takes):
+            if READERS.get(call.layer.kind) is nothing:
+                same.add(value)
+            else:
+                users.add(call.layer.kind)
+    if any(value in same for _, value in graph.outputs):
+        users.add("output")
+    return users
+
+
+def _input_position(layer: LayerConfig, users: set[str]) -> Position:
+    """Return what an input of a model takes.
+
+    Args:
+        layer: The input layer.
+        users: Of `_users`.
 
     Raises:
         SpecError: It is not `(batch, time, features)` of real numbers, nor `(batch, time)` before
-            an embedding.
+            embeddings.
     """
-    if len(chain.inputs) != 1:
-        raise SpecError(chain.name, f"has {len(chain.inputs)} input layers; build it with one")
-    layer = chain.inputs[0]
     given = layer.config.get("batch_shape")
     shape = given if isinstance(given, list) else []
-    kinds = [each.kind for each in chain.layers if READERS.get(each.kind) is not nothing]
-    has_embedding = kinds[:1] == ["Embedding"]
+    has_embedding = "Embedding" in users
     if layer.config.get("sparse") is True or layer.config.get("ragged") is True:
         raise SpecError(layer.name, "is sparse or ragged; only dense inputs are served")
-    if len(shape) == 2 and has_embedding:
+    is_unused = not users and shape[-1:] == [None]
+    if len(shape) == 2 and (users == {"Embedding"} or is_unused):
         return Position(features=1)
     if len(shape) != 3 or has_embedding:
         served = "(batch, time, features), or (batch, time) before an Embedding"
@@ -158,23 +209,26 @@ def _why_unknown(kind: str) -> str:
     return f"is a {kind}; served are LSTMs and layers that treat each time step on its own"
 
 
-def _behind(layers: Sequence[Layer], position: Position) -> Position:
-    """Return what is known behind a layer's parts.
+def _behind(layers: Sequence[Layer], positions: Sequence[Position]) -> Position:
+    """Return what is known behind a call's layers.
+
+    Args:
+        layers: The first takes all that the call does, each other one what the one before it gives.
+        positions: What is known of what the call takes.
 
     Raises:
         SpecError: They do not fit what is before them.
     """
+    position = positions[0]
     for layer in layers:
-        features = position.features
-        if features is not None:
-            features = layer.output_size(features)
-        position = replace(position, features=features)
-        if isinstance(layer, Recurrent | Bidirectional):
-            ends = not layer.return_sequences
-            has_time = False if ends else position.has_time
-            position = replace(
-                position, has_time=has_time, is_masked=position.is_masked and not ends
-            )
-        elif isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero):
-            position = replace(position, is_masked=True)
+        sizes = [each.features for each in positions]
+        known = [size for size in sizes if size is not None]
+        features = layer.output_size(*known) if len(known) == len(sizes) else None
+        is_masked = is_masked_behind(layer, [each.is_masked for each in positions])
+        position = replace(positions[0], features=features, is_masked=is_masked)
+        if isinstance(layer, LastStep) or (
+            isinstance(layer, Recurrent | Bidirectional) and not layer.return_sequences
+        ):
+            position = replace(position, has_time=False)
+        positions = [position]
     return position

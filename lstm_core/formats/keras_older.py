@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lstm_core.formats.keras_config import CONTAINERS, Json
+from lstm_core.formats.keras_config import CONTAINERS, MERGES, Json
 
 _CLASSES = {
     "BatchNormalizationV1": "BatchNormalization",
@@ -30,10 +30,30 @@ _KERAS_1_ARGUMENTS = {
     "LSTM": {"output_dim": "units", "inner_activation": "recurrent_activation"},
     "TimeDistributedDense": {"output_dim": "units", "bias": "use_bias"},
 }
-_OPERATIONS = frozenset({"Any", "NotEqual"})
-"""What Keras 3 computes masks with, in graphs."""
+_OPERATIONS = frozenset(
+    {"Any", "ExpandDims", "GetItem", "LogicalOr", "NotEqual", "OnesLike", "ZerosLike"}
+)
+"""What Keras 3 computes in graphs and has no layer for. Of those that it has both of, the layer is
+told by its argument `trainable`."""
 _WITHOUT_MASK = frozenset({"Normalization", "Rescaling"})
 """Layers that Keras 2 gives no mask on behind, while Keras 3 does."""
+_FUNCTIONS = {
+    "__operators__.add": "Add",
+    "__operators__.getitem": "GetItem",
+    "concat": "Concatenate",
+    "math.add": "Add",
+    "math.maximum": "Maximum",
+    "math.minimum": "Minimum",
+    "math.multiply": "Multiply",
+    "math.subtract": "Subtract",
+    "math.truediv": "Divide",
+    "nn.relu": "Relu",
+    "nn.sigmoid": "Sigmoid",
+    "math.sigmoid": "Sigmoid",
+    "math.tanh": "Tanh",
+    "nn.tanh": "Tanh",
+}
+"""Functions of TensorFlow in a graph, as the operations of Keras 3."""
 
 
 def is_older(version: str) -> bool:
@@ -63,7 +83,7 @@ def modernised(model: Mapping[str, Any], version: str) -> Json:
     module = str(model.get("module", "keras"))
     if ">" in str(original):
         modern["registered_name"] = original
-    elif kind in _OPERATIONS and "module" not in model:
+    elif "module" not in model and _is_operation(str(kind), config, version):
         modern["module"] = "keras.src.ops.numpy"
     elif module.partition(".")[0] in {"keras", "tf_keras", "tensorflow"}:
         modern["module"] = "keras.layers"
@@ -72,6 +92,11 @@ def modernised(model: Mapping[str, Any], version: str) -> Json:
     if kind == "ThresholdedReLU":
         modern["class_name"] = "ReLU"
     return modern
+
+
+def _is_operation(kind: str, config: Json, version: str) -> bool:
+    is_layer = isinstance(config, dict) and "trainable" in config
+    return kind in _OPERATIONS or (kind in MERGES and not is_layer and not is_older(version))
 
 
 def _container(kind: str, config: Mapping[str, Any], version: str) -> dict[str, Any]:
@@ -86,12 +111,7 @@ def _container(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
         if shape is not None and layers[0].get("class_name") != "InputLayer":
             modern.insert(0, _input_layer(shape))
     else:
-        modern = [
-            {**each, "inbound_nodes": _nodes(each.get("inbound_nodes"))}
-            if isinstance(each, dict)
-            else each
-            for each in modern
-        ]
+        modern = [_called(each) if isinstance(each, dict) else each for each in modern]
     return {**config, "layers": modern}
 
 
@@ -125,6 +145,8 @@ def _arguments(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
         modern["backward_layer"] = _reversed(modern.get("layer"))
     if kind in _WITHOUT_MASK:
         modern["drops_mask"] = True
+    if kind in MERGES:
+        modern["joins_masks"] = "all"
     policy = modern.pop("dtype", None) or "float32"
     if isinstance(policy, dict) and policy.get("class_name") in ("Policy", "PolicyV1"):
         policy = {**policy, "class_name": "DTypePolicy"}
@@ -153,6 +175,43 @@ def _reversed(layer: Json) -> Json:
     is_known = isinstance(go_backwards, bool)
     turned = {**config, "go_backwards": not go_backwards if is_known else go_backwards}
     return {**layer, "config": turned}
+
+
+def _called(layer: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer with its calls as Keras 3 writes them; of a function, as an operation."""
+    nodes = _nodes(layer.get("inbound_nodes"))
+    config = layer.get("config")
+    function = config.get("function") if isinstance(config, dict) else None
+    operation = _FUNCTIONS.get(str(function))
+    is_function = layer.get("class_name") in ("SlicingOpLambda", "TFOpLambda")
+    if not is_function or not isinstance(config, dict) or operation is None:
+        return {**layer, "inbound_nodes": nodes}
+    config = {**config, "drops_mask": True}
+    for node in nodes:
+        given = {name: value for name, value in node["kwargs"].items() if value is not None}
+        config |= {name: given.pop(name) for name in ("axis",) if name in given}
+        second = [given.pop(name) for name in ("y", "slice_spec") if name in given]
+        node["args"] += [_argument(each) for each in second]
+        node["kwargs"] = given
+    return {
+        **layer,
+        "module": "keras.src.ops.numpy",
+        "class_name": operation,
+        "config": config,
+        "inbound_nodes": nodes,
+    }
+
+
+def _argument(value: Json) -> Json:
+    """Return an argument of a function: a tensor, slices, or what it is."""
+    if not isinstance(value, list):
+        return value
+    if len(value) == 3 and isinstance(value[0], str):
+        return _tensor(value)
+    return [
+        {"class_name": "__slice__", "config": each} if isinstance(each, dict) else each
+        for each in value
+    ]
 
 
 def _nodes(nodes: Json) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ _ZERO = np.float32(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """What is known of the values between two layers of the chain.
+    """What is known of a value between layers.
 
     Attributes:
         features: Length of the last axis, or None behind a layer that could not be read.
@@ -82,7 +82,7 @@ def _activation(
 def _softmax(
     layer: LayerConfig, _variables: Variables, position: Position
 ) -> tuple[Pointwise, ...]:
-    _check_last_axis(layer, position)
+    check_last_axis(layer, position)
     if position.is_masked:
         problem = (
             "Keras applies the time steps' mask to a Softmax layer's features, which fails or "
@@ -118,7 +118,7 @@ def _prelu(layer: LayerConfig, variables: Variables, position: Position) -> tupl
 def _batch_normalization(
     layer: LayerConfig, variables: Variables, position: Position
 ) -> tuple[Pointwise, ...]:
-    _check_last_axis(layer, position)
+    check_last_axis(layer, position)
     names = [name for name, field in (("gamma", "scale"), ("beta", "center")) if layer.flag(field)]
     names += ["moving_mean", "moving_variance"]
     arrays = {
@@ -136,7 +136,7 @@ def _batch_normalization(
 def _layer_normalization(
     layer: LayerConfig, variables: Variables, position: Position
 ) -> tuple[Pointwise, ...]:
-    _check_last_axis(layer, position)
+    check_last_axis(layer, position)
     rms_scaling = layer.flag("rms_scaling", default=False)
     has_gamma = layer.flag("scale") or rms_scaling
     has_beta = layer.flag("center") and not rms_scaling
@@ -158,7 +158,7 @@ def _normalization(
     axis = layer.config.get("axis")
     is_one_for_all = axis is None or axis == []
     if not is_one_for_all:
-        _check_last_axis(layer, position)
+        check_last_axis(layer, position)
     if layer.config.get("mean") is None:
         shape = () if is_one_for_all else (position.features,)
         mean = variables.read(0, "mean", shape)
@@ -237,7 +237,12 @@ READERS: dict[str, Reader] = {
 """The reader of each class."""
 
 
-def _check_last_axis(layer: LayerConfig, position: Position) -> None:
+def check_last_axis(layer: LayerConfig, position: Position) -> None:
+    """Refuse a layer that works along another axis than the features'.
+
+    Raises:
+        SpecError: It does.
+    """
     axis = layer.config.get("axis", -1)
     axes = axis if isinstance(axis, list) else [axis]
     last = {True: {-1, 2}, False: {-1, 1}, None: {-1, 1, 2}}[position.has_time]

@@ -26,18 +26,22 @@ from lstm_core.formats.safetensors import (
     write_safetensors,
 )
 from lstm_core.formats.tensors import Tensors, read_weight
+from lstm_core.merge import MASKS, OPERATIONS, Merge
 from lstm_core.network import MERGE_MODES, Bidirectional, Layer, Network, Recurrent
 from lstm_core.pointwise import FUNCTIONS, Activation, Affine, Dense, Pointwise
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import LSTMWeights
+from lstm_core.wiring import Wiring, chain
 
 METADATA_KEY = "lstm_core"
 VERSION = 1
+"""Of a chain, which the releases before graphs read too."""
+GRAPH_VERSION = 2
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Recurrent, Bidirectional, *get_args(Pointwise))
+    kind.__name__: kind for kind in (Recurrent, Bidirectional, Merge, *get_args(Pointwise))
 }
 _PARTS: dict[str, type[Any]] = {
     "LSTMSpec": LSTMSpec,
@@ -121,15 +125,19 @@ def write_network_file(network: Network, file: IO[bytes]) -> None:
         {"kind": type(layer).__name__, **_describe(layer, f"layers.{index}", arrays)}
         for index, layer in enumerate(network.layers)
     ]
-    document = {
-        "version": VERSION,
+    document: dict[str, Json] = {
+        "version": VERSION if network.is_chain else GRAPH_VERSION,
         "name": network.name,
         "written_by": network.written_by,
         "input_size": network.input_size,
-        "input_name": network.inputs[0].name,
-        "output_name": network.outputs[0].name,
-        "layers": layers,
     }
+    wiring = network.wiring
+    if network.is_chain:
+        names = {"input_name": network.inputs[0].name, "output_name": network.outputs[0].name}
+        document |= names
+    else:
+        document["wiring"] = {field.name: getattr(wiring, field.name) for field in fields(wiring)}
+    document["layers"] = layers
     write_safetensors(file, arrays, {METADATA_KEY: json.dumps(document)})
 
 
@@ -153,13 +161,12 @@ def _read(file: TensorFile) -> Network:
         document = json.loads(file.metadata.get(METADATA_KEY, ""))
     except ValueError as error:
         raise SpecError("metadata", f"{METADATA_KEY} is not valid JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("version") != VERSION:
-        raise SpecError("metadata", f"{METADATA_KEY} is no network of version {VERSION}")
+    version = document.get("version") if isinstance(document, dict) else None
+    if version not in (VERSION, GRAPH_VERSION):
+        known = f"version {VERSION} or {GRAPH_VERSION}"
+        raise SpecError("metadata", f"{METADATA_KEY} is no network of {known}")
     name, input_size = document.get("name"), document.get("input_size")
     layers = document.get("layers")
-    input_name, output_name = document.get("input_name"), document.get("output_name")
-    if not (isinstance(input_name, str) and isinstance(output_name, str)):
-        raise SpecError("metadata", "the network has no name for its input or for its output")
     if not isinstance(name, str) or not _is_integer(input_size) or input_size < 1:
         raise SpecError("metadata", "the network has no name or no input size")
     if not isinstance(layers, list) or not layers:
@@ -168,10 +175,40 @@ def _read(file: TensorFile) -> Network:
         name,
         input_size,
         tuple(_layer(layer, f"layers.{i}", file.tensors) for i, layer in enumerate(layers)),
-        input_name=input_name,
-        output_name=output_name,
         written_by=writer if isinstance(writer := document.get("written_by"), str) else None,
+        wiring=_chain(document) if version == VERSION else _wiring(document.get("wiring")),
     )
+
+
+def _chain(document: dict[str, Json]) -> Wiring:
+    input_name, output_name = document.get("input_name"), document.get("output_name")
+    if not (isinstance(input_name, str) and isinstance(output_name, str)):
+        raise SpecError("metadata", "the network has no name for its input or for its output")
+    return chain(input_name, document["input_size"], len(document["layers"]), output_name)
+
+
+def _wiring(document: Json) -> Wiring:
+    """Return what each layer takes; what it refers to is checked by the network."""
+    given = document if isinstance(document, dict) else {}
+    takes = given.get("takes", [])
+    is_listed = isinstance(takes, list) and all(
+        isinstance(taken, list) and all(map(_is_integer, taken)) for taken in takes
+    )
+    ends = [_ends(given.get(field)) for field in ("inputs", "outputs")]
+    if not is_listed or ends[0] is None or ends[1] is None:
+        raise SpecError("metadata", "the network's wiring is not what its layers take")
+    if any(size < 1 for _, size in ends[0]):
+        raise SpecError("metadata", "an input of the network has no size")
+    return Wiring(inputs=ends[0], takes=tuple(map(tuple, takes)), outputs=ends[1])
+
+
+def _ends(document: Json) -> tuple[tuple[str, int], ...] | None:
+    """Return names and numbers in a list of pairs; None where it is none."""
+    is_listed = isinstance(document, list) and all(
+        isinstance(end, list) and len(end) == 2 and isinstance(end[0], str) and _is_integer(end[1])
+        for end in document
+    )
+    return tuple((name, number) for name, number in document) if is_listed else None
 
 
 def _layer(document: Json, path: str, tensors: Tensors) -> Layer:
@@ -244,6 +281,10 @@ def _check(layer: Layer) -> None:
             raise WeightsError(f"bias of {layer.name}", (columns,), layer.bias.shape)
     elif isinstance(layer, Activation):
         _check_function(layer.name, layer.function, layer.parameters)
+    elif isinstance(layer, Merge):
+        if layer.operation not in OPERATIONS or layer.masks not in MASKS:
+            problem = f"is no merge: {layer.operation!r:.80} with masks of {layer.masks!r:.80}"
+            raise SpecError(layer.name, problem)
     elif isinstance(layer, Affine):
         widths = {v.size for v in (layer.center, layer.scale, layer.offset) if v.ndim}
         if len(widths) > 1:

@@ -1,6 +1,6 @@
 """ONNX graphs with LSTMs into networks, without the `onnx` package.
 
-A graph is followed from its input to its first output: what it computes of shapes is computed, and
+A graph is followed from its input to its outputs: what it computes of shapes is computed, and
 what it does to the sequences becomes a layer. Sizes that a graph leaves open get a number that
 stands for them. States that a graph takes as inputs, or gives as outputs, are the session's: it
 begins with zeros.
@@ -17,6 +17,7 @@ import numpy as np
 from lstm_core.errors import FormatError, SpecError
 from lstm_core.formats.onnx_axes import STAND_INS, Atom, kinds
 from lstm_core.formats.onnx_constants import MAX_NUMBERS, evaluate
+from lstm_core.formats.onnx_junctions import wired
 from lstm_core.formats.onnx_model import (
     FLOAT_TYPES,
     INTEGER_TYPES,
@@ -46,7 +47,7 @@ _MOVES = frozenset({"Cast", "Gather", "Identity", "Slice", "Split", "Squeeze", "
 
 
 def read_onnx(path: str | os.PathLike[str]) -> Network:
-    """Read a graph, from its first input to its first output.
+    """Read a graph, from its first input to its outputs.
 
     Args:
         path: A file that begins with an ONNX model. Files beside it are read where it keeps its
@@ -65,7 +66,7 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
 
 
 def network_of(path: str, graph: Graph) -> Network:
-    """Return what a graph computes, from its first input to its first output.
+    """Return what a graph computes, from its first input to its outputs.
 
     Args:
         path: Its file, for messages.
@@ -77,17 +78,12 @@ def network_of(path: str, graph: Graph) -> Network:
     """
     walk = _Walk(graph)
     try:
-        output = walk.run()
+        outputs = walk.run()
         if walk.problems:
             raise FormatError(path, walk.problems, graph.written_by)
-        return Network(
-            graph.name or Path(path).stem,
-            walk.input_size,
-            output.whole_layers(),
-            input_name=graph.inputs[0].name,
-            output_name=graph.outputs[0],
-            written_by=graph.written_by,
-        )
+        layers, wiring = wired(outputs, graph.inputs[0].name, walk.input_size)
+        name = graph.name or Path(path).stem
+        return Network(name, walk.input_size, layers, written_by=graph.written_by, wiring=wiring)
     except SpecError as error:
         raise FormatError(path, [str(error)], graph.written_by) from error
 
@@ -108,13 +104,14 @@ class _Walk:
         self._stored: dict[str, Tensor] = {}
         # What is computed of the numbers that stand for sizes.
         self._measured: set[str] = set()
+        self._times: set[int] = set()
         self._layers_held = 0
         self._numbers_read = 0
         self._numbers_taken = 0
         self._numbers_computed = 0
 
-    def run(self) -> Sequences:
-        """Return the first output.
+    def run(self) -> list[tuple[str, Sequences]]:
+        """Return the outputs that are no states, by name.
 
         Raises:
             SpecError: The graph's inputs or outputs cannot be served.
@@ -126,7 +123,7 @@ class _Walk:
         self._values[first.name] = self._input(first)
         self._values |= {each.name: State(is_given=True) for each in others}
         self._run(graph)
-        return self._output()
+        return self._outputs_of(graph.outputs)
 
     def _run(self, body: Body) -> None:
         self._stored |= body.initializers
@@ -164,9 +161,18 @@ class _Walk:
             self.problems.append(_sentence(node, error))
             outputs = [Broken()] * len(node.outputs)
         self._values |= dict(zip(node.outputs, outputs, strict=False))
+        self._look_at_time(node, outputs)
         self._layers_held += sum(len(v.layers) for v in outputs if isinstance(v, Sequences))
         if self._layers_held > MAX_LAYERS_HELD:
             raise SpecError(node.name, "is behind too many layers, as too many other nodes are")
+
+    def _look_at_time(self, node: Node, outputs: Sequence[Value]) -> None:
+        """Refuse an LSTM that runs over another axis than those in other branches."""
+        for value in outputs:
+            axes = value.axes if isinstance(value, Sequences) else ()
+            self._times |= {atom.size for axis in axes for atom in axis if atom.kind == "time"}
+        if len(self._times) > 1:
+            raise SpecError(node.name, "runs over another axis than other LSTMs of the graph")
 
     def _branch(self, node: Node, condition: Value | None) -> Sequence[Value]:
         """Return what a branch of an `If` gives, which the sizes of the values choose."""
@@ -253,22 +259,33 @@ class _Walk:
         if self._numbers_taken > MAX_NUMBERS + MAX_EXPANSION * self._numbers_read:
             raise SpecError(node.name, "takes numbers that too many nodes have taken already")
 
-    def _output(self) -> Sequences:
-        first, *others = (self._values.get(name) for name in self._graph.outputs)
+    def _outputs_of(self, names: Sequence[str]) -> list[tuple[str, Sequences]]:
+        found: list[tuple[str, Sequences]] = []
         if self.problems:
-            return Sequences(axes=())
-        if not isinstance(first, Sequences):
-            raise SpecError(self._graph.outputs[0], "does not come from the graph's input")
-        for name, value in zip(self._graph.outputs[1:], others, strict=True):
-            if not (isinstance(value, State) or (isinstance(value, Sequences) and value.is_state)):
-                problem = "is an output beside the first, and no state of an LSTM"
-                raise SpecError(name, problem)
-        first.check_whole()
-        last = kinds(first.axes[-1]) if first.axes else []
-        sizes = {atom.kind: atom.size for axis in first.axes for atom in axis}
-        if sizes.get("features", 1) != 1 and last not in (["features"], ["direction", "features"]):
-            raise SpecError(self._graph.outputs[0], "has another last axis than the features")
-        return first
+            return found
+        for index, name in enumerate(names):
+            value = self._values.get(name)
+            is_state = isinstance(value, State) or (
+                isinstance(value, Sequences) and value.is_state and index > 0
+            )
+            if is_state and index:
+                continue
+            if not isinstance(value, Sequences):
+                raise SpecError(name, "does not come from the graph's input")
+            _check_output(name, value)
+            found.append((name, value))
+        leading = {tuple(map(tuple, map(kinds, v.axes[:-1]))) for _, v in found if len(v.axes) > 2}
+        if len(leading) > 1:
+            raise SpecError(found[0][0], "has its axes in another order than another output")
+        return found
+
+
+def _check_output(name: str, value: Sequences) -> None:
+    value.check_whole()
+    last = kinds(value.axes[-1]) if value.axes else []
+    lengths = {atom.kind: atom.size for axis in value.axes for atom in axis}
+    if lengths.get("features", 1) != 1 and last not in (["features"], ["direction", "features"]):
+        raise SpecError(name, "has another last axis than the features")
 
 
 def _shape(node: Node, value: Sequences) -> Value:

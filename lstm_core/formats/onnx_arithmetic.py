@@ -1,7 +1,7 @@
 """ONNX's arithmetic on sequences: products with weights, sums and factors, limits, batch norms.
 
 Where two values that come from the sequences meet, `onnx_formulas` or the two directions of an LSTM
-explain it, or it cannot be served.
+explain it, or they are merged.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_axes import transposed
 from lstm_core.formats.onnx_formulas import combined, scaled
 from lstm_core.formats.onnx_inputs import Float32, Values, sequences_of, stored, vector
+from lstm_core.formats.onnx_junctions import MERGES, met
 from lstm_core.formats.onnx_model import Node
 from lstm_core.formats.onnx_values import Sequences, Value, joined
 from lstm_core.pointwise import Activation, Affine, Dense, LayerNormalization
@@ -58,14 +59,16 @@ def _scaled(node: Node, array: Float32, factor: float) -> Float32:
 
 
 def arithmetic(node: Node, inputs: Values, _opset: int) -> Value:
-    """Read Add, Sub, Mul or Div of sequences and a number for each feature."""
+    """Read Add, Sub, Mul or Div of sequences and a number for each feature, or of two values."""
     both = [value for value in inputs if isinstance(value, Sequences)]
     modes = {"Add": "sum", "Mul": "mul"}
     if len(both) == 2 and (function := combined(node, both[0], both[1])) is not None:
         return function
-    if len(both) == 2 and node.operator in modes:
+    if len(both) == 2 and node.operator in modes and any(v.direction is not None for v in both):
         in_order = sorted(both, key=lambda value: value.direction or 0)
         return joined(in_order, -1, modes[node.operator])
+    if len(both) == 2 and node.operator in MERGES:
+        return met(node, both)
     is_first = bool(inputs) and isinstance(inputs[0], Sequences)
     numbers = stored(node, inputs, 1 if is_first else 0)
     value = both[0]
@@ -135,6 +138,9 @@ def clip(node: Node, inputs: Values, _opset: int) -> Value:
         )
         value = sequences_of(node, inputs)
     else:
+        values = [value for value in inputs if isinstance(value, Sequences)]
+        if len(values) > 1 and len(values) == len(inputs):
+            return met(node, values)
         value, limit = _value_and_number(node, inputs)
         lowest, highest = (limit, None) if node.operator == "Max" else (None, limit)
     if lowest is None and highest is None:

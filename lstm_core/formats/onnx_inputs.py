@@ -32,9 +32,7 @@ def stored(node: Node, inputs: Values, index: int) -> Float32 | None:
     if value is None:
         return None
     if not isinstance(value, np.ndarray):
-        raise SpecError(
-            node.name, f"is a {node.operator} of two values; only a chain can be served"
-        )
+        raise SpecError(node.name, f"is a {node.operator} of two values, which is not served")
     if value.dtype != np.float32 or not np.isfinite(value).all():
         raise SpecError(node.name, "has numbers that are not real and finite in float32")
     return value

@@ -26,6 +26,7 @@ from lstm_core.formats.onnx_axes import (
 )
 from lstm_core.formats.onnx_constants import axes_of, integers, slices_of
 from lstm_core.formats.onnx_inputs import Values, sequences_of
+from lstm_core.formats.onnx_junctions import met
 from lstm_core.formats.onnx_lstm import read_lstm
 from lstm_core.formats.onnx_model import FLOAT_TYPES, Node
 from lstm_core.formats.onnx_pointwise import POINTWISE
@@ -40,7 +41,7 @@ from lstm_core.formats.onnx_values import (
     take_half,
     take_step,
 )
-from lstm_core.pointwise import Embedding
+from lstm_core.pointwise import Embedding, Slice
 
 Reader = Callable[[Node, Values, int], list[Value]]
 """Takes a node, its inputs, at least one of them `Sequences`, and the version of the operators."""
@@ -222,7 +223,10 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
         index = at(value.axes, axis)
         length = sizes(value.axes)[index]
         chosen = range(length)[start:end:step]
-        if len(chosen) == 1:
+        is_of_features = index == len(value.axes) - 1 and kinds(value.axes[index]) == ["features"]
+        if is_of_features and value.direction is None:
+            value = _cut(node, value, chosen)
+        elif len(chosen) == 1:
             value = take_step(value, index, chosen[0], keeps_axis=True)
         elif (half := take_half(value, index, chosen)) is not None:
             value = half
@@ -230,6 +234,15 @@ def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:
             what = " and ".join(kinds(value.axes[index])) or "nothing"
             raise SpecError(node.name, f"takes a part of the axis {what}")
     return [value]
+
+
+def _cut(node: Node, value: Sequences, chosen: range) -> Sequences:
+    """Return some features, one next to the other."""
+    if not chosen or chosen.step != 1:
+        raise SpecError(node.name, "takes features that are not one next to the other")
+    if len(chosen) == value.features:
+        return value
+    return value.through(Slice(name=node.name, begin=chosen.start, end=chosen.stop))
 
 
 def _is_bound(axis: Axis, start: int, end: int) -> bool:
@@ -246,10 +259,27 @@ def _split(node: Node, inputs: Values, _opset: int) -> list[Value]:
     num_parts = len(node.outputs)
     if num_parts == 1:
         return [value]
+    if axis == len(value.axes) - 1 and kinds(value.axes[axis]) == ["features"]:
+        return _split_features(node, inputs, value)
     is_direction = kinds(value.axes[axis]) == ["direction"]
     if num_parts != 2 or not is_direction:
         raise SpecError(node.name, "parts what is not the two directions of an LSTM")
     return [take_step(value, axis, index, keeps_axis=True) for index in range(2)]
+
+
+def _split_features(node: Node, inputs: Values, value: Sequences) -> list[Value]:
+    num_parts = len(node.outputs)
+    lengths = node.listed("split", int) or integers(_constants(node, inputs)[1])
+    if not lengths:
+        length = -(-value.features // num_parts)
+        lengths = [length] * (num_parts - 1) + [value.features - length * (num_parts - 1)]
+    if len(lengths) != num_parts or sum(lengths) != value.features:
+        raise SpecError(node.name, f"parts {value.features} features into {lengths!s:.80}")
+    ends = np.cumsum(lengths).tolist()
+    return [
+        _cut(node, value, range(end - length, end))
+        for end, length in zip(ends, lengths, strict=True)
+    ]
 
 
 def _concat(node: Node, inputs: Values, _opset: int) -> list[Value]:
@@ -259,7 +289,11 @@ def _concat(node: Node, inputs: Values, _opset: int) -> list[Value]:
     if len(values) == 1:
         return [values[0]]
     axis = at(values[0].axes, node.attribute("axis", 0))
-    return [joined(values, axis, "concat")]
+    if any(value.direction is not None for value in values):
+        return [joined(values, axis, "concat")]
+    if axis != len(values[0].axes) - 1:
+        raise SpecError(node.name, "joins values along another axis than the features")
+    return [met(node, values)]
 
 
 _READERS: dict[str, Reader] = {

@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_axes import Atom, Axes, kinds
+from lstm_core.merge import Merge
 from lstm_core.network import Bidirectional, Layer, Recurrent
-from lstm_core.pointwise import Pointwise
+from lstm_core.pointwise import LastStep, Pointwise
 
 Constant = npt.NDArray[Any]
 
 MAX_LAYERS = 1000
-"""Of a chain. Each layer costs as much as there are before it."""
+"""Between two junctions. Each layer costs as much as there are before it."""
 
 
 SERVED = "served are LSTMs and operators that treat each time step on its own"
@@ -64,8 +65,26 @@ class Part:
         return input_size
 
 
-Link = Layer | Part
-"""What a chain is made of while a graph is read."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Junction:
+    """Where values meet: the first of the layers of what comes of them.
+
+    Attributes:
+        merge: What is made of them.
+        sources: The values.
+    """
+
+    merge: Merge
+    sources: tuple[Sequences, ...]
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.merge.name
+
+
+Link = Layer | Part | Junction
+"""What the way of a value is made of while a graph is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +98,7 @@ class Sequences:
 
     Attributes:
         axes: Its axes.
-        layers: The layers, from the input on.
+        layers: The layers, from the input on or from where values have met last.
         is_integer: Whether the values are integers, for an embedding.
         is_state: Whether it is an h, fresh from its LSTM.
         direction: 0 or 1 where it is the forward or the backward half of the last layer, or a
@@ -127,7 +146,7 @@ class Sequences:
         if any(kinds(axis) != ["direction", "features"] for axis in self.axes if _is_split(axis)):
             raise SpecError("direction", "the directions of an LSTM are not joined")
 
-    def whole_layers(self) -> tuple[Layer, ...]:
+    def whole_layers(self) -> tuple[Layer | Junction, ...]:
         """Return the layers.
 
         Raises:
@@ -216,10 +235,14 @@ def take_half(value: Sequences, axis: int, chosen: range) -> Sequences | None:
 def _ended(layers: tuple[Link, ...]) -> tuple[Link, ...]:
     """Return the layers, of which the last recurrent one gives its last step only.
 
+    Where values have met since, it is the last step of what came of them.
+
     Raises:
         SpecError: There is none, or one that runs both ways.
     """
     found = [i for i, layer in enumerate(layers) if isinstance(layer, Recurrent | Bidirectional)]
+    if not found and layers and isinstance(layers[0], Junction):
+        return (*layers, LastStep(name=f"{layers[0].name}/last"))
     if not found:
         raise SpecError("step", "one time step is taken before any LSTM")
     at = found[-1]
@@ -242,7 +265,7 @@ def without_sequences(layer: Link) -> Link:
 
 
 def joined(values: Sequence[Sequences], axis: int, mode: str) -> Sequences:
-    """Bring the two directions of a layer together.
+    """Bring the two directions of a layer together, of which one comes at least.
 
     Args:
         values: The halves, forward first.
@@ -256,7 +279,9 @@ def joined(values: Sequence[Sequences], axis: int, mode: str) -> Sequences:
     layer = first.layers[-1] if first.layers else None
     is_pair = [value.direction for value in values] == [0, 1]
     if not is_pair or first.layers != others[0].layers or not isinstance(layer, Bidirectional):
-        raise SpecError("inputs", f"joins {len(values)} values; only a chain can be served")
+        raise SpecError(
+            "inputs", "joins a direction of an LSTM with something else than the other one"
+        )
     steps = (first.step, others[0].step)
     if steps not in {(None, None), ("last", "first")}:
         raise SpecError("step", "joins other steps than the last of each direction")

@@ -42,7 +42,7 @@ def is_saved_model(path: Path, start: bytes) -> bool:
 
 
 def read_saved_model(path: str | os.PathLike[str]) -> Network:
-    """Read a model: Sequential, or functional as long as it is a chain.
+    """Read a model, Sequential or functional.
 
     Args:
         path: A directory that `model.save` of Keras 2 or tf_keras wrote, or `model.export` of any

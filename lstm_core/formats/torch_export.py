@@ -51,7 +51,7 @@ def is_torch_export(path: Path, _start: bytes) -> bool:
 
 
 def read_torch_export(path: str | os.PathLike[str]) -> Network:
-    """Read a program, from its first input to its first output.
+    """Read a program, from its first input to its outputs.
 
     Args:
         path: A file that `torch.export.save` wrote. No code in it is run.

@@ -1,17 +1,19 @@
 """What `advance` refuses, for the runtimes whose kernels would take it.
 
-The native kernel refuses the same by itself, in C. Knows no row and no network.
+The native kernel refuses the same by itself, in C. Knows no row and no layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import NamedTuple
 
 import numpy as np
 
-from lstm_core.runtime.base import ZERO_SLOT, Indices
+from lstm_core.errors import InputRangeError
+from lstm_core.network import TensorPart
+from lstm_core.runtime.base import ZERO_SLOT, Float32, Indices
 
 
 class Checked(NamedTuple):
@@ -98,3 +100,25 @@ def _indices(given: Sequence[int] | Indices, name: str, count: int, low: int, hi
         at = int(np.flatnonzero((array < low) | (array > high))[0])
         raise IndexError(f"{name}[{at}] is {array[at]}, not from {low} to {high}")
     return array
+
+
+def check_integers(parts: Iterable[TensorPart], inputs: Float32) -> None:
+    """Look at the inputs that are embedded.
+
+    Args:
+        parts: A model's inputs.
+        inputs: `(..., input_size)` float32.
+
+    Raises:
+        InputRangeError: One is none of the integers that the model takes.
+    """
+    for part in parts:
+        if part.vocabulary is not None:
+            values = inputs[..., part.offset : part.offset + part.size]
+            if not are_tokens(values, part.vocabulary):
+                raise InputRangeError(part.name, part.vocabulary)
+
+
+def are_tokens(values: Float32, vocabulary: int) -> bool:
+    """Tell whether all of `(...)` float32 are integers in [0, vocabulary)."""
+    return bool(((values >= 0) & (values < vocabulary) & (values == np.trunc(values))).all())

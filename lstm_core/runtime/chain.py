@@ -1,4 +1,4 @@
-"""A network's chain of layers, cut to what one kernel takes; and where its masks come from.
+"""A chain of layers, cut to what one kernel takes; and the LSTMs among layers.
 
 Decides nothing about kernels and runs none.
 """
@@ -6,18 +6,12 @@ Decides nothing about kernels and runs none.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeGuard
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
 
 from lstm_core.network import Bidirectional, Layer, Recurrent
-from lstm_core.pointwise import Activation, Dense, Embedding, Masking, Pointwise
+from lstm_core.pointwise import Pointwise
+from lstm_core.runtime.plan import is_pointwise
 from lstm_core.spec import LSTMSpec
-
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,49 +50,8 @@ def cut(layers: Sequence[Layer], on_kernel: Container[Layer]) -> Chain:
     )
 
 
-def with_activations(layers: Sequence[Layer], known: Sequence[str]) -> tuple[Layer, ...]:
-    """Return the same chain where every `Dense` ends in an activation of `known`, or in none.
-
-    Another activation becomes a layer of its own, and one of `known` that is a layer of its own
-    becomes a part of the linear `Dense` before it.
-    """
-    chain: list[Layer] = []
-    for layer in layers:
-        last = chain[-1] if chain else None
-        if isinstance(layer, Dense) and layer.activation not in known:
-            chain.append(replace(layer, activation="linear"))
-            chain.append(Activation(name=layer.name, function=layer.activation))
-        elif (
-            isinstance(layer, Activation)
-            and isinstance(last, Dense)
-            and last.activation == "linear"
-            and layer.function in known
-            and not layer.parameters
-        ):
-            chain[-1] = replace(last, activation=layer.function)
-        else:
-            chain.append(layer)
-    return tuple(chain)
-
-
-def is_pointwise(layer: Layer) -> TypeGuard[Pointwise]:
-    """Whether a layer keeps no state."""
-    return not isinstance(layer, Recurrent | Bidirectional)
-
-
-def behind_last(layers: Sequence[Layer]) -> tuple[Pointwise, ...]:
-    """Return the layers behind the last recurrent one, of a chain that streams."""
-    tail: list[Pointwise] = []
-    for layer in layers:
-        if is_pointwise(layer):
-            tail.append(layer)
-        else:
-            tail.clear()
-    return tuple(tail)
-
-
 def lstms(layers: Sequence[Layer]) -> list[Recurrent]:
-    """Return every LSTM of a chain, those inside `Bidirectional` too."""
+    """Return every LSTM among layers, those inside `Bidirectional` too."""
     found: list[Recurrent] = []
     for layer in layers:
         if isinstance(layer, Bidirectional):
@@ -111,27 +64,3 @@ def lstms(layers: Sequence[Layer]) -> list[Recurrent]:
 def specs_of(layer: Recurrent | Bidirectional) -> list[LSTMSpec]:
     """Return the configuration of a layer, of a bidirectional one those of both directions."""
     return [lstm.spec for lstm in lstms([layer])]
-
-
-def makes_mask(layer: Layer) -> TypeGuard[Masking | Embedding]:
-    """Whether a layer says which time steps are live."""
-    return isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero)
-
-
-def mask_behind(layer: Layer, x: Float32, mask: Bool | None, given: Bool | None) -> Bool | None:
-    """Return the mask behind a layer without a state.
-
-    As in Keras that of a layer that makes one replaces the mask of such a layer before it, but not
-    the one `given` by the caller, which Keras's models have no place for: a step is live if both
-    say so.
-
-    Args:
-        layer: The layer.
-        x: `(batch, time, features)`, what it is given.
-        mask: `(batch, time)` bool, that before it.
-        given: `(batch, time)` bool, the caller's.
-    """
-    if makes_mask(layer):
-        live = layer.live(x)
-        return live if given is None else live & given
-    return mask

@@ -16,7 +16,9 @@ from lstm_core.dispatch import Dispatch, dispatch_runtime
 from lstm_core.errors import NotStreamableError, SpecError
 from lstm_core.kernels import native
 from lstm_core.kernels.numpy import limit_blas_threads
+from lstm_core.merge import Merge
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
+from lstm_core.runtime.arguments import check_integers
 from lstm_core.runtime.base import Advanced, Indices, LayerReport
 from lstm_core.runtime.chain import specs_of
 from lstm_core.runtime.forecast import first_of, run_on
@@ -77,33 +79,31 @@ class CpuRuntime(Slots):
         self.dispatches = _dispatch(network, instruction_sets)
         if precision == "bfloat16":
             _check_bfloat16(instruction_sets, self.dispatches.values())
-        self._rows: Float32 = np.zeros((capacity + 1, network.state_size), np.float32)
-        self._has_output: Bool = np.zeros((capacity + 1, len(network.recurrent)), np.bool_)
         is_native = all(dispatch.kernel == "native" for dispatch in self.dispatches.values())
         self._stack: NativeStack | NumpyStack = (
-            NativeStack(network, self._rows, self._has_output, instruction_sets[0], num_threads)
+            NativeStack(network, capacity + 1, instruction_sets[0], num_threads)
             if is_native
-            else NumpyStack(network, self._rows, self._has_output)
+            else NumpyStack(network, capacity + 1)
         )
         self._advance: Callable[..., Advanced] = (
             _refusal(network.streaming_obstacles)
             if network.streaming_obstacles
             else self._stack.advance
         )
+        # A chain's kernel looks at its numbers itself.
+        self._embedded = () if network.is_chain else network.inputs
         super().__init__(capacity)
         # Where the state of a forecast is before and after a step.
-        self._forecast_rows = np.zeros((2, network.state_size), np.float32)
-        self._forecast_flags = np.zeros((2, len(network.recurrent)), np.bool_)
-        self._forecast_stack = self._stack.over(self._forecast_rows, self._forecast_flags)
+        self._forecast_stack = self._stack.over(2)
 
     @property
     def layers(self) -> list[LayerReport]:
-        """The chain, with the kernel chosen for each recurrent layer."""
+        """The layers, with the kernel chosen for each recurrent one."""
         network = self.network
         return [
             LayerReport(
                 name=layer.name,
-                kind="LSTM" if layer in network.recurrent else type(layer).__name__,
+                kind=_kind(layer),
                 output_size=output_size,
                 dispatch=self.dispatches.get(layer),
             )
@@ -112,12 +112,11 @@ class CpuRuntime(Slots):
 
     def read(self, slot: int) -> tuple[Float32, Bool]:
         """Return copies of a slot's row `(state_size,)` and flags `(recurrent layers,)`."""
-        return self._rows[slot].copy(), self._has_output[slot].copy()
+        return self._stack.arena.read(slot)
 
     def write(self, slot: int, row: npt.ArrayLike, has_output: npt.ArrayLike) -> None:
         """Copy a row `(state_size,)` and its flags `(recurrent layers,)` into a slot."""
-        self._rows[slot] = row
-        self._has_output[slot] = has_output
+        self._stack.arena.write(slot, row, has_output)
 
     def advance(
         self,
@@ -141,9 +140,12 @@ class CpuRuntime(Slots):
 
         Raises:
             NotStreamableError: A layer needs the whole sequence at once.
+            InputRangeError: One of several inputs is none of the integers that it takes.
             IndexError, OverflowError, TypeError, ValueError: As `arguments.check_arguments`, on
                 both kernels.
         """
+        if self._embedded:
+            check_integers(self._embedded, inputs)
         return self._advance(from_slots, to_slots, inputs, lengths, mask)
 
     def forecast(
@@ -175,13 +177,16 @@ class CpuRuntime(Slots):
             NotStreamableError: A layer needs the whole sequence at once.
             MissingFirstInputError: There is nothing to begin with.
         """
-        rows, flags = self._forecast_rows, self._forecast_flags
+        stack = self._forecast_stack
 
         def step(x: Float32) -> Float32:
-            rows[0], flags[0] = row, has_output
-            outputs: Float32 = self._forecast_stack.advance([0], [1], x[None, None], None, None)[0]
-            row[:], has_output[:] = rows[1], flags[1]
-            return outputs[0, 0]
+            if self._embedded:
+                check_integers(self._embedded, x)
+            stack.arena.write(0, row, has_output)
+            advanced = stack.advance([0], [1], x[None, None], None, None)
+            row[:], has_output[:] = advanced.rows[0], advanced.has_output[0]
+            outputs: Float32 = advanced.outputs[0, 0]
+            return outputs
 
         if first_input is None:
             first_input = first_of(self.network, self._stack.behind, row, has_output, feedback)
@@ -199,9 +204,20 @@ class CpuRuntime(Slots):
         Returns:
             `(batch, time, output_size)` float32, or `(batch, output_size)` where the network
             returns no sequences.
+
+        Raises:
+            InputRangeError: One of several inputs is none of the integers that it takes.
         """
+        if self._embedded:
+            check_integers(self._embedded, inputs)
         with np.errstate(all="ignore"):
             return self._stack.predict(inputs, mask)
+
+
+def _kind(layer: Layer) -> str:
+    if isinstance(layer, Recurrent):
+        return "LSTM"
+    return layer.operation.capitalize() if isinstance(layer, Merge) else type(layer).__name__
 
 
 def _refusal(obstacles: list[str]) -> Callable[..., NoReturn]:

@@ -63,33 +63,35 @@ def feed(outputs: Float32, feedback: Indices, held: Float32) -> Float32:
 
 def first_of(
     network: Network,
-    behind: Callable[[Float32], Float32],
+    behind: Callable[[Float32, Bool], Float32 | None],
     row: Float32,
     has_output: Bool,
     feedback: Indices,
 ) -> Float32:
     """Return `(input_size,)` float32: what a state's last output feeds.
 
-    The last recurrent layer's h is what that layer gave for the last live step; the layers behind
-    it have no state.
+    A recurrent layer's h is what that layer gave for the last live step; the layers behind it have
+    no state.
 
     Args:
         network: Whose state.
-        behind: Runs those layers, `(1, 1, features)` to `(1, 1, output_size)`.
+        behind: Returns the outputs `(output_size,)` of the last live step by the state alone, or
+            None where that does not tell them.
         row: `(state_size,)` float32.
         has_output: `(recurrent layers,)` bool.
         feedback: As for `run_on`.
 
     Raises:
         NotStreamableError: A layer needs the whole sequence at once.
-        MissingFirstInputError: There has been no output, or it does not feed all inputs.
+        MissingFirstInputError: There has been no output, it does not feed all inputs, or it
+            depended on that step's inputs too.
     """
     if network.streaming_obstacles:
         raise NotStreamableError(network.streaming_obstacles)
-    if not network.recurrent or not has_output[-1] or (feedback == HELD).any():
+    if (feedback == HELD).any():
         raise MissingFirstInputError
-    h = network.state_layout[-2]
-    x: Float32 = row[None, None, h.offset : h.offset + h.size].copy()
     with np.errstate(all="ignore"):
-        outputs: Float32 = behind(x)[0, 0]
+        outputs = behind(row, has_output)
+    if outputs is None:
+        raise MissingFirstInputError
     return outputs[feedback]

@@ -5,7 +5,7 @@ Owns the translation, and so which layers run in C. Packs nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from math import inf
 
@@ -24,6 +24,7 @@ from lstm_core.pointwise import (
     Pointwise,
     PReLU,
 )
+from lstm_core.runtime.plan import Plan, is_pointwise
 
 Float32 = npt.NDArray[np.float32]
 
@@ -32,24 +33,24 @@ Recipe = Callable[[str], native.Layer]
 Recipes = dict[Layer, tuple[Recipe, ...]]
 
 
-def recipes_of(layers: Sequence[Layer], input_size: int) -> Recipes:
+def recipes_of(plan: Plan[Layer]) -> Recipes:
     """Return what each layer is to the kernel; those that it does not run are left out.
 
     Args:
-        layers: A chain. Of a `Bidirectional` its two LSTMs are translated.
-        input_size: Features of a time step.
+        plan: Of a network's layers. Of a `Bidirectional` its two LSTMs are translated.
     """
     recipes: Recipes = {}
-    size = input_size
-    for layer in layers:
+    sizes = [part.size for part in plan.inputs]
+    for step in plan.steps:
+        layer, taken = step.part, [sizes[value] for value in step.takes]
         if isinstance(layer, Bidirectional):
             for lstm in (layer.forward, layer.backward):
                 recipes[lstm] = (_lstm(lstm),)
         elif isinstance(layer, Recurrent):
             recipes[layer] = (_lstm(layer),)
-        elif translated := _pointwise(layer, size):
+        elif is_pointwise(layer) and (translated := _pointwise(layer, taken[0])):
             recipes[layer] = translated
-        size = layer.output_size(size)
+        sizes.append(layer.output_size(*taken))
     return recipes
 
 

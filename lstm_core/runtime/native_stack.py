@@ -13,35 +13,36 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.kernels import native
-from lstm_core.network import Layer, Network, Recurrent
-from lstm_core.pointwise import Pointwise
+from lstm_core.network import Network, Recurrent
+from lstm_core.pointwise import Pointwise, makes_mask
+from lstm_core.runtime.arena import Arena
 from lstm_core.runtime.base import Advanced
-from lstm_core.runtime.chain import (
-    behind_last,
-    cut,
+from lstm_core.runtime.chain import cut, lstms
+from lstm_core.runtime.native_graph import AdvanceGraph, arena_of
+from lstm_core.runtime.native_layers import recipes_of
+from lstm_core.runtime.native_packed import Packed, Pointwises, stateless
+from lstm_core.runtime.numpy_stack import finite_rows
+from lstm_core.runtime.plan import (
     is_pointwise,
-    lstms,
-    makes_mask,
     mask_behind,
+    plan_of,
+    tail_of,
     with_activations,
 )
-from lstm_core.runtime.native_layers import recipes_of
-from lstm_core.runtime.numpy_stack import finite_rows
+from lstm_core.runtime.segments import cut_graph
 from lstm_core.runtime.whole import RunWhole, WholeSequences
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-Packed = dict[Layer, list[native.Layer]]
-Pointwises = dict[Layer, Callable[[Float32], Float32]]
 
 
 def stack_obstacles(network: Network) -> list[str]:
     """Name what stands in the way of running a network's recurrent layers in C."""
-    if network.streaming_obstacles:
+    if network.streaming_obstacles or not network.is_chain:
         return []
-    layers = with_activations(network.layers, native.ACTIVATIONS)
-    recipes = recipes_of(layers, network.input_size)
-    chain = cut(layers, recipes)
+    plan = with_activations(plan_of(network), native.ACTIVATIONS)
+    recipes = recipes_of(plan)
+    chain = cut(plan.parts, recipes)
     obstacles = [
         f"{type(layer).__name__} {layer.name} stands between recurrent layers"
         for layer in chain.stack
@@ -57,74 +58,78 @@ def stack_obstacles(network: Network) -> list[str]:
 
 
 class NativeStack:
-    """A network over an arena that it reads and writes.
+    """A network over an arena of its own.
 
     Attributes:
+        arena: What it reads and writes.
         advance: Does as `CpuRuntime.advance`.
         predict: Whole sequences, on scratch of their own, so that they may run beside `advance`.
     """
 
     def __init__(
-        self,
-        network: Network,
-        rows: Float32,
-        has_output: Bool,
-        instruction_set: str,
-        num_threads: int = 1,
+        self, network: Network, num_slots: int, instruction_set: str, num_threads: int = 1
     ) -> None:
-        """Pack the weights, once for both.
+        """Pack the weights, once for both, and reserve the arena.
 
         Args:
             network: One that nothing stands in the way of.
-            rows: `(slots, state_size)` float32.
-            has_output: `(slots, recurrent layers)` bool.
+            num_slots: Of the arena.
             instruction_set: One of `native.instruction_sets()`.
             num_threads: The most that the rows of a long call are shared out over.
         """
-        layers = with_activations(network.layers, native.ACTIVATIONS)
-        recipes = recipes_of(layers, network.input_size)
+        self._network = network
+        self._plan = with_activations(plan_of(network), native.ACTIVATIONS)
+        self._recipes = recipes_of(self._plan)
         self._packed: Packed = {
-            layer: [pack(instruction_set) for pack in recipe] for layer, recipe in recipes.items()
+            layer: [pack(instruction_set) for pack in recipe]
+            for layer, recipe in self._recipes.items()
         }
+        layers = self._plan.parts
         self.predict = WholeSequences(
-            layers,
+            network,
+            self._plan,
             {
                 layer: _from_zeros(layer, self._packed[layer], num_threads)
                 for layer in lstms(layers)
             },
-            _stateless(layers, self._packed),
+            stateless(layers, self._packed),
         )
         self._num_threads = num_threads
-        self._behind = behind_last(layers)
-        self._chain = None if network.streaming_obstacles else cut(layers, recipes)
-        self._set_arena(rows, has_output)
+        self._tail = None if network.streaming_obstacles else tail_of(self._plan, network)
+        self._set_arena(num_slots)
 
-    def over(self, rows: Float32, has_output: Bool) -> NativeStack:
-        """Return the same over another arena, which may run beside this one; see `__init__`."""
+    def over(self, num_slots: int) -> NativeStack:
+        """Return the same over another arena, which may run beside this one."""
         twin = copy(self)
-        twin._set_arena(rows, has_output)  # noqa: SLF001 - of its own class
+        twin._set_arena(num_slots)  # noqa: SLF001 - of its own class
         return twin
 
-    def behind(self, h: Float32) -> Float32:
-        """Run the layers behind the last LSTM, to the bits of `advance`; on any thread.
+    def behind(self, row: Float32, has_output: Bool) -> Float32 | None:
+        """Do as `NumpyStack.behind`, to the bits of `advance`."""
+        if self._tail is None:
+            return None
+        return self._tail.run(row, has_output, stateless(self._tail.plan.parts, self._packed))
 
-        Args:
-            h: `(batch, time, features)` float32, what that LSTM gives.
-        """
-        ends = _stateless(self._behind, self._packed)
-        for layer in self._behind:
-            h = ends.get(layer, layer)(h)
-        return h
-
-    def _set_arena(self, rows: Float32, has_output: Bool) -> None:
-        chain, packed = self._chain, self._packed
-        if chain is None:
+    def _set_arena(self, num_slots: int) -> None:
+        network, packed = self._network, self._packed
+        self.arena = Arena(num_slots, [(network.state_size, network.num_recurrent)])
+        self.advance: Callable[..., Advanced]
+        if network.streaming_obstacles:
             return
+        if not network.is_chain:
+            graph = cut_graph(self._plan, self._recipes)
+            alone = stateless([part for part in graph.parts if is_pointwise(part)], packed)
+            self.arena = arena_of(graph, network, num_slots)
+            self.advance = AdvanceGraph(
+                graph, network, packed, alone, self.arena, self._num_threads
+            )
+            return
+        chain = cut(self._plan.parts, self._recipes)
         stack = [part for layer in chain.stack for part in packed[layer]]
-        runner = native.runner(stack, rows, has_output, self._num_threads, results=Advanced)
-        self.advance: Callable[..., Advanced] = runner.advance
+        runner = native.runner(stack, *self.arena.blocks[0], self._num_threads, results=Advanced)
+        self.advance = runner.advance
         if chain.leading or chain.trailing:
-            ends = _stateless((*chain.leading, *chain.trailing), packed)
+            ends = stateless((*chain.leading, *chain.trailing), packed)
             self.advance = _Advance(chain.leading, runner, chain.trailing, ends)
 
 
@@ -178,24 +183,5 @@ def _from_zeros(layer: Recurrent, packed: Sequence[native.Layer], num_threads: i
 
     def run(x: Float32, mask: Bool | None) -> Float32:
         return runner.advance(None, None, x, None, mask)[0]
-
-    return run
-
-
-def _stateless(layers: Sequence[Layer], packed: Packed) -> Pointwises:
-    """Return what runs each of the layers without a state that run in C."""
-    return {
-        layer: _run_all_steps(packed[layer])
-        for layer in layers
-        if is_pointwise(layer) and layer in packed
-    }
-
-
-def _run_all_steps(packed: Sequence[native.Layer]) -> Callable[[Float32], Float32]:
-    runner = native.stateless_runner(packed)
-
-    def run(x: Float32) -> Float32:
-        y = runner.advance(None, None, x.reshape(1, -1, x.shape[-1]), None, None)[0]
-        return y.reshape(*x.shape[:-1], -1)
 
     return run

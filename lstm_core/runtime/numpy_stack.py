@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_core.kernels.numpy import NumpyLSTM
-from lstm_core.network import Network, Recurrent
+from lstm_core.network import Layer, Network, Recurrent
+from lstm_core.runtime.arena import Arena
 from lstm_core.runtime.arguments import check_arguments
 from lstm_core.runtime.base import Advanced
-from lstm_core.runtime.chain import behind_last, is_pointwise, lstms, mask_behind
+from lstm_core.runtime.chain import lstms
+from lstm_core.runtime.plan import plan_of, run_plan, side_by_side, tail_of
 from lstm_core.runtime.whole import RunWhole, WholeSequences
 
 Float32 = npt.NDArray[np.float32]
@@ -24,48 +26,56 @@ Bool = npt.NDArray[np.bool_]
 
 
 class NumpyStack:
-    """A network over an arena that it reads and writes.
+    """A network over an arena of its own.
 
     Attributes:
+        arena: What it reads and writes.
         predict: Whole sequences, on scratch of their own, so that they may run beside `advance`.
     """
 
-    def __init__(self, network: Network, rows: Float32, has_output: Bool) -> None:
-        """Pack the weights.
-
-        Args:
-            network: The network.
-            rows: `(slots, state_size)` float32.
-            has_output: `(slots, recurrent layers)` bool.
-        """
+    def __init__(self, network: Network, num_slots: int) -> None:
+        """Pack the weights, and reserve an arena of so many slots."""
         self._network = network
-        self._rows = rows
-        self._has_output = has_output
+        self._plan = plan_of(network)
         self._kernels = {
             layer: NumpyLSTM(layer.spec, layer.weights) for layer in lstms(network.layers)
         }
         self.predict = WholeSequences(
-            network.layers,
+            network,
+            self._plan,
             {layer: _from_zeros(layer, kernel) for layer, kernel in self._kernels.items()},
             {},
         )
+        self._tail = None if network.streaming_obstacles else tail_of(self._plan, network)
+        self._set_arena(num_slots)
 
-    def over(self, rows: Float32, has_output: Bool) -> NumpyStack:
-        """Return the same over another arena, which may run beside this one; see `__init__`."""
+    def over(self, num_slots: int) -> NumpyStack:
+        """Return the same over another arena, which may run beside this one."""
         twin = copy(self)
-        kernels = {layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()}
-        vars(twin).update(_rows=rows, _has_output=has_output, _kernels=kernels)
+        twin._kernels = {  # noqa: SLF001 - of its own class
+            layer: kernel.with_own_scratch() for layer, kernel in self._kernels.items()
+        }
+        twin._set_arena(num_slots)  # noqa: SLF001 - likewise
         return twin
 
-    def behind(self, h: Float32) -> Float32:
-        """Run the layers behind the last LSTM, on any thread.
+    def behind(self, row: Float32, has_output: Bool) -> Float32 | None:
+        """Return the outputs of the last live step by the state alone; None where it cannot tell.
+
+        It may run on any thread.
 
         Args:
-            h: `(batch, time, features)` float32, what that LSTM gives.
+            row: `(state_size,)` float32.
+            has_output: `(recurrent layers,)` bool.
+
+        Returns:
+            `(output_size,)` float32.
         """
-        for layer in behind_last(self._network.layers):
-            h = layer(h)
-        return h
+        return None if self._tail is None else self._tail.run(row, has_output, {})
+
+    def _set_arena(self, num_slots: int) -> None:
+        network = self._network
+        self.arena = Arena(num_slots, [(network.state_size, network.num_recurrent)])
+        ((self._rows, self._has_output),) = self.arena.blocks
 
     def advance(
         self,
@@ -116,35 +126,28 @@ class NumpyStack:
     def _stream(
         self, x: Float32, rows: Float32, has_output: Bool, active: list[int], mask: Bool | None
     ) -> Float32:
-        """Run the stack, every layer over all the time steps; `rows` and `has_output` in place."""
-        given = mask
-        offset = 0
-        index = 0
-        for layer in self._network.layers:
-            if isinstance(layer, Recurrent):
-                begin_c = offset + layer.spec.output_size
-                end = begin_c + layer.spec.units
-                y = np.zeros((*x.shape[:2], layer.spec.output_size), np.float32)
-                self._kernels[layer].run(
-                    x,
-                    y,
-                    h=rows[:, offset:begin_c],
-                    c=rows[:, begin_c:end],
-                    active=active,
-                    mask=mask,
-                    has_output=has_output[:, index],
-                )
-                if layer.zero_output_for_mask and mask is not None:
-                    y *= mask[..., None]
-                offset = end
-                index += 1
-                x = y
-                # The layers behind the last time axis answer every step as if it were the last.
-                mask = mask if layer.return_sequences else None
-            elif is_pointwise(layer):
-                mask = mask_behind(layer, x, mask, given)
-                x = layer(x)
-        return x
+        """Run every layer over all the time steps; `rows` and `has_output` in place."""
+        parts = iter(self._network.state_layout)
+        flags = iter(range(self._network.num_recurrent))
+
+        def run(layer: Layer, x: Float32, mask: Bool | None) -> Float32:
+            assert isinstance(layer, Recurrent)
+            h, c = next(parts), next(parts)
+            y = np.zeros((*x.shape[:2], h.size), np.float32)
+            self._kernels[layer].run(
+                x,
+                y,
+                h=rows[:, h.offset : c.offset],
+                c=rows[:, c.offset : c.offset + c.size],
+                active=active,
+                mask=mask,
+                has_output=has_output[:, next(flags)],
+            )
+            if layer.zero_output_for_mask and mask is not None:
+                y *= mask[..., None]
+            return y
+
+        return side_by_side(run_plan(self._plan, x, mask, run, {}))
 
 
 def _from_zeros(layer: Recurrent, kernel: NumpyLSTM) -> RunWhole:

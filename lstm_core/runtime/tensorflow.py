@@ -13,12 +13,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from lstm_core.errors import (
-    InputRangeError,
     MissingFirstInputError,
     NotStreamableError,
     SequenceLengthError,
 )
-from lstm_core.runtime.arguments import check_arguments
+from lstm_core.runtime.arguments import check_arguments, check_integers
 from lstm_core.runtime.base import (
     Advanced,
     Bool,
@@ -253,11 +252,7 @@ class TensorFlowRuntime(Slots):
 
     def _check_integers(self, inputs: Float32) -> None:
         """Look at the inputs that are embedded: a GPU gives zeros for what is no row of a table."""
-        for part in self.network.inputs:
-            if part.vocabulary is not None:
-                values = inputs[..., part.offset : part.offset + part.size]
-                if not are_tokens(values, part.vocabulary):
-                    raise InputRangeError(part.name, part.vocabulary)
+        check_integers(self.network.inputs, inputs)
 
     def _last_fed(self, row: Float32, has_output: Bool, feedback: Indices) -> Float32:
         """Return `(input_size,)` float32: what a state's last output feeds."""
@@ -268,8 +263,3 @@ class TensorFlowRuntime(Slots):
             if outputs is None:
                 raise MissingFirstInputError
             return np.asarray(outputs)[0, 0][feedback]
-
-
-def are_tokens(values: Float32, vocabulary: int) -> bool:
-    """Tell whether all of `(...)` float32 are integers in [0, vocabulary)."""
-    return bool(((values >= 0) & (values < vocabulary) & (values == np.trunc(values))).all())

@@ -117,7 +117,7 @@ def test_the_choice_and_its_reason_are_shown(http, path, capsys):
     """By the API, a metric and the command line, with the place of each input."""
     document = http.get("/v1/models/graph").json()
     assert "tensorflow" == document["runtime"]
-    assert "the CPU runtime cannot take it: graph: has 2 inputs" in document["runtime_reason"]
+    assert "the CPU runtime cannot take it: gain: is a" in document["runtime_reason"]
     places = [(part["name"], part["offset"], part["size"]) for part in document["inputs"]]
     assert [("one", 0, 3), ("two", 3, 2)] == places
     kernels = {layer["name"]: layer["kernel"] for layer in document["layers"]}

@@ -120,6 +120,40 @@ def check_parity(
     return network
 
 
+def check_graph(model: Any, directory: Path, *, rtol: float = 2e-6) -> Network:
+    """Compare a model of several inputs or outputs with Keras, as `check_parity` does.
+
+    Args:
+        model: Inputs of `FEATURES` real numbers, or of integers from 0 to 4. Weights are drawn.
+        directory: Where to save it.
+        rtol: Relative and absolute tolerance against Keras.
+    """
+    network = read_keras(save(model, directory))
+    random = np.random.default_rng(2)
+    reals = masked_inputs()
+    given = {
+        name: reals if "float" in tensor.dtype else random.integers(0, 5, reals.shape[:2])
+        for name, tensor in zip(layers_of(model.inputs), model.inputs, strict=True)
+    }
+    told = model(list(given.values()), training=False)
+    ours = np.concatenate(
+        [x[..., None] if x.ndim == 2 else x for x in given.values()], axis=-1
+    ).astype(np.float32)
+    runtime = CpuRuntime(network, 2 * len(ours))
+    steps = step_by_step(runtime, ours)
+    predicted = runtime.predict(ours)
+    assert layers_of(model.inputs) == [part.name for part in network.inputs]
+    for part, expected in zip(
+        network.outputs, told if isinstance(told, list) else [told], strict=True
+    ):
+        of = slice(part.offset, part.offset + part.size)
+        at = slice(None) if expected.ndim == 3 else -1
+        np.testing.assert_allclose(steps[:, at, of], np.asarray(expected), rtol=rtol, atol=rtol)
+    whole = predicted if network.returns_sequences else steps[:, -1]
+    np.testing.assert_allclose(predicted, whole, rtol=rtol, atol=rtol)
+    return network
+
+
 def sequential(*chain: Any, batch: int | None = None, time: int | None = None) -> Any:
     """Build a Sequential model over real features."""
     return keras.Sequential([keras.Input((time, FEATURES), batch_size=batch), *chain])

@@ -12,6 +12,7 @@ import pytest
 from lstm_core.errors import FormatError
 from lstm_core.formats.read import read_network
 from lstm_core.formats.write import write_network
+from lstm_core.merge import Merge
 from lstm_core.network import Bidirectional, Layer, Network, Recurrent
 from lstm_core.pointwise import (
     Activation,
@@ -26,6 +27,7 @@ from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
 from tests.parity.format_record import load
+from tests.unit.graph_networks import INPUT_SIZE, graph, inputs_of
 
 keras = pytest.importorskip("keras")
 
@@ -123,6 +125,38 @@ def test_files_of_other_frameworks(name, tmp_path):
     network = read_network(fixture.path)
     again = compare(network, fixture.inputs, tmp_path / "model.keras")
     assert network.fingerprint == again.fingerprint
+
+
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_graphs(has_masks, tmp_path):
+    """Two inputs, merges, a slice and two heads, of which each is at its place in Keras too."""
+    steps = [("lstm", 0, 0), ("add", 0, 1), ("lstm", 1, 0), ("dense", 0, 0), ("maximum", 1, 0)]
+    if has_masks:
+        steps = [("masking", 0, 0), ("concatenate", 0, 2), ("lstm", 0, 0), ("add", 0, 1)]
+    else:
+        steps += [("slice", 0, 0), ("multiply", 2, 5), ("lstm", 0, 0)]
+    steps += [] if has_masks else [("final", 0, 0), ("final", 1, 0)]
+    drawn = graph(steps, int(has_masks))
+    merged = (replace(x, masks="any") if isinstance(x, Merge) else x for x in drawn.layers)
+    network = Network("graph", INPUT_SIZE, tuple(merged), wiring=drawn.wiring)
+    inputs = inputs_of(3, 5, 0)
+    path = tmp_path / "model.keras"
+    write_network(network, path)
+
+    again = read_network(path)
+
+    given = [inputs[..., :3], inputs[..., 3].astype(np.int32)]
+    theirs = keras.models.load_model(path)(given)
+    for each in (network, again):
+        ours = CpuRuntime(each, 1).predict(inputs)
+        heads = theirs if isinstance(theirs, list) else [theirs]
+        for part, head in zip(each.outputs, heads, strict=True):
+            of = ours[..., part.offset : part.offset + part.size]
+            last = of if head.ndim == 3 else of[:, -1]
+            np.testing.assert_allclose(last, np.asarray(head), rtol=2e-6, atol=2e-6)
+    # In Keras's order from here on.
+    write_network(again, path)
+    assert read_network(path).fingerprint == again.fingerprint
 
 
 REFUSED: dict[str, tuple[Layer, str]] = {

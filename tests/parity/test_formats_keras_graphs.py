@@ -1,6 +1,8 @@
-"""`read_keras` beside Keras itself: functional and nested models, and random chains."""
+"""`read_keras` beside Keras itself: functional and nested models, random chains and graphs."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from lstm_core.runtime.cpu import CpuRuntime
 from tests.parity.keras_models import (
     FEATURES,
     MARKS,
+    check_graph,
     check_parity,
     keras,
     layers,
@@ -127,3 +130,117 @@ def test_random_chains(chain, is_last, tmp_path):
     tail = [layers.LSTM(3, return_sequences=not is_last), layers.Dense(2)]
     built = [BUILDERS[name](units) for name, units in chain]
     check_parity(sequential(*built, *tail), tmp_path, rtol=2e-6, is_compiled=True)
+
+
+UNITS = 4
+CELLS = (3, 2)
+OF_ONE: dict[str, Any] = {
+    "lstm": lambda: layers.LSTM(UNITS, return_sequences=True),
+    "zeros": lambda: layers.LSTM(3, return_sequences=True, zero_output_for_mask=True),
+    "cells": lambda: layers.RNN(list(map(layers.LSTMCell, CELLS)), return_sequences=True),
+    "dense": lambda: layers.Dense(UNITS, activation="softmax"),
+    "dropout": lambda: layers.Dropout(0.5),
+    "constant": lambda: lambda x: x * 0.5 + 1,
+    "slice": lambda: lambda x: x[:, :, 1:],
+}
+MERGES: dict[str, Any] = {
+    "add": layers.Add,
+    "average": layers.Average,
+    "subtract": layers.Subtract,
+    "concatenate": layers.Concatenate,
+    "operation": lambda: lambda pair: pair[0] + pair[1],
+}
+"""What makes a layer, or an operation, since hypothesis draws what to build before it is built."""
+STEPS = (*OF_ONE, *MERGES, "lstm", "shared", "nested", "masking", "last")
+
+
+class Growing:
+    """A functional model step by step, from two inputs."""
+
+    def __init__(self) -> None:
+        self.reals = keras.Input((None, FEATURES), name="reals")
+        self.words = keras.Input((None,), dtype="int32", name="words")
+        self.shared = layers.LSTM(UNITS, return_sequences=True, name="shared")
+        inner = keras.Input((None, UNITS))
+        x = layers.LSTM(UNITS, return_sequences=True)(inner)
+        self.inner = keras.Model(inner, [layers.Dense(UNITS)(x), layers.Add()([x, inner])])
+        first = layers.Concatenate()([self.reals, layers.Embedding(5, UNITS)(self.words)])
+        self.values = [self.reals, layers.LSTM(UNITS, return_sequences=True)(first)]
+        self.last: list[Any] = []
+        self.is_masked = False
+
+    def fit(self, value: Any) -> Any:
+        """Return a value of `UNITS` features."""
+        return value if value.shape[-1] == UNITS else layers.Dense(UNITS)(value)
+
+    def step(self, kind: str, first: int, second: int) -> None:
+        """Append a step of a kind, on values counted back from the last one."""
+        one, other = (self.values[-1 - n % len(self.values)] for n in (first, second))
+        if kind in ("constant", "slice") and self.is_masked:
+            return  # Keras has no mask behind operations, and we refuse them
+        if kind == "last":
+            self.last.append(layers.LSTM(2)(one))
+        elif kind == "masking":
+            self.values.append(layers.Masking()(self.reals))
+            self.is_masked = True
+        elif kind in OF_ONE:
+            self.values.append(OF_ONE[kind]()(one))
+        elif kind == "shared":
+            self.values.append(self.shared(self.fit(one)))
+        elif kind == "nested":
+            self.values.append(self.inner(self.fit(one))[first % 2])
+        else:
+            pair = [one, other] if kind == "concatenate" else [self.fit(one), self.fit(other)]
+            self.values.append(MERGES[kind]()(pair))
+
+    def model(self) -> Any:
+        """Return the model: two heads, and one of last steps where there are any."""
+        heads = [layers.Dense(2)(self.values[-1]), layers.Dense(1)(self.values[-2])]
+        heads += [layers.Average()(self.last)] if self.last else []
+        return keras.Model([self.reals, self.words], heads)
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(STEPS), st.integers(0, 4), st.integers(0, 9)),
+        min_size=3,
+        max_size=8,
+    )
+)
+def test_random_graphs(steps, tmp_path):
+    """Merges, operations, masks that meet, shared and nested layers, several inputs and heads."""
+    growing = Growing()
+    for step in steps:
+        growing.step(*step)
+    check_graph(growing.model(), tmp_path)
+
+
+def test_states_lie_as_on_tensorflow(tmp_path):
+    """A graph's session may go from one runtime to the other: same order, same fingerprint."""
+    from lstm_core.runtime.tensorflow import TensorFlowRuntime
+
+    growing = Growing()
+    kinds = ("shared", "lstm", "shared", "cells", "concatenate", "lstm", "last", "last")
+    for step in zip(kinds, (1, 0, 2, 1, 0, 0, 1, 3), (0, 0, 0, 0, 2, 0, 0, 0), strict=True):
+        growing.step(*step)
+    model = growing.model()
+    network = check_graph(model, tmp_path)
+    theirs = TensorFlowRuntime(model, 4, like=network)
+    ours = CpuRuntime(network, 4)
+    inputs = np.random.default_rng(0).uniform(0, 1, (2, 5, network.input_size)).astype(np.float32)
+    (words,) = (part.offset for part in network.inputs if part.name == "words")
+    inputs[..., words] = np.trunc(inputs[..., words] * 5)
+
+    here, there = (r.advance([0, 0], [1, 2], inputs, [3, 5]) for r in (ours, theirs))
+
+    assert theirs.network.fingerprint == network.fingerprint
+    assert [p.layer for p in theirs.network.state_layout] == [p.layer for p in network.state_layout]
+    for name in ("outputs", "rows"):
+        np.testing.assert_allclose(getattr(here, name), getattr(there, name), rtol=1e-6, atol=1e-6)

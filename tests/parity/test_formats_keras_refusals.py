@@ -79,18 +79,17 @@ def test_every_layer_that_cannot_be_read_is_named(tmp_path):
         assert reason in problem
 
 
-def test_branches_are_refused(tmp_path):
-    """A model that is no chain is refused, and what else is wrong with it is named too."""
+def test_what_cannot_be_served_in_a_branch_is_named(tmp_path):
+    """A graph is no reason to refuse a model, but what stands in it may be."""
     inputs = keras.Input((None, FEATURES))
     x = layers.LSTM(4, return_sequences=True)(inputs)
     y = layers.GRU(4, return_sequences=True)(x)
     problems = refusals(keras.Model(inputs, layers.Dense(2)(layers.Add()([x, y]))), tmp_path)
-    assert sorted(problem.split(":")[0] for problem in problems) == ["add", "gru"]
-    assert "add: joins 2 layers; only a chain can be served" in problems
+    assert [problem.split(":")[0] for problem in problems] == ["gru"]
 
 
-def test_wirings_that_are_no_chain(tmp_path):
-    """Several inputs or outputs, states, masks, training, shared layers: each has its reason."""
+def test_wirings_that_are_refused(tmp_path):
+    """States, masks, training, fixed inputs, mixed times: each has its reason."""
     inputs = keras.Input((4, FEATURES))
     lstm = layers.LSTM(FEATURES, return_sequences=True, return_state=True, name="lstm")
     sequence, h, c = lstm(inputs)
@@ -98,7 +97,7 @@ def test_wirings_that_are_no_chain(tmp_path):
     def refused(outputs: Any, first: Any = inputs) -> str:
         return " ".join(refusals(keras.Model(first, outputs), tmp_path))
 
-    assert "has 3 outputs (lstm, lstm, lstm)" in refused([sequence, h, c])
+    assert "lstm: gives its output number 1 on, a state" in refused([sequence, h, c])
     assert "lstm: gives its output number 1 on, a state" in refused(layers.Dense(1)(h))
     decoder = layers.LSTM(FEATURES, name="decoder")
     assert "decoder: is called with initial_state" in refused(
@@ -108,13 +107,20 @@ def test_wirings_that_are_no_chain(tmp_path):
     assert "dropout: is called with training=True" in refused(dropout(sequence, training=True))
     other = keras.Input((4,), dtype="bool", name="given")
     masked = layers.LSTM(2, name="masked")(sequence, mask=other)
-    assert "has 2 inputs" in refused(masked, [inputs, other])
+    assert "masked: is called with a mask that is not" in refused(masked, [inputs, other])
+    fixed = keras.Input((FEATURES,), name="fixed")
+    last = layers.Add()([layers.LSTM(FEATURES)(inputs), fixed])
+    assert "fixed: has shape [None, 3]" in refused(last, [inputs, fixed])
     own_mask = keras.ops.any(keras.ops.not_equal(inputs, 7.0), axis=-1)
     masked = layers.LSTM(2, name="masked")(sequence, mask=own_mask)
-    assert "masked: is called with a mask made outside the chain" in refused(masked)
-    twice = layers.LSTM(FEATURES, return_sequences=True, name="twice")
-    assert "twice: is called 2 times" in refused(twice(twice(inputs)))
-    assert "is the operation Multiply" in refused(sequence * 2)
+    assert "masked: is called with a mask that is not that of the layers" in refused(masked)
+    last = layers.LSTM(FEATURES, name="last")(sequence)
+    mixed = layers.Add(name="mixed")([sequence, last])
+    assert "mixed: joins what is there at each time step with what only" in refused(mixed)
+    assert "is the operation TrueDivide with a constant" in refused(1 / sequence)
+    masked = layers.Masking()(inputs)
+    product = layers.Multiply(name="product")([masked, sequence])
+    assert "product: is a Multiply behind a mask" in refused(product)
 
 
 @pytest.mark.parametrize(

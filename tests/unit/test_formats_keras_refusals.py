@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -137,16 +139,19 @@ def test_error_tells_the_writer(tmp_path):
     [
         ({"kwargs": {"initial_state": [1]}}, "lstm: is called with initial_state"),
         ({"kwargs": {"training": True}}, "lstm: is called with training=True"),
-        ({"kwargs": {"mask": [[True]]}}, "lstm: is called with a mask made outside the chain"),
-        ({"args": []}, "lstm: joins 0 layers"),
+        (
+            {"kwargs": {"mask": [[True]]}},
+            "lstm: is called with a mask that is not that of the layers",
+        ),
+        ({"args": []}, "lstm: is called with 0 tensors, not with one"),
         ({"args": [tensor(entry(None, 3)), 2]}, "lstm: is called with 2 arguments"),
         ({"args": [tensor(entry(None, 3), 1)]}, "input: gives its output number 1 on, a state"),
         ({"args": [tensor(layer("Gone"))]}, "model: its layer 'gone' is missing"),
-        ({"args": [tensor(lstm())]}, "model: its layers do not begin at an input"),
+        ({"args": [tensor(lstm())]}, "lstm: takes what is made of its own output"),
     ],
 )
-def test_functional_calls_that_are_no_chain(node, problem, tmp_path):
-    """A call with anything but the layer before it is refused with its reason."""
+def test_functional_calls_that_are_refused(node, problem, tmp_path):
+    """A call with anything but tensors of layers before it is refused with its reason."""
     source = entry(None, FEATURES)
     call = {"args": [tensor(source)], "kwargs": {"training": False, "mask": None}} | node
     model = functional(source, lstm() | {"inbound_nodes": [call]})
@@ -154,12 +159,10 @@ def test_functional_calls_that_are_no_chain(node, problem, tmp_path):
 
 
 def test_strays_are_named(tmp_path):
-    """A layer off the chain is named, not left out in silence."""
+    """A layer that no output needs is named, not left out in silence."""
     chain = [entry(None, FEATURES), lstm(), layer("Dropout")]
     model = functional(*chain, outputs=["lstm", 0, 0])
-    assert problems(tmp_path, model) == [
-        "dropout: is not on the chain from the input to the output"
-    ]
+    assert problems(tmp_path, model) == ["dropout: leads to no output"]
 
 
 def test_refused_combinations(tmp_path):
@@ -210,3 +213,41 @@ def test_a_masked_softmax_is_refused(tmp_path):
     assert "softmax: Keras applies the time steps' mask" in found[0]
     last = lstm(return_sequences=False)
     assert read(tmp_path, sequential(entry(None, FEATURES), masking, last, softmax)).layers
+
+
+def called(each: dict[str, Any], *sources: Any) -> dict[str, Any]:
+    """Return a serialised layer that is called once on each of some tensors."""
+    return each | {"inbound_nodes": [{"args": [source], "kwargs": {}} for source in sources]}
+
+
+def test_circles_are_named(tmp_path):
+    """Two layers that take each other's output are no graph that can run."""
+    one, two = lstm(name="one"), lstm(name="two")
+    model = functional(entry(None, FEATURES), called(one, tensor(two)), called(two, tensor(one)))
+    assert "two: takes what is made of its own output" in problems(tmp_path, model)
+
+
+def test_models_that_call_each_other_twice_are_bounded(tmp_path):
+    """A small file may ask for any number of layers: each model calls the one inside it twice."""
+    model = functional(entry(None, FEATURES), layer("Dropout"))
+    for depth in range(40):
+        inner = {**model, "config": {**model["config"], "name": f"m{depth}"}}
+        first = entry(None, FEATURES)
+        # Keras counts a model's calls from 1.
+        second = tensor(inner)
+        second["config"]["keras_history"][1] = 1
+        twice = called(inner, tensor(first), second)
+        model = functional(first, twice, outputs=[f"m{depth}", 2, 0])
+    assert "is made of more than 10000 layers" in problems(tmp_path, model)[0]
+
+
+def test_long_chains_and_wide_ways_end_soon(tmp_path):
+    """Thousands of merges, each of which takes the one before it twice: any number of ways."""
+    first, last = entry(None, FEATURES), lstm(name="last")
+    layers, before = [first, called(last, tensor(first))], last
+    for number in range(1500):
+        merge = layer("Add", name=f"add{number}")
+        pair = [tensor(before), tensor(before)]
+        layers.append(merge | {"inbound_nodes": [{"args": [pair], "kwargs": {}}]})
+        before = merge
+    assert len(read(tmp_path, functional(*layers)).layers) == 1501

@@ -27,6 +27,7 @@ from lstm_core.pointwise import (
 )
 from lstm_core.spec import LSTMSpec
 from lstm_core.weights import initialize
+from tests.unit.graph_networks import graph
 
 UNITS = 3
 
@@ -112,7 +113,7 @@ def test_what_other_writers_of_safetensors_write_is_read(tmp_path):
 
 
 CHANGES: dict[str, tuple[Any, str]] = {
-    "version": (lambda d: d.update(version=2), "is no network of version 1"),
+    "version": (lambda d: d.update(version=3), "is no network of version 1 or 2"),
     "no layers": (lambda d: d.update(layers=[]), "has no layers"),
     "input size": (lambda d: d.update(input_size=True), "no input size"),
     "kind": (lambda d: d["layers"][1].update(kind="os.system"), "layers.1: is no layer"),
@@ -136,6 +137,43 @@ def test_documents_that_do_not_fit(change, tmp_path):
     """A description that is no network's is refused, with the place at fault."""
     apply, problem = CHANGES[change]
     path = write(tmp_path, everything())
+    with safetensors.safe_open(path, "np") as file:
+        document = json.loads(file.metadata()[METADATA_KEY])
+    apply(document)
+    metadata = {METADATA_KEY: json.dumps(document)}
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata)
+    with pytest.raises(FormatError) as caught:
+        read_network_file(path)
+    assert problem in str(caught.value)
+
+
+def test_a_graph_comes_back(tmp_path):
+    """Merges, slices, several inputs and outputs, under their names and to the bit."""
+    network = graph([("slice", 0, 0), ("average", 0, 1), ("last", 0, 0)], 3)
+    again = read_network(write(tmp_path, network))
+    assert network.fingerprint == again.fingerprint
+    assert network.wiring == again.wiring
+    assert (network.inputs, network.outputs) == (again.inputs, again.outputs)
+
+
+WIRINGS: dict[str, tuple[Any, str]] = {
+    "none": (lambda d: d.pop("wiring"), "wiring is not what its layers take"),
+    "takes": (lambda d: d["wiring"].update(takes=[[0], "1"]), "wiring is not what"),
+    "no number": (lambda d: d["wiring"]["takes"].__setitem__(0, [True]), "wiring is not what"),
+    "itself": (lambda d: d["wiring"]["takes"].__setitem__(0, [2]), "words: does not take what"),
+    "ends": (lambda d: d["wiring"].update(outputs=[["a"]]), "wiring is not what"),
+    "size": (lambda d: d["wiring"].update(inputs=[["a", 0]]), "an input of the network has no"),
+    "sum": (lambda d: d.update(input_size=9), "is 9, but the inputs have 4 features"),
+    "merge": (lambda d: d["layers"][1].update(operation="max"), "both: is no merge: 'max'"),
+    "masks": (lambda d: d["layers"][1].update(masks="some"), "both: is no merge"),
+}
+
+
+@pytest.mark.parametrize("change", WIRINGS)
+def test_wirings_that_do_not_fit(change, tmp_path):
+    """What is no graph is refused, with the place at fault."""
+    apply, problem = WIRINGS[change]
+    path = write(tmp_path, graph([("lstm", 0, 0)], 0))
     with safetensors.safe_open(path, "np") as file:
         document = json.loads(file.metadata()[METADATA_KEY])
     apply(document)

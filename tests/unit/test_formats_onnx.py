@@ -11,6 +11,7 @@ from lstm_core.errors import FormatError
 from lstm_core.formats.read import format_at, read_network
 from lstm_core.network import Bidirectional, Recurrent
 from lstm_core.pointwise import Activation, Affine, Dense
+from lstm_core.runtime.cpu import CpuRuntime
 from lstm_core.weights import reorder_gates
 from tests.unit.onnx_files import (
     FEATURES,
@@ -177,7 +178,14 @@ STATES = ("x", "W", "R", "B", "", "ones", "ones")
 REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "operator": ([lstm(), node("Einsum", ["Y"], ["y"])], {}, "einsum: is a Einsum; served are"),
     "domain": ([lstm(), node("Relu", ["Y"], ["y"], "acme")], {}, "relu: is a acme.Relu"),
-    "residual": ([*BRANCH, node("Add", ["s", "t"], ["y"])], {}, "add (Add): inputs: joins 2"),
+    "turned": ([*BRANCH, node("Transpose", ["t"], ["u"], perm=[1, 0, 2]),
+                node("Add", ["s", "u"], ["y"])], {}, "whose axes are not in the same order"),
+    "beside in time": ([*BRANCH, node("Concat", ["s", "t"], ["y"], axis=0)], {},
+                       "joins values along another axis than the features"),
+    "turned round": ([*BRANCH, node("Slice", ["s", "minus", "low", "minus", "minus"], ["y"])],
+                     {"low": np.array([-9]), "minus": np.array([-1])},
+                     "that are not one next to the other"),
+    "quotient": ([*BRANCH, node("Div", ["s", "x"], ["y"])], {}, "div: is a Div of two values"),
     "product": ([*BRANCH, node("MatMul", ["s", "t"], ["y"])], {}, "matmul: is a MatMul of two"),
     "constant first": ([*BRANCH, node("MatMul", ["M", "s"], ["y"])], {"M": np.ones((2, 2))},
                        "elsewhere than first"),
@@ -267,10 +275,38 @@ def test_what_cannot_be_served(case, tmp_path):
     assert expected in problem(save(tmp_path / "model.onnx", nodes, tensors))
 
 
-def test_other_outputs(tmp_path):
-    """An output beside the first that is no state is refused, where a state is not."""
-    path = save(tmp_path / "model.onnx", [*BRANCH], outputs=["s", "t"])
-    assert "t: is an output beside the first" in problem(path)
+def test_values_that_meet_and_several_outputs(tmp_path):
+    """Each layer is there once, however many ways lead on from it, and each output has its name."""
+    nodes = [
+        *BRANCH,
+        node("Sub", ["s", "t"], ["zeros"]),
+        node("Concat", ["s", "x"], ["both"], axis=-1),
+        node("Split", ["both"], ["a", "b", "y"], axis=-1, split=[1, 1, UNITS + FEATURES - 2]),
+        node("Max", ["s", "t"], ["most"]),
+    ]
+    network = read_network(save(tmp_path / "model.onnx", nodes, outputs=["y", "most", "a"]))
+    assert [(part.name, part.size) for part in network.outputs] == [
+        ("y", UNITS + FEATURES - 2), ("most", UNITS), ("a", 1)
+    ]  # fmt: skip
+    assert network.num_recurrent == 1
+    inputs = np.random.default_rng(0).normal(size=(2, 3, FEATURES)).astype(np.float32)
+    told = CpuRuntime(network, 1).predict(inputs)
+    h = told[..., UNITS + FEATURES - 2 : -1]
+    np.testing.assert_array_equal(told[..., : UNITS + FEATURES - 2], np.concatenate(
+        [h, inputs], axis=-1)[..., 2:])  # fmt: skip
+    np.testing.assert_array_equal(told[..., -1], h[..., 0])
+
+
+def test_any_number_of_ways_is_followed_once(tmp_path):
+    """Thousands of sums of a value with itself are as many layers; more merges are refused."""
+    nodes = [*BRANCH, node("Max", ["s", "t"], ["m0"])]
+    nodes += [node("Max", [f"m{n}", f"m{n}"], [f"m{n + 1}"]) for n in range(1000)]
+    path = save(tmp_path / "model.onnx", nodes, outputs=["m1000"])
+    assert len(read_network(path).layers) == 1002
+    nodes += [node("Concat", ["m1000", "m1000"], ["c0"], axis=-1)]
+    nodes += [node("Concat", [f"c{n}", f"c{n}"], [f"c{n + 1}"], axis=-1) for n in range(64)]
+    found = problem(save(tmp_path / "model.onnx", nodes, outputs=["c64"]))
+    assert "gives more than 4194304 values a time step" in found
 
 
 INPUTS = {

@@ -166,8 +166,8 @@ GELU = FORMULAS["gelu, PyTorch"][0]
 REFUSALS: dict[str, tuple[Nodes, str]] = {
     "erf alone": ([("Erf", ["x1"])], "erf: is a Erf; served are"),
     "power": ([("Pow", ["x1", "half"]), ("Tanh", ["x2"])], "pow: is a Pow; served are"),
-    "another erf": ([("Div", ["x1", "three"]), *GELU[1:]], "mul (Mul): inputs: joins 2"),
-    "another sum": ([*GELU[:2], ("Add", ["x3", "half"]), *GELU[3:]], "mul (Mul): inputs: joins 2"),
+    "another erf": ([("Div", ["x1", "three"]), *GELU[1:]], "erf: is a Erf; served are"),
+    "another sum": ([*GELU[:2], ("Add", ["x3", "half"]), *GELU[3:]], "erf: is a Erf; served are"),
     "softsign of two": ([("Abs", ["x1"]), ("Add", ["x2", "two"]), ("Div", ["x1", "x3"])],
                         "is a Div of two values"),
     "threshold": ([("Softplus", ["x1"]), ("Greater", ["x1", "six"]), ("Where", ["x3", "x1", "x2"])],
@@ -177,7 +177,6 @@ REFUSALS: dict[str, tuple[Nodes, str]] = {
     "turned limits": ([("Clip", ["x1", "half", "minus"])], "clips to 0.5 and -1"),
     "many limits": ([("Clip", ["x1", "g"])], "is a Clip with 2 numbers, not one"),
     "vector limit": ([("Max", ["x1", "g"])], "is a Max with 2 numbers, not one"),
-    "limit by itself": ([("Max", ["x1", "x1"])], "of other than sequences and a number"),
     "statistics": ([("BatchNormalization", ["x1", "g", "b", "mean", "var"])],
                    "works along another axis"),
     "variance": ([*FORMULAS["batch norm"][0][:1],
