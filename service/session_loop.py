@@ -1,7 +1,11 @@
 """The loop that gives the jobs of one model's sessions their turns, tick after tick.
 
-Two lanes take turns at it: while the tick of one waits, for a kernel on its thread or for the
-store, the other may begin the next one. Where nothing waits, one lane does everything.
+Two lanes, each a task, take turns at it: while the tick of one waits, for a kernel on its thread or
+for the store, the other may begin the next one. Where nothing waits, one lane does everything.
+
+A lane waits, looks for jobs, or has a tick on its way. While one looks no other is woken, since it
+will find what comes. So nothing is left lying if, whenever none looks any more or more jobs are
+ready or fewer are enough, a lane that waits is woken where enough are ready: `_wake_if_due`.
 
 Brings the rooms of a tick together; what happens in one is `tick`'s. Owns the queue of turns and
 the sessions at hand. Admits whatever it is given, and knows no other version's engine.
@@ -104,10 +108,8 @@ class SessionLoop:
         self._ticker = Ticker(
             self._opener, advancer, committer, self.arena, self._answers, self._hand_over
         )
-        # What the lane waits for that is to begin the next tick; and what one waits for that is not
-        # to begin one, since the other lane is about to look for jobs itself.
-        self._waking: asyncio.Future[None] | None = None
-        self._spare: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []  # of each lane that waits
+        self._num_looking = _NUM_LANES
         self._rows_out: list[int] = []  # of the ticks on their way
         # How many sessions the next tick must have. Beside another one, as many as that: a tick
         # costs little less for half of them, so those that come one by one wait for company while
@@ -121,7 +123,9 @@ class SessionLoop:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def start(self) -> None:
-        """Begin with the turns."""
+        """Begin with the turns, if it has not."""
+        if self._tasks:
+            return
         loop = asyncio.get_running_loop()
         lanes = (loop.create_task(self._run()) for _ in range(_NUM_LANES))
         self._tasks = (*lanes, loop.create_task(self._passivate()))
@@ -147,7 +151,7 @@ class SessionLoop:
     def add(self, job: Job) -> None:
         """Queue a job behind the others of its session."""
         self._turns.add(job)
-        if self._waking is not None:
+        if not self._num_looking:
             self._wake_if_due()
 
     def add_all(self, jobs: Iterable[Job]) -> None:
@@ -178,24 +182,27 @@ class SessionLoop:
             self.passivate()
 
     def _wake_if_due(self) -> None:
-        waking = self._waking
-        if waking is not None and len(self._turns.ready) >= self._num_wanted:
-            self._waking = None
-            if not waking.done():
-                waking.set_result(None)
+        """Have a lane that waits look for jobs, if there are enough and no other one looks."""
+        if (
+            not self._num_looking
+            and self._waiting
+            and len(self._turns.ready) >= self._num_wanted
+            and not (waiting := self._waiting.pop()).done()  # as it is behind the end
+        ):
+            self._num_looking += 1
+            waiting.set_result(None)
 
     async def _run(self) -> None:
+        """Be a lane."""
         loop = asyncio.get_running_loop()
         ready = self._turns.ready
         while True:
             while len(ready) < self._num_wanted:
                 # Not an `Event`: each wait for one costs a call of the system, in `getpid`.
-                waking = loop.create_future()
-                if self._waking is None:
-                    self._waking = waking
-                else:
-                    self._spare = waking
-                await waking
+                waiting = loop.create_future()
+                self._waiting.append(waiting)
+                self._num_looking -= 1
+                await waiting
             if self._limits.max_wait_us:
                 await asyncio.sleep(self._limits.max_wait_us / 1e6)
             while len(ready) >= self._num_wanted:
@@ -206,12 +213,11 @@ class SessionLoop:
 
     async def _give_turns(self) -> None:
         jobs = self._turns.take(self._limits.max_batch_rows)
-        num_rows = len(jobs)
+        self._num_wanted = num_rows = len(jobs)
         self._rows_out.append(num_rows)
-        self._num_wanted = num_rows
-        if self._waking is None:
-            # Where this tick waits for something, the other lane may begin the next one.
-            self._waking, self._spare = self._spare, None
+        self._num_looking -= 1
+        if self._turns.ready:
+            self._wake_if_due()
         now = perf_counter()
         for job in jobs:
             job.begun_at = job.begun_at or now
@@ -222,11 +228,9 @@ class SessionLoop:
                 end(job)
             else:
                 self._turns.again(job.key)
+        self._num_looking += 1
         self._rows_out.remove(num_rows)
         self._num_wanted = self._rows_out[0] if self._rows_out else 1
-        if self._waking is not None:
-            # This lane looks for more before it waits; nobody need wake for what comes meanwhile.
-            self._waking, self._spare = None, self._waking
         self._on_ended()
 
     def _hand_over(self, job: Job, fingerprint: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ async def test_a_step_that_was_too_late_fails_once(device):
     await look(engine, "alice")
     device.has_memory = False
     store.may_load.clear()
-    results = []
+    results: list[Any] = []
 
     engine.submit(step(inputs(1)[0], "alice"), results.append)
     engine.submit(step(inputs(1)[0], "alice"), results.append, 0.001)

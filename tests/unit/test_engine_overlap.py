@@ -124,6 +124,18 @@ async def test_the_end_waits_for_both_ticks(store):
     assert not engine.is_ready
 
 
+async def test_what_has_begun_does_not_begin_again():
+    """The lanes of a second start would stay behind."""
+    others = asyncio.all_tasks()
+    engine = make_engine()
+    for _ in range(2):
+        await engine.start()
+    async with asyncio.timeout(5):
+        await engine.drain()
+    await settled()
+    assert others == asyncio.all_tasks()
+
+
 async def test_the_second_tick_waits_until_as_many_have_come(engine, store):
     """Those who wait for company have deadlines, and go when the first tick has ended."""
     gate = store.hold("alice")
