@@ -88,7 +88,7 @@ class Desk:
         """Wait until nothing moves; then a tick is on its way for each lane that has work."""
         for _ in range(8):
             await asyncio.sleep(0)
-        num_ready = len(self.engine._sessions._turns.ready)
+        num_ready = len(self.engine._sessions._turns.ready)  # noqa: SLF001 - no reply tells
         if not self.store.gates:
             assert 0 == num_ready
         elif len(self.store.gates) == 1:
