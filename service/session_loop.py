@@ -14,6 +14,7 @@ the sessions at hand. Admits whatever it is given, and knows no other version's 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Container, Iterable
 from time import perf_counter
 
@@ -23,7 +24,7 @@ from service.answers import Answers, EngineStats
 from service.arena import Arena
 from service.committing import Committer
 from service.compute import Compute
-from service.domain import Reply, SessionKey
+from service.domain import ForkRequest, Reply, SessionKey
 from service.errors import FingerprintMismatchError, ServiceError
 from service.jobs import Job
 from service.limits import EngineLimits
@@ -115,6 +116,9 @@ class SessionLoop:
         # costs little less for half of them, so those that come one by one wait for company while
         # there is something else to do.
         self._num_wanted = 1
+        # Forks that wait or run. They change another session out of its turn, so no tick is beside
+        # theirs: of two changes of the same state, a store that is written behind may take both.
+        self._num_forks = 0
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property
@@ -151,11 +155,14 @@ class SessionLoop:
     def add(self, job: Job) -> None:
         """Queue a job behind the others of its session."""
         self._turns.add(job)
+        if isinstance(job.request, ForkRequest):
+            self._num_forks += 1
+            self._num_wanted = self._num_wanted_beside()
         if not self._num_looking:
             self._wake_if_due()
 
     def add_all(self, jobs: Iterable[Job]) -> None:
-        """Queue jobs as `add` does each."""
+        """Queue jobs, none of them forks, as `add` does each."""
         for job in jobs:
             self._turns.add(job)
         self._wake_if_due()
@@ -170,6 +177,10 @@ class SessionLoop:
             self._answers.expire(job)
             # Here and now: jobs that count no more would else pile up behind a store that hangs.
             self._turns.drop(job)
+            if isinstance(job.request, ForkRequest):
+                self._num_forks -= 1
+                self._num_wanted = self._num_wanted_beside()
+                self._wake_if_due()
             self._on_ended()
 
     def passivate(self) -> int:
@@ -213,8 +224,9 @@ class SessionLoop:
 
     async def _give_turns(self) -> None:
         jobs = self._turns.take(self._limits.max_batch_rows)
-        self._num_wanted = num_rows = len(jobs)
+        num_rows = len(jobs)
         self._rows_out.append(num_rows)
+        self._num_wanted = self._num_wanted_beside() if self._num_forks else num_rows
         self._num_looking -= 1
         if self._turns.ready:
             self._wake_if_due()
@@ -228,10 +240,18 @@ class SessionLoop:
                 end(job)
             else:
                 self._turns.again(job.key)
+        if self._num_forks:
+            self._num_forks -= sum(j.is_done and isinstance(j.request, ForkRequest) for j in jobs)
         self._num_looking += 1
         self._rows_out.remove(num_rows)
-        self._num_wanted = self._rows_out[0] if self._rows_out else 1
+        self._num_wanted = self._num_wanted_beside() if self._rows_out else 1
         self._on_ended()
+
+    def _num_wanted_beside(self) -> int:
+        """Return how many sessions a tick must have that would begin now."""
+        if not self._rows_out:
+            return 1
+        return sys.maxsize if self._num_forks else self._rows_out[-1]
 
     def _hand_over(self, job: Job, fingerprint: str) -> None:
         """Let another version of the model run a job; its session's turn lasts until then.
