@@ -81,6 +81,8 @@ class Advancer:
             for run in runs:
                 if run.slot in cold:
                     for job in (run.job, *run.followers):
+                        if job.is_done:
+                            continue  # it was too late while the tick asked the store for others
                         again = error.again() if isinstance(error, ServiceError) else error
                         self._answers.fail(job, again)
             return [run for run in runs if run.slot not in cold]

@@ -175,8 +175,8 @@ class Opener:
         all_keys = list(dict.fromkeys([*keys, *targets])) if targets else keys
         try:
             loaded = await self._store.load_many(all_keys)
-        except ServiceError as error:
-            return [error.again() for _ in jobs]
+        except Exception as error:  # noqa: BLE001 - not the fault of those at hand
+            return [error.again() if isinstance(error, ServiceError) else error for _ in jobs]
         stored = dict(zip(all_keys, loaded, strict=True)) if targets else {}
         # Those of the jobs are the first ones, in their order.
         return [self._open_loaded(*each, stored, now) for each in zip(jobs, loaded, strict=False)]

@@ -1,7 +1,11 @@
 """The loop that gives the jobs of one model's sessions their turns, tick after tick.
 
-Two lanes take turns at it: while the tick of one waits, for a kernel on its thread or for the
-store, the other may begin the next one. Where nothing waits, one lane does everything.
+Two lanes, each a task, take turns at it: while the tick of one waits, for a kernel on its thread or
+for the store, the other may begin the next one. Where nothing waits, one lane does everything.
+
+A lane waits, looks for jobs, or has a tick on its way. While one looks no other is woken, since it
+will find what comes. So nothing is left lying if, whenever none looks any more or more jobs are
+ready or fewer are enough, a lane that waits is woken where enough are ready: `_wake_if_due`.
 
 Brings the rooms of a tick together; what happens in one is `tick`'s. Owns the queue of turns and
 the sessions at hand. Admits whatever it is given, and knows no other version's engine.
@@ -10,6 +14,7 @@ the sessions at hand. Admits whatever it is given, and knows no other version's 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Container, Iterable
 from time import perf_counter
 
@@ -19,7 +24,7 @@ from service.answers import Answers, EngineStats
 from service.arena import Arena
 from service.committing import Committer
 from service.compute import Compute
-from service.domain import Reply, SessionKey
+from service.domain import ForkRequest, Reply, SessionKey
 from service.errors import FingerprintMismatchError, ServiceError
 from service.jobs import Job
 from service.limits import EngineLimits
@@ -104,15 +109,16 @@ class SessionLoop:
         self._ticker = Ticker(
             self._opener, advancer, committer, self.arena, self._answers, self._hand_over
         )
-        # What the lane waits for that is to begin the next tick; and what one waits for that is not
-        # to begin one, since the other lane is about to look for jobs itself.
-        self._waking: asyncio.Future[None] | None = None
-        self._spare: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []  # of each lane that waits
+        self._num_looking = _NUM_LANES
         self._rows_out: list[int] = []  # of the ticks on their way
         # How many sessions the next tick must have. Beside another one, as many as that: a tick
         # costs little less for half of them, so those that come one by one wait for company while
         # there is something else to do.
         self._num_wanted = 1
+        # Forks that wait or run. They change another session out of its turn, so no tick is beside
+        # theirs: of two changes of the same state, a store that is written behind may take both.
+        self._num_forks = 0
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property
@@ -121,7 +127,9 @@ class SessionLoop:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def start(self) -> None:
-        """Begin with the turns."""
+        """Begin with the turns, if it has not."""
+        if self._tasks:
+            return
         loop = asyncio.get_running_loop()
         lanes = (loop.create_task(self._run()) for _ in range(_NUM_LANES))
         self._tasks = (*lanes, loop.create_task(self._passivate()))
@@ -147,11 +155,14 @@ class SessionLoop:
     def add(self, job: Job) -> None:
         """Queue a job behind the others of its session."""
         self._turns.add(job)
-        if self._waking is not None:
+        if isinstance(job.request, ForkRequest):
+            self._num_forks += 1
+            self._num_wanted = self._num_wanted_beside()
+        if not self._num_looking:
             self._wake_if_due()
 
     def add_all(self, jobs: Iterable[Job]) -> None:
-        """Queue jobs as `add` does each."""
+        """Queue jobs, none of them forks, as `add` does each."""
         for job in jobs:
             self._turns.add(job)
         self._wake_if_due()
@@ -166,6 +177,10 @@ class SessionLoop:
             self._answers.expire(job)
             # Here and now: jobs that count no more would else pile up behind a store that hangs.
             self._turns.drop(job)
+            if isinstance(job.request, ForkRequest):
+                self._num_forks -= 1
+                self._num_wanted = self._num_wanted_beside()
+                self._wake_if_due()
             self._on_ended()
 
     def passivate(self) -> int:
@@ -178,24 +193,27 @@ class SessionLoop:
             self.passivate()
 
     def _wake_if_due(self) -> None:
-        waking = self._waking
-        if waking is not None and len(self._turns.ready) >= self._num_wanted:
-            self._waking = None
-            if not waking.done():
-                waking.set_result(None)
+        """Have a lane that waits look for jobs, if there are enough and no other one looks."""
+        if (
+            not self._num_looking
+            and self._waiting
+            and len(self._turns.ready) >= self._num_wanted
+            and not (waiting := self._waiting.pop()).done()  # as it is behind the end
+        ):
+            self._num_looking += 1
+            waiting.set_result(None)
 
     async def _run(self) -> None:
+        """Be a lane."""
         loop = asyncio.get_running_loop()
         ready = self._turns.ready
         while True:
             while len(ready) < self._num_wanted:
                 # Not an `Event`: each wait for one costs a call of the system, in `getpid`.
-                waking = loop.create_future()
-                if self._waking is None:
-                    self._waking = waking
-                else:
-                    self._spare = waking
-                await waking
+                waiting = loop.create_future()
+                self._waiting.append(waiting)
+                self._num_looking -= 1
+                await waiting
             if self._limits.max_wait_us:
                 await asyncio.sleep(self._limits.max_wait_us / 1e6)
             while len(ready) >= self._num_wanted:
@@ -208,10 +226,10 @@ class SessionLoop:
         jobs = self._turns.take(self._limits.max_batch_rows)
         num_rows = len(jobs)
         self._rows_out.append(num_rows)
-        self._num_wanted = num_rows
-        if self._waking is None:
-            # Where this tick waits for something, the other lane may begin the next one.
-            self._waking, self._spare = self._spare, None
+        self._num_wanted = self._num_wanted_beside() if self._num_forks else num_rows
+        self._num_looking -= 1
+        if self._turns.ready:
+            self._wake_if_due()
         now = perf_counter()
         for job in jobs:
             job.begun_at = job.begun_at or now
@@ -222,12 +240,18 @@ class SessionLoop:
                 end(job)
             else:
                 self._turns.again(job.key)
+        if self._num_forks:
+            self._num_forks -= sum(j.is_done and isinstance(j.request, ForkRequest) for j in jobs)
+        self._num_looking += 1
         self._rows_out.remove(num_rows)
-        self._num_wanted = self._rows_out[0] if self._rows_out else 1
-        if self._waking is not None:
-            # This lane looks for more before it waits; nobody need wake for what comes meanwhile.
-            self._waking, self._spare = None, self._waking
+        self._num_wanted = self._num_wanted_beside() if self._rows_out else 1
         self._on_ended()
+
+    def _num_wanted_beside(self) -> int:
+        """Return how many sessions a tick must have that would begin now."""
+        if not self._rows_out:
+            return 1
+        return sys.maxsize if self._num_forks else self._rows_out[-1]
 
     def _hand_over(self, job: Job, fingerprint: str) -> None:
         """Let another version of the model run a job; its session's turn lasts until then.

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from lstm_core.errors import DeviceMemoryError
 from lstm_core.runtime.base import DeviceRuntime
 from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import ResetRequest
+from service.errors import DeadlineExceededError
 from service.errors import DeviceMemoryError as NoDeviceMemoryError
 from service.limits import EngineLimits
 from service.stores.memory import MemoryStore
@@ -74,6 +76,24 @@ class Device(CpuRuntime):
 
     def _note(self, name):
         self.threads.append((name, threading.current_thread().name))
+
+
+class SlowStore(MemoryStore):
+    """A store that loads when it may.
+
+    Attributes:
+        may_load: What each load waits for.
+    """
+
+    def __init__(self, max_sessions):
+        super().__init__(max_sessions=max_sessions)
+        self.may_load = asyncio.Event()
+        self.may_load.set()
+
+    async def load_many(self, keys):
+        """Wait, and load."""
+        await self.may_load.wait()
+        return await super().load_many(keys)
 
 
 @pytest.fixture
@@ -196,6 +216,34 @@ async def test_without_memory_only_those_that_come_back_fail(engine, device):
     whole = await engine.ask(sequence(inputs(2), "whole"))
     np.testing.assert_allclose(again.outputs, whole.outputs[1], **TOLERANCE)
     assert engine.num_live == engine.arena.num_rows_used
+
+
+async def test_a_step_that_was_too_late_fails_once(device):
+    """It had joined one that comes back, and expired while the tick asked the store for another."""
+    store = SlowStore(max_sessions=100)
+    engine = make_engine(runtime=device, limits=LIMITS, store=store)
+    await engine.start()
+    await away(engine, "alice")
+    await look(engine, "alice")
+    device.has_memory = False
+    store.may_load.clear()
+    results: list[Any] = []
+
+    engine.submit(step(inputs(1)[0], "alice"), results.append)
+    engine.submit(step(inputs(1)[0], "alice"), results.append, 0.001)
+    engine.submit(step(inputs(1)[0], "bob"), results.append)
+    async with asyncio.timeout(PATIENCE_S):
+        while not results:
+            await asyncio.sleep(0.001)
+        store.may_load.set()
+        while len(results) < 3:
+            await asyncio.sleep(0.001)
+
+    assert [DeadlineExceededError, NoDeviceMemoryError] == [type(result) for result in results[:2]]
+    assert 1 == results[2].position
+    assert 0 == engine.num_pending
+    async with asyncio.timeout(PATIENCE_S):
+        await engine.drain()
 
 
 async def test_a_row_that_no_kernel_has_read_goes_with_its_slot(engine, device):

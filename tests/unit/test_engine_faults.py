@@ -258,3 +258,29 @@ async def test_failures_leave_no_slot_behind():
 
     assert engine.num_live == free - runtime.num_free
     assert 2 == engine.num_live
+
+
+async def test_a_fault_of_a_load_is_only_of_those_that_it_was_for(monkeypatch):
+    """The same tick computes an answer again from a state at hand, and leaves no slot behind."""
+    store = MemoryStore(max_sessions=100)
+    engine = make_engine(store=store)
+    await engine.start()
+    first = await engine.ask(sequence(inputs(3000), "alice", position=0))
+
+    async def break_down(_):
+        raise ConnectionError("the store is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "load_many", break_down)
+        again, error, other = await asyncio.gather(
+            engine.ask(sequence(inputs(3000), "alice", position=0)),
+            *(engine.ask(step(inputs(1)[0], name)) for name in ("bob", "carol")),
+            return_exceptions=True,
+        )
+
+    assert [InternalError] * 2 == [type(error), type(other)]
+    assert error is not other
+    np.testing.assert_array_equal(first.outputs, getattr(again, "outputs", None))
+    assert engine.num_live == engine.arena.num_rows_used
+    assert 1 == (await engine.ask(step(inputs(1)[0], "bob"))).position
+    await engine.drain()

@@ -1,14 +1,18 @@
 """Two ticks of an engine on their way at once: who joins which, and what each leaves alone."""
 
 import asyncio
+import dataclasses
+import threading
 
 import numpy as np
 import pytest
 from msgspec import structs
 
+from lstm_core.runtime.cpu import CpuRuntime
 from service.domain import ForkRequest
 from service.errors import DeadlineExceededError, InternalError, SessionExistsError
-from tests.unit.engines import SharedStore, inputs, key, look, make_engine, network, step
+from service.stores.write_behind import WriteBehindStore
+from tests.unit.engines import LIMITS, SharedStore, inputs, key, look, make_engine, network, step
 
 VALUES = inputs(4)
 
@@ -49,6 +53,28 @@ class HeldStore(SharedStore):
                 theirs = structs.replace(commit, after=self.at_commit.pop(client))
                 await super().commit_many([theirs])
         return await super().commit_many(commits)
+
+
+class HeldRuntime(CpuRuntime):
+    """A runtime whose calls can be held.
+
+    Attributes:
+        begun: Set when a call has begun that is held.
+        proceed: What each call waits for.
+    """
+
+    def __init__(self, network, capacity):
+        super().__init__(network, capacity)
+        self.begun = threading.Event()
+        self.proceed = threading.Event()
+        self.proceed.set()
+
+    def advance(self, *arguments):
+        """Wait, and advance."""
+        if not self.proceed.is_set():
+            self.begun.set()
+        assert self.proceed.wait(5)
+        return super().advance(*arguments)
 
 
 @pytest.fixture
@@ -124,6 +150,18 @@ async def test_the_end_waits_for_both_ticks(store):
     assert not engine.is_ready
 
 
+async def test_what_has_begun_does_not_begin_again():
+    """The lanes of a second start would stay behind."""
+    others = asyncio.all_tasks()
+    engine = make_engine()
+    for _ in range(2):
+        await engine.start()
+    async with asyncio.timeout(5):
+        await engine.drain()
+    await settled()
+    assert others == asyncio.all_tasks()
+
+
 async def test_the_second_tick_waits_until_as_many_have_come(engine, store):
     """Those who wait for company have deadlines, and go when the first tick has ended."""
     gate = store.hold("alice")
@@ -196,24 +234,51 @@ async def test_a_cancelled_caller_of_one_tick_is_no_matter_of_the_other(engine, 
     assert [1] == await positions(*ask(engine, "bob"))
 
 
-async def test_a_fork_meets_a_step_of_its_target_in_another_tick(engine, store):
-    """One of the two begins the session, and nobody loses a step."""
+async def test_a_fork_meets_no_step_of_its_target_in_another_tick(store):
+    """Of two changes of what is not there yet a store written behind would take both."""
+    behind = WriteBehindStore(store, max_steps=100, max_ms=1000.0)
+    await behind.open()
+    runtime = HeldRuntime(network(), LIMITS.arena_rows)
+    engine = make_engine(
+        runtime=runtime, store=behind, limits=dataclasses.replace(LIMITS, inline_us=0.0)
+    )
+    await engine.start()
     assert [1] == await positions(*ask(engine, "alice"))
-    gate = store.hold("copy")
+    runtime.proceed.clear()
     [begun] = ask(engine, "copy")
-    await store.until_waiting("copy")
+    assert await asyncio.to_thread(runtime.begun.wait, 5)
     fork = asyncio.create_task(engine.ask(ForkRequest(key=key("alice"), target="copy")))
-    async with asyncio.timeout(5):
-        while (await store.load_many([key("copy")]))[0] is None:
-            await asyncio.sleep(0)  # the fork comes first
-    gate.set()
+    [beside] = ask(engine, "bob")
+    await settled()
+    assert not fork.done()
+    runtime.proceed.set()
 
-    forked, stepped = await answers(fork, begun)
-    assert 1 == forked.position
-    assert 2 == stepped.position  # from the copy's state, which it found at its commit
-    assert 2 == (await look(engine, "copy")).position
-    [refused] = await answers(engine.ask(ForkRequest(key=key("alice"), target="copy")))
+    refused, stepped, other = await answers(fork, begun, beside)
     assert isinstance(refused, SessionExistsError)
+    assert [1, 1] == [stepped.position, other.position]
+    async with asyncio.timeout(5):
+        await behind.list_sessions("default", "m", 10, None)  # once all is durable
+        await engine.drain()
+        await behind.close()
+    assert 0 == behind.num_lost
+
+
+async def test_a_fork_that_was_too_late_keeps_nobody_waiting(engine, store):
+    """A tick may be beside the one on its way again."""
+    gate = store.hold("alice")
+    alice = ask(engine, "alice")
+    await store.until_waiting("alice")
+    late: list[object] = []
+    engine.submit(ForkRequest(key=key("carol"), target="copy"), late.append, 0.001)
+    [bob] = ask(engine, "bob")
+    async with asyncio.timeout(5):
+        while not late:
+            await asyncio.sleep(0.001)
+
+    assert isinstance(late[0], DeadlineExceededError)
+    assert [1] == await positions(bob)
+    gate.set()
+    assert [1] == await positions(*alice)
 
 
 async def test_a_job_that_another_version_gives_back_has_one_turn_at_a_time(store):
