@@ -68,12 +68,16 @@ def activation_name(function: Callable[..., Any], field: str) -> str:
     try:
         return _NAMES[function]
     except (KeyError, TypeError):
-        name = getattr(function, "__name__", None) or type(function).__name__
         raise SpecError(
             field,
-            f"{name} is not one of the activations that kernels outside Keras know: "
-            f"{', '.join(sorted(ACTIVATIONS))}",
+            f"{function_name(function)} is not one of the activations that kernels outside Keras "
+            f"know: {', '.join(sorted(ACTIVATIONS))}",
         ) from None
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return what a function is called, or the class of a callable that has no name."""
+    return getattr(function, "__name__", None) or type(function).__name__
 
 
 def check_initial_state_shapes(shapes: Any, expected: Shape, layer_name: str) -> None:
