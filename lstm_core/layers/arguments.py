@@ -43,6 +43,11 @@ def require_tensorflow_backend() -> None:
         )
 
 
+def is_symbolic(structure: Any) -> bool:
+    """Return whether any tensor in a nested structure is one of Keras's symbolic ones."""
+    return any(isinstance(tensor, keras.KerasTensor) for tensor in tf.nest.flatten(structure))
+
+
 def checked_implementation(implementation: int, recurrent_dropout: float) -> int:
     """Return 1 or 2: 1 wherever there is recurrent dropout, which needs a mask for each gate.
 

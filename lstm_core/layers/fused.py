@@ -84,8 +84,7 @@ class LSTMBlockFusedCell(LSTMBlockCell):
                 f"of features, but their shape is {x.shape}"
             )
         if not self._is_dtype_known:
-            self.dtype_policy = keras.dtype_policies.get(x.dtype.name)
-            self._is_dtype_known = True
+            self._settle_dtype(x.dtype)
         self._find_scope(scope)
         if not self.built:
             self.build(x.shape[1:])
