@@ -283,7 +283,7 @@ class NumpyLSTM:
 
 
 def _extensions(spec: LSTMSpec, weights: LSTMWeights) -> _Extensions | None:
-    """Return what a plain LSTM has not, or None where the spec is a plain one's."""
+    """Return what a plain LSTM does not have, or None for the spec of a plain one."""
     if not spec.use_peepholes and spec.projection_size is None and spec.cell_clip is None:
         return None
     w = weights.astype(np.float32)

@@ -192,7 +192,8 @@ class LSTMBlockCell(LSTMCell):
 class CudnnCompatibleLSTMCell(LSTMBlockCell):
     """The cell of `tf.contrib.cudnn_rnn` that restores a `CudnnLSTM`'s checkpoint on a CPU.
 
-    An `LSTMBlockCell` without forget bias, clipping and peepholes, which cuDNN has not either.
+    An `LSTMBlockCell` without forget bias, clipping and peepholes, which cuDNN does not have
+    either.
 
     Args:
         num_units: Length of c and of h, at least 1.

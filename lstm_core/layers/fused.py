@@ -1,4 +1,4 @@
-"""The fused cells of `tf.contrib`, which TensorFlow 2 has no more.
+"""The fused cells of `tf.contrib`, which TensorFlow 2 no longer has.
 
 Owns what the fused cell does with sequences and row lengths; the cells of one step are in
 `block_cell`.

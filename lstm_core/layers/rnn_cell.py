@@ -1,4 +1,4 @@
-"""`LSTMCell` of `tf.compat.v1.nn.rnn_cell`, which TensorFlow has no more beside Keras 3.
+"""`LSTMCell` of `tf.compat.v1.nn.rnn_cell`, which TensorFlow no longer has with Keras 3.
 
 Owns the arguments and the call. Variables and their scopes are `variable_scopes`', the state's
 sizes `rnn_cell_state`'s, configuration and copies `rnn_cell_config`'s, the way to and from `spec`

@@ -186,7 +186,7 @@ class ResetBody(BaseModel):
 
 
 class StateMetadata(BaseModel):
-    """What belongs to a state that is put back, but its numbers."""
+    """What belongs to a state that is put back, except its numbers."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     position: Position

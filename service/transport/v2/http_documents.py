@@ -27,7 +27,7 @@ Inputs = Sequence[tuple[str, Float32 | BinaryTensor]]
 
 
 class Frame(NamedTuple):
-    """What the JSON of a request says but for its inputs.
+    """What the JSON of a request says, except for its inputs.
 
     Attributes:
         request_id: The request's own name.
@@ -73,7 +73,7 @@ def parse_document(json: bytes) -> dict[str, Any]:
 
 
 def read_frame(document: dict[str, Any]) -> Frame:
-    """Return what a document says but for its inputs.
+    """Return what a document says, except for its inputs.
 
     Raises:
         InvalidRequestError: It is no request of this protocol.

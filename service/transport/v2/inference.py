@@ -64,7 +64,7 @@ class Inference:
                 `timeout` holds too. None at all at 0 and below.
 
         Returns:
-            What can be cancelled: what has not gone to the store then will not be applied.
+            What can be cancelled: what has not gone to the store by then is not applied.
 
         Raises:
             ServiceError: It cannot be done, and nothing has begun.
