@@ -122,8 +122,8 @@ class Watch:
         took_s = time.monotonic() - self._began_at
         share = (_busy_s() - _own_s() - self._others_s) / took_s
         return (
-            f"All in {took_s / 60:.1f} minutes. Other programs and the kernel used {share:.0%} of a\n"
-            "core meanwhile: figures are good only if that is little."
+            f"All in {took_s / 60:.1f} minutes. Other programs and the kernel used {share:.0%} of\n"
+            "a core meanwhile: figures are good only if that is little."
         )
 
 
