@@ -45,12 +45,12 @@ class Pace:
     """How long to measure.
 
     Attributes:
-        sample_s: Short calls are repeated this long, and timed as one.
-        point_s: All samples of all contestants together take about so long,
-        least_rounds: but there are at least so many rounds,
-        most_rounds: and at most so many.
-        has_cpu_clock: Count the CPU time of the process instead of the time that passes: the same
-            for one thread, but for what other programs on the core take, and for waits.
+        sample_s: How long short calls are repeated, to be timed as one.
+        point_s: About how long all samples of all contestants take together.
+        least_rounds: The fewest rounds, however long they take.
+        most_rounds: The most rounds, however short they are.
+        has_cpu_clock: Count the CPU time of the process instead of the time that passes. For one
+            thread they differ by its waits and by what other programs on the core take.
     """
 
     sample_s: float

@@ -28,9 +28,10 @@ import redis.asyncio
 import uvloop
 from bench_model import INPUT_SIZE
 from load import Result, median, post, run
-from servers import free_port, on_core, server, service_command, share_cores
+from servers import START_TIMEOUT_S, free_port, on_core, server, service_command, share_cores
 
 from service.domain import TOMBSTONE_S
+from service.errors import UnavailableError
 from service.stores.redis import RedisStore
 
 NUM_PINGS = 5000
@@ -47,13 +48,8 @@ def redis_server(folder: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     url = f"redis://127.0.0.1:{port}"
     try:
-        for _ in range(100):
-            try:
-                for database in range(2):
-                    asyncio.run(_initialise(f"{url}/{database}"))
-                break
-            except Exception:  # noqa: BLE001 - it starts
-                time.sleep(0.05)
+        for database in range(2):
+            asyncio.run(_initialise(f"{url}/{database}"))
         yield url
     finally:
         process.terminate()
@@ -61,9 +57,25 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 
 async def _initialise(url: str) -> None:
+    """Set a database up, once its server has started.
+
+    Raises:
+        UnavailableError: It does not start.
+    """
     store = RedisStore(url, timeout_s=1.0, tombstone_s=TOMBSTONE_S)
-    await store.initialise()
-    await store.close()
+    deadline = time.monotonic() + START_TIMEOUT_S
+    try:
+        while True:
+            try:
+                await store.initialise()
+            except UnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                return
+    finally:
+        await store.close()
 
 
 class _Pinger(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""A closed-loop client of gRPC, in a process of its own: `python grpc_load.py PORT FORM ...`.
+"""A closed-loop client of gRPC, in a process of its own: `GrpcLoad(...).run()` starts it.
 
 It sends bytes that were made before and reads bytes, so that it costs little more than grpc's own
 client. That is still about what grpc's server costs: its use of the CPU is part of the result.

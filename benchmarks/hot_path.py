@@ -16,12 +16,13 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench_model import write_bench_model
 from figures import grpc, http, million, mixed, sequence, start, steps, stores, v2, websocket
-from report import Figure, busy_s, machine, own_s, targets_table
+from report import Figure, Watch, machine, targets_table
 from servers import share_cores
 from setting import Setting
 
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     options = parser.parse_args()
 
-    began, others_s = time.monotonic(), busy_s() - own_s()
+    watch = Watch()
     core = share_cores()
     print(f"{machine()};")
     print(f"server and load generator on a core each: {'no' if core is None else 'yes'}.")
@@ -86,10 +87,8 @@ def main() -> None:
             print(f"## {figure.title}\n\n{figure.text}\n", flush=True)
     print("## What is wanted\n")
     print(targets_table(target for figure in figures.values() for target in figure.targets))
-    print(f"\nMedians of {setting.repeats} runs of {setting.duration_s} s;", end=" ")
-    took_s, others_s = time.monotonic() - began, busy_s() - own_s() - others_s
-    print(f"all in {took_s / 60:.1f} minutes. Meanwhile other programs, and the kernel in nobody's")
-    print(f"name, used {others_s / took_s:.0%} of a core: figures are good only if that is little.")
+    print(f"\nMedians of {setting.repeats} runs of {setting.duration_s} s.")
+    print(watch.verdict())
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(_document(figures), indent=1) + "\n")
@@ -99,11 +98,7 @@ def _document(figures: dict[str, Figure]) -> dict[str, object]:
     return {
         "machine": machine(),
         "measured": time.strftime("%Y-%m-%d"),
-        "targets": [
-            {"what": t.what, "measured": t.measured, "wanted": t.wanted, "margin": t.margin}
-            for figure in figures.values()
-            for t in figure.targets
-        ],
+        "targets": [asdict(target) for figure in figures.values() for target in figure.targets],
         "figures": {name: figure.data for name, figure in figures.items()},
     }
 

@@ -30,7 +30,7 @@ from typing import Any
 
 from contest import Pace, check, race
 from kernel_grid import Point, grid_table, limits_table, targets
-from report import busy_s, machine, own_s, targets_table
+from report import Watch, machine, targets_table
 from rivals import native
 from rivals.problem import Contestant, Problem, make_problem
 
@@ -59,7 +59,7 @@ def main() -> None:
         most_rounds=7 if options.quick else 21,
         has_cpu_clock=options.clock == "cpu",
     )
-    began, others_s = time.monotonic(), busy_s() - own_s()
+    watch = Watch()
     print(f"{machine()}; {options.precision}, one thread each, {options.clock} time.")
     makers = _rivals(options.precision)
     points = []
@@ -72,9 +72,7 @@ def main() -> None:
                 print(point.line(), flush=True)
     print(f"\n{limits_table(options.precision)}\n\n{grid_table(points)}\n")
     print(f"{targets_table(targets(points))}\n\n{_busiest(points)}")
-    took_s, others_s = time.monotonic() - began, busy_s() - own_s() - others_s
-    print(f"All in {took_s / 60:.1f} minutes. Other programs, and Linux in nobody's name, used")
-    print(f"{others_s / took_s:.0%} of a core meanwhile: figures are good only if that is little.")
+    print(watch.verdict())
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(_document(points, options.clock), indent=1) + "\n")

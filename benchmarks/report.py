@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,25 @@ def result_cells(result: Result, steps_an_answer: int = 1) -> list[str]:
     ]
 
 
-def busy_s() -> float:
+class Watch:
+    """How long a run takes, and what other programs use of the machine meanwhile."""
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self._began_at = time.monotonic()
+        self._others_s = _busy_s() - _own_s()
+
+    def verdict(self) -> str:
+        """Return in words how long it has been, and whether figures of that time are good."""
+        took_s = time.monotonic() - self._began_at
+        share = (_busy_s() - _own_s() - self._others_s) / took_s
+        return (
+            f"All in {took_s / 60:.1f} minutes. Other programs and the kernel used {share:.0%} of\n"
+            "a core meanwhile: figures are good only if that is little."
+        )
+
+
+def _busy_s() -> float:
     """Return the CPU time that all programs together have had since the machine started."""
     fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
     user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, fields[:8])
@@ -116,7 +135,7 @@ def busy_s() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def own_s() -> float:
+def _own_s() -> float:
     """Return the CPU time that this process has had, with those of its children that ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system

@@ -19,7 +19,6 @@ import importlib.util
 import random
 import resource
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -29,6 +28,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
+from servers import free_port
 
 from service.domain import REPLAY_WINDOW, AdvanceReply, SessionKey
 from service.errors import UnavailableError
@@ -104,9 +104,7 @@ class OwnRedis:
         """Start the server in a directory."""
         from service.stores.redis import RedisStore
 
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port)]
         options = ["--dir", str(directory), "--save", "", "--appendonly", "yes"]
         log = (directory / "log").open("wb")
@@ -123,6 +121,8 @@ class OwnRedis:
                 break
             except UnavailableError:
                 await asyncio.sleep(0.05)
+        else:
+            raise RuntimeError("redis-server has not started")
         await self._store.open()
 
     async def close(self) -> None:

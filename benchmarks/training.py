@@ -90,10 +90,8 @@ def steps(
     masked = keras.layers.Masking()(inputs) if has_mask else inputs
     outputs = keras.layers.Dense(10)(layer(size.units)(masked))
     model = keras.Model(inputs, outputs)
-    model.compile(
-        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=jit_compile,
-    )  # fmt: skip
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, jit_compile=jit_compile)
     return {
         "training": lambda: model.train_on_batch(x, y),
         "inference": lambda: model.predict_on_batch(x),

@@ -24,7 +24,8 @@ class Dispatch:
     """A decision.
 
     Attributes:
-        kernel: A module of `lstm_core.kernels`: `native`, `numpy`, `tensorflow` or `cudnn`.
+        kernel: A module of `lstm_core.kernels`: `native` or `numpy` without TensorFlow, else
+            `cudnn`, `block` or `tensorflow`.
         device: Where it runs, `cpu` or `gpu`.
         reason: Why this one, and what stood in the way of a faster one.
         fallback: The kernel of calls whose data this one does not take, which is decided at run
@@ -75,6 +76,11 @@ class Hardware:
     num_gpus: int = 0
     is_placed_on_cpu: bool = False
     is_in_xla: bool = False
+
+    @property
+    def device(self) -> str:
+        """Where the call runs, `cpu` or `gpu`."""
+        return "gpu" if self.num_gpus and not self.is_placed_on_cpu else "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +193,6 @@ def dispatch_layer(
         raise CudnnUnavailableError.of(layer_name, obstacles)
     if options.use_cudnn is False:
         obstacles.insert(0, "use_cudnn is False")
-    device = "gpu" if hardware.num_gpus and not hardware.is_placed_on_cpu else "cpu"
     candidates = [
         Candidate(kernel="cudnn", obstacles=obstacles),
         *others,
@@ -199,14 +204,14 @@ def dispatch_layer(
         fallback = next(other.kernel for other in candidates[1:] if not other.obstacles)
         return Dispatch(
             kernel=kernel,
-            device=device,
+            device=hardware.device,
             reason=f"cuDNN's conditions hold; {fallback} takes calls without a step, and, unless "
             "use_cudnn is True, those where " + BAD_MASK,
             fallback=fallback,
         )
     passed = "; ".join(f"not {c.kernel}: {', '.join(c.obstacles)}" for c in candidates[:at])
     what = "TensorFlow operations take every case" if kernel == "tensorflow" else f"{kernel} fits"
-    return Dispatch(kernel=kernel, device=device, reason=f"{what}; {passed}")
+    return Dispatch(kernel=kernel, device=hardware.device, reason=f"{what}; {passed}")
 
 
 def require_cudnn_configuration(options: LayerOptions, layer_name: str) -> None:

@@ -13,7 +13,8 @@ from lstm_core.kernels.block_operations import Form, Operands, Saved, as_icfo, w
 
 Tensor: TypeAlias = Any  # TensorFlow ships no types.
 TensorArray: TypeAlias = Any
-Gradients: TypeAlias = tuple[Tensor, ...]
+Tensors: TypeAlias = tuple[Tensor, ...]
+Gradients: TypeAlias = Tensors
 """Of the fields of `Operands`, in their order."""
 
 MAX_WEIGHTS_OF_GRADIENT_OPERATION = 2**15
@@ -57,9 +58,9 @@ def _backward_in_one_operation(
     operands: Operands, form: Form, saved: Saved, d_h: Tensor, d_c: Tensor
 ) -> Gradients:
     time = tf.shape(operands.inputs)[0]
-    gradient = (
-        tf.raw_ops.BlockLSTMGrad if form.gate_order == "icfo" else tf.raw_ops.BlockLSTMGradV2
-    )(
+    is_icfo = form.gate_order == "icfo"
+    operation = tf.raw_ops.BlockLSTMGrad if is_icfo else tf.raw_ops.BlockLSTMGradV2
+    gradient = operation(
         seq_len_max=tf.cast(time, tf.int64),
         x=operands.inputs,
         cs_prev=operands.c,
@@ -88,9 +89,8 @@ def _backward_in_a_loop(
     """Return the gradients of the gates' inputs, in the order `icfo`, and of the first h and c."""
     shape, dtype, units = operands.h.shape, operands.h.dtype, operands.h.shape[-1]
     recurrent_kernel = as_icfo(operands.kernel[-units:], form)
-    transposed = tf.transpose(
-        recurrent_kernel
-    )  # once: a product that transposes takes twice as long
+    # Once: a product that transposes takes twice as long.
+    transposed = tf.transpose(recurrent_kernel)
     time, batch = tf.unstack(tf.shape(d_h)[:2])
 
     def by_step(sequence: Tensor) -> TensorArray:

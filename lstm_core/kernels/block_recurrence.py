@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from lstm_core.kernels.block_gradients import Gradients, backward
+from lstm_core.kernels.block_gradients import Gradients, Tensors, backward
 from lstm_core.kernels.block_operations import Form, Operands, Saved, forward, plain
 
 Tensor: TypeAlias = Any  # TensorFlow ships no types.
-_WithGradient: TypeAlias = tuple[Any, Callable[..., Gradients]]
+_WithGradient: TypeAlias = tuple[Any, Callable[..., Tensors]]
 """What `tf.custom_gradient` asks of a function: results, and the function of their gradients."""
 
 
@@ -63,7 +63,7 @@ def _twice_differentiable_backward(
 
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
     def differentiable(d_h: Tensor, d_c: Tensor, *tensors: Tensor) -> _WithGradient:
-        def gradient(*upstream: Tensor) -> Gradients:
+        def gradient(*upstream: Tensor) -> Tensors:
             run = _second_gradients_eagerly if tf.executing_eagerly() else _second_gradients
             return run(form, tensors, (d_h, d_c), upstream)
 
@@ -76,8 +76,8 @@ def _twice_differentiable_backward(
 
 
 def _second_gradients(
-    form: Form, tensors: Gradients, d_results: tuple[Tensor, Tensor], upstream: Gradients
-) -> Gradients:
+    form: Form, tensors: Tensors, d_results: tuple[Tensor, Tensor], upstream: Gradients
+) -> Tensors:
     """Return how the first gradients depend on what they were made of, by plain operations.
 
     In a graph, and not by tapes: where a `tf.autodiff.ForwardAccumulator` asks, TensorFlow has
@@ -101,7 +101,7 @@ def _second_gradients(
 _second_gradients_eagerly = tf.function(_second_gradients, autograph=False, reduce_retracing=True)
 
 
-def _constants(tensors: Iterable[Tensor]) -> Gradients:
+def _constants(tensors: Iterable[Tensor]) -> Tensors:
     """Return tensors through which nothing is differentiated but by the gradients given here.
 
     A `tf.function` hands what its gradient needs out as further results, and TensorFlow, asked for
@@ -111,7 +111,7 @@ def _constants(tensors: Iterable[Tensor]) -> Gradients:
     return tuple(tf.stop_gradient(tensor) for tensor in tensors)
 
 
-def _unseen(tensors: Gradients) -> Gradients:
+def _unseen(tensors: Tensors) -> Tensors:
     """Return tensors that an eager `tf.autodiff.ForwardAccumulator` does not follow further.
 
     It would into the operations, whose gradients have none. In a graph it must: there it does not
@@ -120,10 +120,10 @@ def _unseen(tensors: Gradients) -> Gradients:
     return _constants(tensors) if tf.executing_eagerly() else tensors
 
 
-def _tensors(operands: Operands) -> Gradients:
+def _tensors(operands: Operands) -> Tensors:
     return tuple(getattr(operands, field.name) for field in fields(Operands))
 
 
-def _operands(tensors: Gradients) -> Operands:
+def _operands(tensors: Tensors) -> Operands:
     names = (field.name for field in fields(Operands))
     return Operands(**dict(zip(names, tensors, strict=True)))

@@ -100,10 +100,10 @@ def takes(inputs: Tensor, mask: Tensor | None) -> bool | Tensor:
 
 
 def is_right_padded(mask: Tensor) -> Tensor:
-    """Tell, as a bool scalar, whether each row lives from its first step on and then no more.
+    """Tell, as a bool scalar, whether each row has all its live steps first, and at least one.
 
     Args:
-        mask: `(time, batch)` bool. A row without a live step is none that cuDNN takes.
+        mask: `(time, batch)` bool. cuDNN takes no row without a live step.
     """
     starts_live = tf.reduce_all(mask[:1])
     comes_back = tf.reduce_any(tf.logical_and(mask[1:], tf.logical_not(mask[:-1])))
@@ -161,7 +161,7 @@ def sequence(
         state.set_shape((inputs.shape[1], h.shape[-1]))
     last_output = last_h
     if mask is not None:
-        outputs, last_output = _mend(outputs, last_h, lengths, mask, options)
+        outputs, last_output = _fill_masked_steps(outputs, last_h, lengths, mask, options)
     return Result(
         outputs=outputs if options.return_sequences else None,
         last_output=last_output,
@@ -183,7 +183,7 @@ def _reversed(inputs: Tensor, lengths: Tensor, mask: Tensor | None) -> Tensor:
     return tf.reverse_sequence(inputs, lengths, seq_axis=0, batch_axis=1)
 
 
-def _mend(
+def _fill_masked_steps(
     outputs: Tensor, h: Tensor, lengths: Tensor, mask: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
     """Put in the masked steps what the generic kernel puts there, and return the last output too.

@@ -1,7 +1,7 @@
 """A GRU's recurrence on cuDNN, through the operation of `cudnn`.
 
-Owns what has to be mended behind the operation. Whether it may run is for the caller to ask, as of
-an LSTM.
+Owns what masked steps give, which the operation leaves zero. Whether it may run is for the caller
+to ask, as of an LSTM.
 
 Unverified: nobody has run the operation itself yet; see `cudnn`.
 

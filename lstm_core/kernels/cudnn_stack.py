@@ -41,7 +41,7 @@ def sequence_cudnn(
         h: `(num_layers * num_directions, batch, units)`.
         c: As `h`.
         lengths: `(batch,)` int32 from 1 to time; None means time.
-        dropout: Fraction of each layer's outputs to drop, but the last one's.
+        dropout: Fraction to drop of the outputs of each layer except the last.
         seed: Of the dropout.
 
     Returns:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from lstm_core.activations import activation
-from lstm_core.spec import LSTMSpec
+from lstm_core.spec import GATE_ORDER, LSTMSpec
 from lstm_core.weights import LSTMWeights, reorder_gates
 
 Float32 = npt.NDArray[np.float32]
@@ -99,7 +99,7 @@ class NumpyLSTM:
         bias = weights.with_forget_bias(spec.forget_bias).bias
         if bias is not None:
             rows.append(bias[None])
-        packed = reorder_gates(np.concatenate(rows), "ifco", _PACKED_ORDER)
+        packed = reorder_gates(np.concatenate(rows), GATE_ORDER, _PACKED_ORDER)
         if spec.recurrent_activation == "sigmoid":
             # So that the product gives the exponents of 1 / (1 + exp(-z)) as they are.
             packed[:, : 3 * spec.units] *= _MINUS_ONE
@@ -283,7 +283,7 @@ class NumpyLSTM:
 
 
 def _extensions(spec: LSTMSpec, weights: LSTMWeights) -> _Extensions | None:
-    """Return what a plain LSTM has not, or None where the spec is a plain one's."""
+    """Return what a plain LSTM does not have, or None for the spec of a plain one."""
     if not spec.use_peepholes and spec.projection_size is None and spec.cell_clip is None:
         return None
     w = weights.astype(np.float32)

@@ -131,11 +131,13 @@ def sequence(
         shape, live = inputs.shape, mask[:, :, tf.newaxis]
         inputs = tf.where(live, inputs, tf.zeros([], inputs.dtype))
         inputs.set_shape(shape)  # Which a mask of unknown shape takes away.
-    projected = _product(inputs, _gates(weights.kernel, options, dropout.inputs), dropout.inputs)
+    projected = _product(
+        inputs, _gate_kernels(weights.kernel, options, dropout.inputs), dropout.inputs
+    )
     if weights.bias is not None:
         projected += weights.bias
     projected.set_shape((*inputs.shape[:2], weights.kernel.shape[-1]))
-    recurrent_kernels = _gates(weights.recurrent_kernel, options, dropout.recurrent)
+    recurrent_kernels = _gate_kernels(weights.recurrent_kernel, options, dropout.recurrent)
     batch = inputs.shape[1] if inputs.shape[1] is not None else h.shape[0]
 
     def step(x: Tensor, is_live: Tensor | None, carry: _Carry) -> _Carry:
@@ -157,7 +159,9 @@ def sequence(
     return run(step, options, projected, mask, _Carry(output=tf.zeros_like(h), h=h, c=c))
 
 
-def _gates(kernel: Tensor, options: Options, masks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _gate_kernels(
+    kernel: Tensor, options: Options, masks: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """Return the kernel whole, or one a gate where gates are multiplied one by one."""
     if options.split_gates or len(masks) > 1:
         return tuple(tf.split(kernel, 4, axis=-1))

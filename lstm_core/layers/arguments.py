@@ -43,6 +43,11 @@ def require_tensorflow_backend() -> None:
         )
 
 
+def is_symbolic(structure: Any) -> bool:
+    """Return whether any tensor in a nested structure is one of Keras's symbolic ones."""
+    return any(isinstance(tensor, keras.KerasTensor) for tensor in tf.nest.flatten(structure))
+
+
 def checked_implementation(implementation: int, recurrent_dropout: float) -> int:
     """Return 1 or 2: 1 wherever there is recurrent dropout, which needs a mask for each gate.
 
@@ -68,12 +73,16 @@ def activation_name(function: Callable[..., Any], field: str) -> str:
     try:
         return _NAMES[function]
     except (KeyError, TypeError):
-        name = getattr(function, "__name__", None) or type(function).__name__
         raise SpecError(
             field,
-            f"{name} is not one of the activations that kernels outside Keras know: "
-            f"{', '.join(sorted(ACTIVATIONS))}",
+            f"{function_name(function)} is not one of the activations that kernels outside Keras "
+            f"know: {', '.join(sorted(ACTIVATIONS))}",
         ) from None
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return what a function is called, or the class of a callable that has no name."""
+    return getattr(function, "__name__", None) or type(function).__name__
 
 
 def check_initial_state_shapes(shapes: Any, expected: Shape, layer_name: str) -> None:

@@ -157,15 +157,20 @@ class LSTMBlockCell(LSTMCell):
         Raises:
             SpecError: It has other activations than tanh and sigmoid, or a projection.
         """
-        for field, only in (
-            ("activation", "tanh"),
-            ("recurrent_activation", "sigmoid"),
-            ("projection_size", None),
-        ):
-            if getattr(spec, field) != only:
-                value = getattr(spec, field)
-                raise SpecError(field, f"must be {only} for {cls.__name__}, not {value}")
+        cls._require(spec, activation="tanh", recurrent_activation="sigmoid", projection_size=None)
         return cls(**cls._arguments(spec), **kwargs)
+
+    @classmethod
+    def _require(cls, spec: LSTMSpec, **expected: object) -> None:
+        """Refuse a spec with another value of a field than the cell has.
+
+        Raises:
+            SpecError: It has one.
+        """
+        for field, only in expected.items():
+            value = getattr(spec, field)
+            if value != only:
+                raise SpecError(field, f"must be {only} for {cls.__name__}, not {value}")
 
     @classmethod
     def _arguments(cls, spec: LSTMSpec) -> dict[str, Any]:
@@ -187,7 +192,8 @@ class LSTMBlockCell(LSTMCell):
 class CudnnCompatibleLSTMCell(LSTMBlockCell):
     """The cell of `tf.contrib.cudnn_rnn` that restores a `CudnnLSTM`'s checkpoint on a CPU.
 
-    An `LSTMBlockCell` without forget bias, clipping and peepholes, which cuDNN has not either.
+    An `LSTMBlockCell` without forget bias, clipping and peepholes, which cuDNN does not have
+    either.
 
     Args:
         num_units: Length of c and of h, at least 1.
@@ -201,10 +207,7 @@ class CudnnCompatibleLSTMCell(LSTMBlockCell):
 
     @classmethod
     def _arguments(cls, spec: LSTMSpec) -> dict[str, Any]:
-        for field, only in (("forget_bias", 0), ("cell_clip", None), ("use_peepholes", False)):
-            if getattr(spec, field) != only:
-                value = getattr(spec, field)
-                raise SpecError(field, f"must be {only} for {cls.__name__}, not {value}")
+        cls._require(spec, forget_bias=0, cell_clip=None, use_peepholes=False)
         return {"num_units": spec.units}
 
     def get_config(self) -> dict[str, Any]:

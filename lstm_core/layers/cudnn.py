@@ -67,6 +67,8 @@ class CuDNNLSTM(LSTM):
         `tf_keras/src/layers/rnn/cudnn_lstm.py`.
     """
 
+    _num_biases = 2
+
     def __init__(
         self,
         units: int,
@@ -189,23 +191,6 @@ class CuDNNLSTM(LSTM):
                 _from_matrices(tf.transpose(kernel)).numpy(),
                 _transpose_gates(recurrent_kernel).numpy(),
                 tf.tile(bias / 2, [2]).numpy(),
-            ]
-        )
-
-    def _create_weights(self, features: int) -> None:
-        self.kernel = self._create("kernel", "kernel", (features, 4 * self.units))
-        self.recurrent_kernel = self._create(
-            "recurrent", "recurrent_kernel", (self.units, 4 * self.units)
-        )
-        self.bias = self._create("bias", "bias", (8 * self.units,))
-
-    def _initial_bias(self, _: tuple[int, ...], *args: Any, **kwargs: Any) -> Any:
-        initial = self.bias_initializer
-        return keras.ops.concatenate(
-            [
-                initial((5 * self.units,), *args, **kwargs),
-                keras.initializers.Ones()((self.units,), *args, **kwargs),
-                initial((2 * self.units,), *args, **kwargs),
             ]
         )
 

@@ -43,7 +43,7 @@ class CudnnLSTM(StackWeights, keras.Layer):
             the first layer's gates as they are, which needs `num_units` features; `auto_select`
             skips where it can.
         direction: `unidirectional` or `bidirectional`.
-        dropout: Fraction of each layer's outputs to drop in training, 0 to 1, but the last one's.
+        dropout: Fraction to drop in training of the outputs of each layer except the last, 0 to 1.
             cuDNN and TensorFlow's operations draw different masks from one seed.
         seed: Of the dropout and of the default initializer.
         dtype: float16, float32 or float64, of the weights and of all else.

@@ -85,7 +85,8 @@ class StackWeights:
         """Set the weights of every layer: the inverse of `lstm_weights`.
 
         Args:
-            layers: With a bias each, half of which goes beside either matrix, as contrib does.
+            layers: With a bias each, which is halved: each of cuDNN's two biases gets a half, as in
+                contrib.
 
         Raises:
             WeightsError: A shape differs.

@@ -40,7 +40,7 @@ class DeclaredInputs:
                 begins with. Changed.
 
         Raises:
-            ValueError: A shape has not three dimensions with the batch, or two without it.
+            ValueError: A shape does not have three dimensions, that of the batch included.
 
         References:
             `Layer.__init__` and `RNN.__init__` of tf_keras.

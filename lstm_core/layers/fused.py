@@ -1,4 +1,4 @@
-"""The fused cells of `tf.contrib`, which TensorFlow 2 has no more.
+"""The fused cells of `tf.contrib`, which TensorFlow 2 no longer has.
 
 Owns what the fused cell does with sequences and row lengths; the cells of one step are in
 `block_cell`.
@@ -84,8 +84,7 @@ class LSTMBlockFusedCell(LSTMBlockCell):
                 f"of features, but their shape is {x.shape}"
             )
         if not self._is_dtype_known:
-            self.dtype_policy = keras.dtype_policies.get(x.dtype.name)
-            self._is_dtype_known = True
+            self._settle_dtype(x.dtype)
         self._find_scope(scope)
         if not self.built:
             self.build(x.shape[1:])

@@ -44,7 +44,7 @@ class GateColumns:
 
 
 class GateStep(GateColumns):
-    """Mixin of a layer: its step as a method, and what the step takes beside the states."""
+    """Mixin of a layer: its step as a method, and what the step takes besides the states."""
 
     kernel: Any
     recurrent_kernel: Any

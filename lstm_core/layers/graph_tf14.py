@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from lstm_core.errors import NoGraphError
-from lstm_core.layers.nodes_tf14 import is_symbolic
+from lstm_core.layers.arguments import is_symbolic
 from lstm_core.layers.weights import PARTS
 
 Tensor: TypeAlias = Any

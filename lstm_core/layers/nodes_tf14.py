@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from typing import Any, TypeAlias
 
-import keras
 import tensorflow as tf
 
 from lstm_core.errors import NoGraphError
+from lstm_core.layers.arguments import is_symbolic
 
 Tensor: TypeAlias = Any
 Shape: TypeAlias = tuple[int | None, ...]
@@ -151,7 +151,7 @@ class InboundNodes:
         arguments = self._node(node_index, member).arguments
         # A mask among the keyword arguments is a tensor of the node, but no input.
         given = (arguments.args, arguments.kwargs.get("initial_state"))
-        return [tensor for tensor in tf.nest.flatten(given) if _is_symbolic(tensor)]
+        return [tensor for tensor in tf.nest.flatten(given) if is_symbolic(tensor)]
 
     def _outputs_of(self, node_index: int, member: str) -> list[Tensor]:
         return list(self._node(node_index, member).output_tensors)
@@ -165,15 +165,6 @@ def _is_asked_by_keras() -> bool:
     """
     reader = sys._getframe(2)  # noqa: SLF001 - `inspect` reads the source files, too.
     return str(reader.f_globals.get("__name__")).startswith("keras.src.")
-
-
-def is_symbolic(structure: Any) -> bool:
-    """Return whether any tensor in a nested structure is one of Keras's symbolic ones."""
-    return any(_is_symbolic(tensor) for tensor in tf.nest.flatten(structure))
-
-
-def _is_symbolic(tensor: Any) -> bool:
-    return isinstance(tensor, keras.KerasTensor)
 
 
 def _one_or_all(values: list[Any]) -> Any:

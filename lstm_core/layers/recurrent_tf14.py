@@ -24,6 +24,7 @@ from lstm_core.layers.gates_tf14 import GateStep
 from lstm_core.layers.graph_tf14 import GraphLayer
 from lstm_core.layers.loop_tf14 import Result, repeat_step
 from lstm_core.layers.nodes_tf14 import InboundNodes
+from lstm_core.layers.selection import find_hardware
 
 Tensor: TypeAlias = Any
 Shape: TypeAlias = tuple[int | None, ...]
@@ -243,7 +244,7 @@ class LSTM(InboundNodes, GateStep, GraphLayer, keras_v1.LSTM):
         """Return the kernel that every call runs on, its device, and the reason."""
         return Dispatch(
             kernel="tensorflow",
-            device="gpu" if tf.config.list_physical_devices("GPU") else "cpu",
+            device=find_hardware().device,
             reason="the layer's own step, in TensorFlow operations: a subclass may replace it",
         )
 

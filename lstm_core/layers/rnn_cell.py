@@ -1,4 +1,4 @@
-"""`LSTMCell` of `tf.compat.v1.nn.rnn_cell`, which TensorFlow has no more beside Keras 3.
+"""`LSTMCell` of `tf.compat.v1.nn.rnn_cell`, which TensorFlow no longer has with Keras 3.
 
 Owns the arguments and the call. Variables and their scopes are `variable_scopes`', the state's
 sizes `rnn_cell_state`'s, configuration and copies `rnn_cell_config`'s, the way to and from `spec`
@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from lstm_core.kernels import tensorflow_cell
 from lstm_core.layers.activations_v1 import get_v1
-from lstm_core.layers.arguments import require_tensorflow_backend
+from lstm_core.layers.arguments import is_symbolic, require_tensorflow_backend
 from lstm_core.layers.initializers_v1 import get_initializer_v1
 from lstm_core.layers.quantities import checked_clip, checked_number, checked_size
 from lstm_core.layers.rnn_cell_arguments import (
@@ -202,13 +202,9 @@ class LSTMCell(CellConfig, CoreCell, CellState, keras.Layer):
         self._check_graph()
         if not self._is_dtype_known:
             inputs = inputs if hasattr(inputs, "dtype") else tf.convert_to_tensor(inputs)
-            self.dtype_policy = checked_dtype(keras.backend.standardize_dtype(inputs.dtype))
-            self._is_dtype_known = True
+            self._settle_dtype(inputs.dtype)
         self._find_scope(scope)
-        is_symbolic = any(
-            isinstance(x, keras.KerasTensor) for x in tf.nest.flatten((inputs, state))
-        )
-        if is_symbolic or self.activity_regularizer is not None:
+        if is_symbolic((inputs, state)) or self.activity_regularizer is not None:
             return super().__call__(inputs, state)
         if not self.built:
             inputs = tf.convert_to_tensor(inputs)
@@ -246,6 +242,15 @@ class LSTMCell(CellConfig, CoreCell, CellState, keras.Layer):
         if self.state_is_tuple:
             return output, LSTMStateTuple(c_next, h_next)
         return output, tf.concat([c_next, h_next], axis=1)
+
+    def _settle_dtype(self, dtype: Any) -> None:
+        """Compute in the dtype of the first input from here on.
+
+        Raises:
+            ValueError: It is not real floating.
+        """
+        self.dtype_policy = checked_dtype(keras.backend.standardize_dtype(dtype))
+        self._is_dtype_known = True
 
     def _check_dtypes(self, x: Tensor, c: Tensor) -> None:
         """Refuse what would be cast in silence; a mixed policy says that casting is meant.

@@ -12,7 +12,7 @@ import numpy as np
 from lstm_core.errors import SpecError
 from lstm_core.layers.arguments import activation_name
 from lstm_core.layers.variable_scopes import ScopedVariables
-from lstm_core.spec import LSTMSpec
+from lstm_core.spec import GATE_ORDER, LSTMSpec
 from lstm_core.weights import LSTMWeights, reorder_gates
 
 _ORDER = "icfo"
@@ -129,7 +129,7 @@ class CoreCell(ScopedVariables):
             projection=weights.projection,
         ).check(spec)
         kernel = np.concatenate([weights.kernel, weights.recurrent_kernel])
-        arrays = [reorder_gates(array, "ifco", _ORDER) for array in (kernel, bias)]
+        arrays = [reorder_gates(array, GATE_ORDER, _ORDER) for array in (kernel, bias)]
         if weights.peepholes is not None:
             i, f, o = weights.peepholes
             arrays += [f, i, o]

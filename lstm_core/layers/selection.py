@@ -28,7 +28,7 @@ from lstm_core.dispatch import (
 from lstm_core.errors import SpecError
 from lstm_core.kernels import block, cudnn
 from lstm_core.kernels import tensorflow as recurrence
-from lstm_core.layers.arguments import activation_name, checked_mask
+from lstm_core.layers.arguments import activation_name, checked_mask, function_name
 
 Tensor: TypeAlias = Any
 
@@ -257,4 +257,4 @@ def _any_activation_name(function: Callable[..., Any]) -> str:
     try:
         return activation_name(function, "activation")
     except SpecError:
-        return getattr(function, "__name__", None) or type(function).__name__
+        return function_name(function)

@@ -133,7 +133,7 @@ class StatefulLayer:
                 f"{sequences.shape[1]} came: every batch must have the same size, so fit and "
                 "predict need a multiple of it"
             )
-        # Not an assertion: XLA drops it, and beside a known shape so does the graph optimizer.
+        # Not an assertion: XLA drops it, and so does the graph optimizer where the shape is known.
         # The op's name stands in the message.
         name = "batch_size_of_a_stateful_layer_must_not_change"
         return tf.ensure_shape(sequences, (None, batch_size, None), name)

@@ -4,7 +4,7 @@ Owns where a layer's variables come from and what they are called. In a graph of
 are `tf.compat.v1.get_variable`'s: named, shared and refused by the scope, and read through the
 default session. In eager code scopes name things too, but TensorFlow keeps no variables by name
 there, so this module does: a variable can be shared as long as a layer that uses it lives. The
-rules are those of graphs, but that a layer's own `reuse` decides alone. Knows no recurrence.
+rules are those of graphs, except that a layer's own `reuse` decides alone. Knows no recurrence.
 """
 
 from __future__ import annotations

@@ -32,6 +32,9 @@ class GateWeights:
     variable_dtype: str
     add_weight: Any
 
+    _num_biases = 1
+    """Of each gate, side by side in `bias`; they are added."""
+
     def _keep_weight_arguments(
         self, part: str, initializer: Any, regularizer: Any, constraint: Any
     ) -> None:
@@ -53,12 +56,17 @@ class GateWeights:
         return config
 
     def _create_weights(self, features: int) -> None:
-        """Create `kernel` `(features, 4 * units)`, `recurrent_kernel` and `bias` or None."""
+        """Create `kernel`, `recurrent_kernel` and `bias`.
+
+        `(features, 4 * units)`, `(units, 4 * units)`, and `(4 * units,)` for each of the biases, or
+        None without `use_bias`.
+        """
         self.kernel = self._create("kernel", "kernel", (features, 4 * self.units))
         self.recurrent_kernel = self._create(
             "recurrent", "recurrent_kernel", (self.units, 4 * self.units)
         )
-        self.bias = self._create("bias", "bias", (4 * self.units,)) if self.use_bias else None
+        bias_shape = (self._num_biases * 4 * self.units,)
+        self.bias = self._create("bias", "bias", bias_shape) if self.use_bias else None
 
     def _create(self, part: str, name: str, shape: tuple[int, ...]) -> Any:
         initializer = getattr(self, f"{part}_initializer")
@@ -75,11 +83,12 @@ class GateWeights:
         )
 
     def _initial_bias(self, _: tuple[int, ...], *args: Any, **kwargs: Any) -> Any:
-        """Return `(4 * units,)`, ones for the forget gate (Jozefowicz et al. 2015)."""
+        """Return the bias, ones for the last bias of the forget gate (Jozefowicz et al. 2015)."""
         initial = self.bias_initializer
+        num_before = 4 * (self._num_biases - 1) + 1
         return keras.ops.concatenate(
             [
-                initial((self.units,), *args, **kwargs),
+                initial((num_before * self.units,), *args, **kwargs),
                 keras.initializers.Ones()((self.units,), *args, **kwargs),
                 initial((2 * self.units,), *args, **kwargs),
             ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.domain import AdvanceReply
+from service.domain import MAX_POSITION, AdvanceReply
 from service.errors import ServiceError
 from service.signature import Signature
 from service.transport import schema
@@ -40,7 +40,6 @@ REPLY = (
 _HEADER = Struct("<II")
 _HAS_POSITIONS = 1
 _ANYWHERE = -1
-_EXACT = schema.MAX_POSITION
 
 
 def is_binary_steps(headers: Headers) -> bool:
@@ -161,7 +160,7 @@ def _plain_positions(positions: npt.NDArray[Any]) -> list[int | None]:
 
 
 def _are_positions(positions: npt.NDArray[Any] | None) -> bool:
-    return positions is None or bool(((positions >= _ANYWHERE) & (positions < _EXACT)).all())
+    return positions is None or bool(((positions >= _ANYWHERE) & (positions <= MAX_POSITION)).all())
 
 
 def _are_inputs(inputs: npt.NDArray[Any], signature: Signature) -> bool:

@@ -1,4 +1,7 @@
-"""The OpenAPI document of a table of routes, by FastAPI, and `/docs` without the internet."""
+"""The OpenAPI document of a table of routes, by FastAPI, and `/docs` without the internet.
+
+Owns how a route is documented. Knows no handler, and serves none of the routes.
+"""
 
 from __future__ import annotations
 

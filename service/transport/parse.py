@@ -77,7 +77,7 @@ def sequence_request(
     """Return the request of a document whose inputs are `(time, input_size)` float32, and good.
 
     Raises:
-        InvalidRequestError: It has too many time steps, or its mask is none of theirs.
+        InvalidRequestError: It has too many time steps, or its mask is not as long as they are.
     """
     _check_num_steps(document, len(inputs), signature, max_steps)
     return AdvanceRequest(

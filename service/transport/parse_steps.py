@@ -218,11 +218,11 @@ def client_id_error(client_id: str, where: str = "client_id") -> InvalidRequestE
     """Say why a text names no client."""
     if not client_id:
         got = "an empty one"
-    elif len(client_id) > 128:
+    elif len(client_id) > _MAX_ID:
         got = f"{len(client_id)} characters"
     else:
         got = describe(client_id)
-    rule = "expected 1 to 128 characters out of A-Z a-z 0-9 . _ : @ - and not . or .."
+    rule = f"expected 1 to {_MAX_ID} characters out of A-Z a-z 0-9 . _ : @ - and not . or .."
     return InvalidRequestError([Problem((where,), f"{rule}, got {got}")])
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl
 
+from service.domain import MAX_POSITION
 from service.errors import InvalidRequestError, Problem
 from service.transport.explain import describe, shorten
-from service.transport.schema import MAX_POSITION
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -74,8 +74,8 @@ def _integer(values: dict[str, str], name: str) -> int | None:
     text = values.get(name)
     if text is None:
         return None
-    if not _INTEGER.match(text) or int(text) >= MAX_POSITION:
-        expected = f"expected an integer from 0 to {MAX_POSITION - 1}"
+    if not _INTEGER.match(text) or int(text) > MAX_POSITION:
+        expected = f"expected an integer from 0 to {MAX_POSITION}"
         raise _wrong(name, f"{expected}, got {describe(text)}")
     return int(text)
 

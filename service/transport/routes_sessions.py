@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service import errors
+from service.domain import MAX_POSITION
 from service.transport import replies, schema, tensors
 from service.transport.http_forecast import ForecastHandler
 from service.transport.http_sessions import SessionHandlers
@@ -43,7 +44,7 @@ _PRECONDITIONS = tuple(
         "in": "query",
         "required": False,
         "description": f"The {name} that the session is expected to have; else: 409.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": schema.MAX_POSITION - 1},
+        "schema": {"type": "integer", "minimum": 0, "maximum": MAX_POSITION},
     }
     for name in ("position", "epoch")
 )

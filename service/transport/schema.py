@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.domain import CLIENT_ID_PATTERN
+from service.domain import CLIENT_ID_PATTERN, MAX_POSITION
 
 FLOAT32_ROUNDING_LIMIT = 3.4028235677973366e38
 """The first real number that would become infinity as a float32."""
@@ -18,8 +18,6 @@ MAX_STEPS_ROWS = 1024
 """Most rows of one `StepsBody`."""
 MAX_TTL_S = 10 * 365 * 24 * 3600.0
 """The longest time to live, ten years, in seconds."""
-MAX_POSITION = 2**53
-"""Beyond it, numbers in JSON are not exact everywhere."""
 
 Real = Annotated[
     float,
@@ -37,11 +35,11 @@ BoolVector = Annotated[list[bool], FAIL_FAST]
 
 Position = Annotated[
     int,
-    Field(ge=0, lt=MAX_POSITION, description="Time steps consumed in this epoch."),
+    Field(ge=0, lt=MAX_POSITION + 1, description="Time steps consumed in this epoch."),
 ]
 Epoch = Annotated[
     int,
-    Field(ge=0, lt=MAX_POSITION, description="A random number: one life of the session."),
+    Field(ge=0, lt=MAX_POSITION + 1, description="A random number: one life of the session."),
 ]
 ExpectedPosition = Annotated[
     Position | None,
@@ -188,7 +186,7 @@ class ResetBody(BaseModel):
 
 
 class StateMetadata(BaseModel):
-    """What belongs to a state that is put back, but its numbers."""
+    """What belongs to a state that is put back, except its numbers."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     position: Position
@@ -228,7 +226,7 @@ class ForecastBody(BaseModel):
         {"steps": 24},
         {"steps": 24, "inputs": [0.12, -0.5, 0.98], "feedback": [1, None, 0], "position": 41},
     )
-    steps: int = Field(ge=1, lt=MAX_POSITION, description="How many time steps.")
+    steps: int = Field(ge=1, lt=MAX_POSITION + 1, description="How many time steps.")
     inputs: RealVector | None = Field(
         None,
         description="`[features]`, of the first step. Left out: what the session's last output"

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from service.domain import AdvanceReply, AdvanceRequest, Float32, SessionKey
@@ -111,16 +112,7 @@ def render_advance_in_slices(reply: AdvanceReply, signature: Signature) -> Slice
     outputs = reply.outputs
     if outputs.ndim != 2 or outputs.size <= LARGE_ANSWER_VALUES:
         return render_advance(reply, signature)
-    rest = render_advance(
-        AdvanceReply(
-            outputs=outputs[:0],
-            position=reply.position,
-            epoch=reply.epoch,
-            replayed=reply.replayed,
-            row=reply.row,
-        ),
-        signature,
-    )
+    rest = render_advance(replace(reply, outputs=outputs[:0]), signature)
     head, empty, tail = rest.partition(b"[]")
     assert empty
     parts = []

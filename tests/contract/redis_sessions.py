@@ -48,6 +48,8 @@ async def opened(url, **settings):
         with suppress(StoreUnavailableError):
             await store.initialise()
             break
-    await store.open()
-    yield store
-    await store.close()
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from enum import Enum
 from urllib.parse import urlsplit
 
+PATIENCE_S = 10
+"""Longer than it takes to begin or to end; what hangs fails."""
+
 
 class Fault(Enum):
     """What happens to the bytes that a client sends in one go: a request, a frame or a few."""
@@ -146,10 +149,10 @@ def fault_proxy(target):
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
     thread.start()
-    ready.wait()
     try:
+        assert ready.wait(PATIENCE_S), "the proxy does not listen"
         yield proxy
     finally:
         loop.call_soon_threadsafe(end.set)
-        thread.join()
+        thread.join(PATIENCE_S)
         loop.close()

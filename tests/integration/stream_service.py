@@ -18,6 +18,8 @@ from service.jobs import Job
 from service.transport.websocket_protocol import protocol_class
 
 STREAM = "/v1/sessions/alice/stream"
+PATIENCE_S = 20
+"""Longer than anything here takes; what hangs fails."""
 SHELLS = {"asgi": lambda _streams: "websockets-sansio", "uvicorn": protocol_class}
 """Both entrances of streams: what uvicorn's `ws` is, from what opens them."""
 
@@ -55,14 +57,14 @@ async def serving_live(app, shell="asgi", send_buffer=None, **options):
         server = uvicorn.Server(uvicorn.Config(app, ws=ws, log_level="warning", **options))
         task = asyncio.create_task(server.serve([listening]))
         live = Live(app, server, listening.getsockname()[1])
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started or task.done())
         try:
             async with live.http:
                 yield live
         finally:
             server.should_exit = True
-            await task
+            async with asyncio.timeout(PATIENCE_S):
+                await task
 
 
 class Pause:
@@ -132,14 +134,15 @@ class RawClient:
 
     async def close_code(self):
         """Read to the close frame, and return its code."""
-        while (frame := await self.receive())[0] is not Opcode.CLOSE:
-            pass
+        async with asyncio.timeout(PATIENCE_S):
+            while (frame := await self.receive())[0] is not Opcode.CLOSE:
+                pass
         return int.from_bytes(frame[1][:2])
 
 
 async def until(condition):
     """Wait until something is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -151,9 +154,10 @@ def frame(inputs):
 
 async def read_end(stream):
     """Read the error frame and the close code."""
-    error = json.loads(await stream.recv())
-    with pytest.raises(ConnectionClosed) as closed:
-        await stream.recv()
+    async with asyncio.timeout(PATIENCE_S):
+        error = json.loads(await stream.recv())
+        with pytest.raises(ConnectionClosed) as closed:
+            await stream.recv()
     close = closed.value.rcvd
     assert close is not None
     assert ("error", error["code"]) == (error["type"], close.reason)

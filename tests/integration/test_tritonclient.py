@@ -15,7 +15,7 @@ def told(bench_model):
         return visit("triton_script", server.url.removeprefix("http://"))
 
 
-def test_metadata(told):
+def test_metadata_has_the_names_that_the_file_gives(told):
     """The server, the model and its configuration, with the names that the file gives."""
     about = told["about"]
     assert about["live"]
@@ -92,7 +92,7 @@ def test_steps_that_name_their_position_are_applied_once(told):
     assert [(1, False), (1, True), (2, False), (2, True), (3, False), (3, True)] == answers
 
 
-def test_errors(told):
+def test_errors_have_the_words_of_the_protocol(told):
     """Each with the status and in the words of the protocol."""
     errors = told["errors"]
     unknown = (

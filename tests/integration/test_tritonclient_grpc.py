@@ -77,7 +77,7 @@ def test_a_stream_of_interleaved_sequences(told, bench_outputs):
         assert "expected the shape [1, 32]" in message
 
 
-def test_errors(told):
+def test_errors_have_the_words_of_the_protocol(told):
     """By the code and in words."""
     errors = told["errors"]
     unknown = (

@@ -266,7 +266,7 @@ async def test_parameters_that_mean_nothing_here(client):
     assert 200 == (await client.post(INFER, json=body)).status_code
 
 
-async def test_a_deadline(serving):
+async def test_a_step_past_its_deadline_is_not_applied(serving):
     """In microseconds; what had no turn by then is not applied."""
     limits = EngineLimits(arena_rows=300, max_pending=100, max_wait_us=50_000)
     engine = make_engine("net", streaming(), limits)

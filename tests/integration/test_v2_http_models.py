@@ -29,7 +29,7 @@ async def test_health_and_ready(client):
         assert (200, b"") == (answer.status_code, answer.content)
 
 
-async def test_versions(client):
+async def test_the_current_version_is_known_by_its_number(client):
     """The current one is known by its number."""
     told = (await client.get("/v2/models/net")).json()
     assert told == (await client.get("/v2/models/net/versions/1")).json()

@@ -18,7 +18,7 @@ TOLERANCE = 2e-6
 
 
 @pytest.mark.parametrize("name", names())
-def test_file(name):
+def test_a_file_answers_as_its_framework_did(name):
     """The file is read without its framework, and answers as its framework did."""
     fixture = load(name)
     network = read_network(fixture.path)

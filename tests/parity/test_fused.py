@@ -264,7 +264,7 @@ def test_cudnn_compatible_cell_is_a_block_cell_without_extras():
     close((output, *after), (h, c, h), FORWARD, rows)
 
 
-def test_half_precision():
+def test_float16_is_near_float32():
     """float16 runs, near what float32 gives."""
     cell = built(lstm_core.LSTMBlockFusedCell(UNITS, dtype="float16"))
     x = normal(4, 2, FEATURES).astype(np.float16)

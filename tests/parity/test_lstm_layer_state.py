@@ -20,7 +20,6 @@ import lstm_core
 from lstm_core.compat import tf14, v1
 
 BATCH, TIME, FEATURES, UNITS = 3, 5, 2, 4
-EXACT = {"rtol": 0, "atol": 0}
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6}
 
 

@@ -51,7 +51,7 @@ def test_bidirectional(merge_mode):
     agree(*results, row=("LSTM", "Bidirectional", "keras.layers.LSTM"))
 
 
-def test_fit():
+def test_fit_ends_at_the_weights_of_keras():
     """Three epochs of training from the same weights end at the same weights and predictions."""
     results = []
     for make in (lstm_core.LSTM, keras.layers.LSTM):

@@ -20,7 +20,7 @@ WINDOW = 4
 
 @dataclass
 class Clock:
-    """Stands still but for what takes time."""
+    """A clock that moves only when an outcome or a pause takes time."""
 
     now: float = 0.0
 

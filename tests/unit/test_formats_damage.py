@@ -41,7 +41,7 @@ def test_cut_off_at_every_byte(whole):
             read_network(whole)
 
 
-def test_changed_bytes(whole):
+def test_changed_bytes_are_refused_or_another_model(whole):
     """A file with other bytes is refused, or is another model; nothing else is ever raised."""
     data = whole.read_bytes()
     drawn = random.Random(whole.name)

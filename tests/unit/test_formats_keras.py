@@ -68,7 +68,7 @@ def test_own_layer_has_its_weights_on_itself(tmp_path):
     assert "time_major=True" in problems(tmp_path, model, lstm_arrays("layers/lstm"))[0]
 
 
-def test_group_names():
+def test_group_names_are_those_that_keras_gives():
     """HDF5 groups are Keras's snake case of the class, with an index from the second on."""
     assert group_names(["LSTM", "PReLU", "LSTM", "SpatialDropout1D", "LSTM", "LeakyReLU"]) == [
         "lstm",

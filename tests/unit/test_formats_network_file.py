@@ -78,7 +78,7 @@ def write(directory: Path, network: Network) -> Path:
     return path
 
 
-def test_round_trip(tmp_path):
+def test_every_layer_comes_back_to_the_bit(tmp_path):
     """Every kind of layer comes back with all its fields, to the bit."""
     network = everything()
     path = write(tmp_path, network)

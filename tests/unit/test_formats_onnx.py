@@ -33,7 +33,7 @@ def problem(path: Any) -> str:
     return str(caught.value)
 
 
-def test_an_lstm(tmp_path):
+def test_an_lstm_comes_with_our_gate_order_and_one_bias(tmp_path):
     """Gates come from i, o, f, c into our order, and both biases are added."""
     path = save(tmp_path / "model.onnx", [lstm(), SQUEEZE])
     network = read_network(path)

@@ -45,7 +45,7 @@ def problem(model: Path) -> str:
     return str(caught.value)
 
 
-def test_signatures(model):
+def test_the_only_or_the_default_signature_names_the_output(model):
     """The one there is, or `serving_default`, names the output."""
     whole = read_network(model)
     assert format_at(model).name == "a SavedModel"

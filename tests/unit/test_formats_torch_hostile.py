@@ -81,8 +81,6 @@ def test_no_other_class_or_function(name, tmp_path):
     assert "torch.save(model.state_dict(), path)" in found
 
 
-ITEM = text("lstm.weight_ih_l0")
-
 OPCODES = {
     "calls a dictionary": b"})R",
     "calls a dtype": b"ctorch\nFloatStorage\n)R",

@@ -19,7 +19,7 @@ from service.transport.grpc.conversion import (
     write_stream_reply,
 )
 from service.transport.grpc.known_heads import KnownHeads
-from service.transport.v2.inference import InferReply, OutputTensor
+from service.transport.v2.messages import InferReply, OutputTensor
 
 
 def message(values, *, shape=(1, 3), name="x", datatype="FP32", request_id="", outputs=(), **given):

@@ -135,7 +135,7 @@ def test_an_import_without_flags_takes_them_from_the_position(position, expected
     assert [expected] == request.has_output.tolist()
 
 
-def test_a_binary_step():
+def test_a_binary_step_is_little_endian_float32():
     """Little-endian float32 as they are."""
     frame = np.array([1, 2, 3], "<f4").tobytes()
     assert [[1, 2, 3]] == parse_binary_steps(frame, signature(), 2).tolist()

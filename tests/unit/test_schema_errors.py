@@ -86,7 +86,7 @@ def test_at_most_eight_problems_are_told():
     assert message.endswith("and 12 more")
 
 
-def test_queries():
+def test_queries_are_read_with_their_defaults():
     """Preconditions and pages, with their defaults."""
     assert (3, 5) == parse_preconditions(b"epoch=5&position=3")
     assert (None, None) == parse_preconditions(b"")
@@ -116,6 +116,6 @@ def test_bad_preconditions(query):
 
 
 @pytest.mark.parametrize("query", [b"limit=0", b"limit=1001", b"limit=x", b"offset=1"])
-def test_bad_pages(query):
+def test_a_page_beyond_its_limits_is_refused(query):
     """A page has a size in its limits."""
     assert problem_of(parse_page, query)

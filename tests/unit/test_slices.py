@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.domain import AdvanceReply
 from service.errors import InvalidRequestError
+from service.signature import StateVector
 from service.transport import slices
 from service.transport.parse import parse_sequence
 from service.transport.render import render_advance
@@ -181,9 +182,12 @@ def test_too_many_steps_are_counted_in_slices():
     st.integers(1, 7),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([(), (StateVector("older", "h", 1), StateVector("older", "c", 3))]),
 )
-def test_an_answer_in_slices_is_the_same_to_the_byte(num_steps, size, has_row, is_last_only):
-    """With states and without."""
+def test_an_answer_in_slices_is_the_same_to_the_byte(
+    num_steps, size, has_row, is_last_only, layout
+):
+    """With states and without, of this version of the model or of one that lays them out else."""
     random = np.random.default_rng(num_steps)
     outputs = random.standard_normal((num_steps, size)).astype(np.float32)
     reply = AdvanceReply(
@@ -192,6 +196,7 @@ def test_an_answer_in_slices_is_the_same_to_the_byte(num_steps, size, has_row, i
         epoch=8,
         replayed=True,
         row=random.standard_normal(4).astype(np.float32) if has_row else None,
+        layout=layout,
     )
     written, num_slices = finish(render_advance_in_slices(reply, signature()))
     assert render_advance(reply, signature()) == written

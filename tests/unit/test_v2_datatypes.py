@@ -174,7 +174,7 @@ def test_any_byte_but_zero_is_true():
     assert [0.0, 1.0, 1.0] == from_bytes("x", "BOOL", [3], b"\0\1\xff").tolist()
 
 
-def test_outputs():
+def test_outputs_are_written_little_endian_and_row_major():
     """Little-endian and row-major, whatever the array is in memory."""
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert values.tobytes() == to_bytes(values.T.copy().T) == to_bytes(values.astype(">f4"))

@@ -16,12 +16,7 @@ from service.transport.explain import shorten, wrong
 from service.transport.grpc import messages
 from service.transport.render import error_document
 from service.transport.v2 import datatypes
-from service.transport.v2.inference import (
-    InferReply,
-    InferRequest,
-    InputTensor,
-    Scalar,
-)
+from service.transport.v2.messages import InferReply, InferRequest, InputTensor, Scalar
 
 _CONTENTS = {
     "BOOL": "bool_contents",

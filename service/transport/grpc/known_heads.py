@@ -22,7 +22,7 @@ from service.transport.grpc.conversion import (
     read_request,
     varint,
 )
-from service.transport.v2.inference import InferRequest, InputTensor, Parameters
+from service.transport.v2.messages import InferRequest, InputTensor, Parameters
 
 MAX_HEADS = 8192
 _MAX_HEAD_BYTES = 512

@@ -27,7 +27,8 @@ from service.transport.grpc.stream import InferStream, Observe
 from service.transport.headers import Admit
 from service.transport.v2 import metadata
 from service.transport.v2.catalog import Catalog
-from service.transport.v2.inference import Inference, InferReply
+from service.transport.v2.inference import Inference
+from service.transport.v2.messages import InferReply
 
 NAME = "inference.GRPCInferenceService"
 

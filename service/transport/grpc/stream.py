@@ -20,7 +20,8 @@ from service.errors import DrainingError, ServiceError
 from service.transport.grpc.conversion import id_of, write_stream_error, write_stream_reply
 from service.transport.grpc.failures import Context, abort, as_service_error, code_of
 from service.transport.grpc.known_heads import KnownHeads
-from service.transport.v2.inference import Inference, InferReply, InferRequest
+from service.transport.v2.inference import Inference
+from service.transport.v2.messages import InferReply, InferRequest
 from service.transport.work import Work
 
 NAME = "ModelStreamInfer"

@@ -46,7 +46,7 @@ class Repository(Protocol):
         ...
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more; raise a `ServiceError` if it is none of its own."""
+        """Serve a model no more; raise a `ServiceError` if it is not from here."""
         ...
 
 
@@ -112,10 +112,10 @@ class Catalog:
 
         Args:
             name: The model's.
-            parameters: Names of what a request says beside it. Nothing can be said.
+            parameters: Names of the request's parameters: none is known.
 
         Raises:
-            ServiceError: It cannot be, and what was served before still is.
+            ServiceError: It cannot be; what was served before still is.
         """
         if parameters:
             names = ", ".join(shorten(name) for name in sorted(parameters)[:MAX_PROBLEMS])
@@ -127,7 +127,7 @@ class Catalog:
         """Serve a model no more.
 
         Raises:
-            ServiceError: It is none of the repository, and still is.
+            ServiceError: It does not come from the repository; it is still served.
         """
         await self._repository_of(name).unload(name)
 

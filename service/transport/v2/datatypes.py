@@ -180,9 +180,13 @@ def _find(name: str, datatype: str) -> _Datatype:
 
 
 def _count(name: str, shape: Sequence[int]) -> int:
-    """Return how many values a tensor has: with none of its dimensions 0, at least as many as each.
+    """Return how many values a tensor has.
 
-    So that a shape which fits its values is one that NumPy can hold.
+    No dimension is 0, so that each is at most the number of values: a shape that fits its values is
+    one that NumPy can hold.
+
+    Raises:
+        InvalidRequestError: A dimension is less than 1, or there are too many.
     """
     if len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 1:
         text = f"expected a shape of at most {MAX_DIMENSIONS} dimensions, each at least 1"
@@ -237,7 +241,7 @@ def _float32(
     """Convert values that NumPy holds.
 
     Raises:
-        InvalidRequestError: Float32 has another number in the place of one of them.
+        InvalidRequestError: One of them is no number of float32.
     """
     with np.errstate(over="ignore"):
         converted = values.astype(np.float32, copy=False)

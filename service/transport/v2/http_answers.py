@@ -20,7 +20,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 
 _WRITE_VALUES = 4096
 _NO_DATA = b'"data":[]'
-"""Nothing else in a document is an empty list, and quotes in a string stand behind a stroke."""
+"""Nothing else in a document is an empty list, and quotes within a string are escaped."""
 _BINARY = b"application/octet-stream"
 
 

@@ -1,7 +1,6 @@
 """The JSON document of a request of `infer` over HTTP: what its members say.
 
-Knows no bytes behind it. What of a document is of no use here is not looked at, as the protocol
-wants it.
+Knows no bytes behind it. Members that mean nothing here are ignored, as the protocol wants it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from service.domain import Float32
 from service.transport.explain import Location, describe, shorten, wrong
 from service.transport.v2.datatypes import BinaryTensor, from_values
 from service.transport.v2.http_answers import AnswerForm
-from service.transport.v2.sequences import Meaning, read_meaning
+from service.transport.v2.sequences import Meaning, read_flag, read_meaning
 
 MAX_TENSORS = 64
 """More tensors than any model here takes or gives."""
@@ -28,7 +27,7 @@ Inputs = Sequence[tuple[str, Float32 | BinaryTensor]]
 
 
 class Frame(NamedTuple):
-    """What the JSON of a request says but for its inputs.
+    """What the JSON of a request says, except for its inputs.
 
     Attributes:
         request_id: The request's own name.
@@ -74,7 +73,7 @@ def parse_document(json: bytes) -> dict[str, Any]:
 
 
 def read_frame(document: dict[str, Any]) -> Frame:
-    """Return what a document says but for its inputs.
+    """Return what a document says, except for its inputs.
 
     Raises:
         InvalidRequestError: It is no request of this protocol.
@@ -85,7 +84,7 @@ def read_frame(document: dict[str, Any]) -> Frame:
         raise wrong(("id",), f"expected a string, got {describe(request_id)}")
     meaning = read_meaning(parameters)
     outputs, is_binary_by_name = _read_outputs(document)
-    is_binary = _flag(parameters, "binary_data_output", ("parameters",))
+    is_binary = read_flag(parameters, "binary_data_output")
     form = AnswerForm(is_binary=is_binary, is_binary_by_name=is_binary_by_name)
     return Frame(request_id, parameters, meaning, outputs, form)
 
@@ -170,17 +169,10 @@ def _read_outputs(document: dict[str, Any]) -> tuple[list[str], dict[str, bool]]
             raise wrong((*where, "parameters"), text)
         names.append(tensor["name"])
         if "binary_data" in parameters:
-            is_binary[tensor["name"]] = _flag(parameters, "binary_data", (*where, "parameters"))
+            is_binary[tensor["name"]] = read_flag(parameters, "binary_data", (*where, "parameters"))
     return names, is_binary
 
 
 def _refuse_shared_memory(parameters: dict[str, Any], where: Location) -> None:
     if _SHARED_MEMORY in parameters:
         raise wrong((*where, "parameters"), "shared memory is not served; send the tensor itself")
-
-
-def _flag(parameters: dict[str, Any], name: str, where: Location) -> bool:
-    value = parameters.get(name, False)
-    if type(value) is not bool:
-        raise wrong((*where, name), f"expected true or false, got {describe(value)}")
-    return value

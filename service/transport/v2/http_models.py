@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from service.transport.calls import Call
 from service.transport.explain import describe, wrong
 from service.transport.problem import Answer
 from service.transport.render import dump
 from service.transport.v2 import metadata
 from service.transport.v2.catalog import Catalog, ServedModel
+from service.transport.v2.http_documents import parse_document
+from service.transport.v2.sequences import read_flag
 
 
 class V2Handlers:
@@ -58,10 +58,7 @@ class V2Handlers:
     async def repository_index(self, call: Call) -> Answer:
         """List what is served, or could be."""
         document = await _read_optional(call)
-        is_ready_only = document.get("ready", False)
-        if type(is_ready_only) is not bool:
-            text = f"expected true or false, got {describe(is_ready_only)}"
-            raise wrong(("ready",), text)
+        is_ready_only = read_flag(document, "ready", ())
         return Answer(
             200, dump(metadata.repository_index(self._catalog, is_ready_only=is_ready_only))
         )
@@ -89,12 +86,4 @@ class V2Handlers:
 async def _read_optional(call: Call) -> dict[str, Any]:
     """Return the JSON object of a body that may be left out."""
     body = await call.read_body(check=None)
-    if not body:
-        return {}
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise wrong((), f"not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise wrong((), f"expected an object, got {describe(document)}")
-    return document
+    return parse_document(body) if body else {}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from service.signature import Signature
-from service.transport.explain import describe, shorten, wrong
+from service.transport.explain import Location, describe, shorten, wrong
 from service.transport.headers import Headers
 from service.transport.slices import Slices
 from service.transport.v2.datatypes import BinaryTensor, from_bytes
@@ -27,6 +27,7 @@ from service.transport.v2.long_documents import parse_in_slices
 from service.transport.v2.messages import InferRequest, InputTensor
 from service.transport.v2.metadata import input_datatype
 
+_WHERE_LENGTH: Location = (HEADER_LENGTH.decode(),)
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 _MAX_REMEMBERED_BYTES = 2048
 
@@ -44,10 +45,10 @@ class Asked(NamedTuple):
 
 
 class InferReader:
-    """Reads the requests to one path, those of one client in a row mostly.
+    """Reads the requests to one path, mostly those of one client in a row.
 
-    What it remembers of one spares the next one the reading of what is the same: the steps of a
-    sequence differ in their inputs, and in binary these are not even in the JSON.
+    It remembers what the last one said, and does not read again what is the same in the next one:
+    the steps of a sequence differ in their inputs only, and in binary these are not in the JSON.
     """
 
     __slots__ = ("_frame", "_inputs", "_json", "_length", "_length_line", "_name", "_version")
@@ -100,7 +101,7 @@ class InferReader:
         length = self._length
         if length is not None and length > len(body):
             text = f"is {length}, but the body has {len(body)} bytes"
-            raise wrong(("inference-header-content-length",), text)
+            raise wrong(_WHERE_LENGTH, text)
         return length
 
     def _asked(self, frame: Frame, inputs: Inputs, body: bytes, length: int) -> Asked:
@@ -153,7 +154,7 @@ def read_raw(version: str, signature: Signature, body: bytes) -> Asked:
     part, *others = signature.inputs
     if others:
         text = f"a body of one input only, but model {signature.model!r} has {1 + len(others)}"
-        raise wrong(("inference-header-content-length",), text)
+        raise wrong(_WHERE_LENGTH, text)
     name, datatype, size = part.name, input_datatype(part), part.size
     step_bytes = BinaryTensor(name, datatype, [size]).num_bytes
     num_steps, rest = divmod(len(body), step_bytes)
@@ -172,7 +173,7 @@ def _header_length(given: bytes | None) -> int | None:
         return None
     if not _LENGTH.match(given):
         text = f"expected a number of bytes, got {describe(given.decode('latin-1'))}"
-        raise wrong(("inference-header-content-length",), text)
+        raise wrong(_WHERE_LENGTH, text)
     return int(given)
 
 

@@ -12,30 +12,11 @@ from service.domain import DEFAULT_TENANT, AdvanceRequest, SessionKey
 from service.errors import DeadlineExceededError, ServiceError
 from service.transport.v2.answering import Prediction, Steps
 from service.transport.v2.catalog import Catalog, ServedModel
-from service.transport.v2.messages import (
-    Complete,
-    InferReply,
-    InferRequest,
-    InputTensor,
-    OutputTensor,
-    Parameters,
-    Scalar,
-)
+from service.transport.v2.messages import Complete, InferRequest
 from service.transport.v2.named_tensors import check_outputs, join_inputs
 from service.transport.v2.sequences import read_meaning
 from service.transport.v2.shapes import check_batch, check_numbers, take_steps
 from service.transport.work import Work
-
-__all__ = [
-    "Complete",
-    "InferReply",
-    "InferRequest",
-    "Inference",
-    "InputTensor",
-    "OutputTensor",
-    "Parameters",
-    "Scalar",
-]
 
 
 class Inference:
@@ -64,7 +45,7 @@ class Inference:
                 `timeout` holds too. None at all at 0 and below.
 
         Returns:
-            What can be cancelled: what has not gone to the store then will not be applied.
+            What can be cancelled: what has not gone to the store by then is not applied.
 
         Raises:
             ServiceError: It cannot be done, and nothing has begun.

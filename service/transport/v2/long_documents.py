@@ -43,7 +43,7 @@ def parse_in_slices(json: bytes) -> Slices[dict[str, Any] | None]:
     starts = [0, *(end for _, end in arrays)]
     ends = [*(start for start, _ in arrays), len(json)]
     rest = b"".join([json[start:end] for start, end in zip(starts, ends, strict=True)])
-    # So that what is cut out is surely what a parser takes for the inputs' `data`.
+    # Else what is cut out might not be what a parser takes for the inputs' `data`.
     if len(rest) > _MAX_REST_BYTES or b"\\" in rest or len(_KEY.findall(rest)) != len(arrays):
         return None
     document = _parse_rest(rest, len(arrays))
@@ -60,7 +60,7 @@ def parse_in_slices(json: bytes) -> Slices[dict[str, Any] | None]:
 def _find_arrays(json: bytes) -> Slices[list[tuple[int, int]]]:
     """Return where the arrays called `data` begin and end, without their own brackets.
 
-    What is no array of numbers may be cut too early, and is no good in one of its parts then.
+    An array of something else than numbers may be cut too early; reading its parts then fails.
     """
     arrays: list[tuple[int, int]] = []
     at = 0

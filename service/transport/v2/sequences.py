@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from service.domain import MAX_POSITION, is_client_id
-from service.transport.explain import describe, wrong
+from service.transport.explain import Location, describe, wrong
 from service.transport.parse_steps import client_id_error
 
 MAX_TIMEOUT_S = 24 * 3600.0
@@ -60,7 +60,7 @@ def read_meaning(parameters: Mapping[str, Any]) -> Meaning:
 
 def _sequence(parameters: Mapping[str, Any]) -> SequenceUse | None:
     sequence_id = parameters.get("sequence_id", 0)
-    starts, ends = _flag(parameters, "sequence_start"), _flag(parameters, "sequence_end")
+    starts, ends = read_flag(parameters, "sequence_start"), read_flag(parameters, "sequence_end")
     position, epoch = _number(parameters, "position"), _number(parameters, "epoch")
     if type(sequence_id) in (int, str) and not sequence_id:
         _refuse_without_sequence(parameters)
@@ -111,10 +111,20 @@ def _refuse_without_sequence(parameters: Mapping[str, Any]) -> None:
             raise wrong(("parameters", name), text)
 
 
-def _flag(parameters: Mapping[str, Any], name: str) -> bool:
-    value = parameters.get(name, False)
+def read_flag(members: Mapping[str, Any], name: str, where: Location = ("parameters",)) -> bool:
+    """Return a member that is true or false, false if it is left out.
+
+    Args:
+        members: Of an object.
+        name: Of the member.
+        where: The object's place, for what is said of it.
+
+    Raises:
+        InvalidRequestError: It is something else.
+    """
+    value = members.get(name, False)
     if type(value) is not bool:
-        raise wrong(("parameters", name), f"expected true or false, got {describe(value)}")
+        raise wrong((*where, name), f"expected true or false, got {describe(value)}")
     return value
 
 
