@@ -280,6 +280,10 @@ class _Network:
             return Lost("no answer in time")
         except (ConnectionClosed, OSError) as error:
             return disconnected(error)
+        except BaseException:
+            # An interrupt may have taken a frame with it, whose place the next one would take.
+            await self.disconnect()
+            raise
 
     async def disconnect(self) -> None:
         self._socket = None

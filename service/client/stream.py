@@ -159,18 +159,23 @@ class AsyncStream:
     async def _send(self, inputs: Sequence[Vector]) -> None:
         if self._error is not None:
             raise self._error
-        frames: list[Frame] = []
-        for values in [plain(one) for one in inputs]:
-            if len(self._in_flight) >= self._window:
-                await self._network.send(frames)
-                frames = []
+        waiting = deque([plain(one) for one in inputs])
+        while waiting:
             while len(self._in_flight) >= self._window:
                 self._replies.append(await self._next_reply())
-            step = _InFlight(self._numbering.place.position + len(self._in_flight), values)
-            self._in_flight.append(step)
-            if self._is_connected:
-                frames.append(self._frame_of(step))
-        await self._network.send(frames)
+            first = self._numbering.place.position + len(self._in_flight)
+            room = min(len(waiting), self._window - len(self._in_flight))
+            steps = [_InFlight(first + index, waiting.popleft()) for index in range(room)]
+            # Half a frame may have gone where this is interrupted: nothing may follow it there.
+            was_connected, self._is_connected = self._is_connected, False
+            self._in_flight += steps
+            if was_connected:
+                await self._transmit(steps)
+
+    async def _transmit(self, steps: Iterable[_InFlight]) -> None:
+        """Send steps on a connection that counts as one from then on."""
+        await self._network.send([self._frame_of(step) for step in steps])
+        self._is_connected = True
 
     def _frame_of(self, step: _InFlight) -> Frame:
         """Return the frame in which a step is sent now."""
@@ -201,7 +206,10 @@ class AsyncStream:
             outcome = await self._network.receive(backoff.start())
             if not isinstance(outcome, str):
                 return outcome
-            document = decode(outcome)
+            try:
+                document = decode(outcome)
+            except ProtocolError as error:
+                raise self._end(error) from None
             if document.get("type") != "error":
                 return document
             self._error_frame = document
@@ -251,8 +259,7 @@ class AsyncStream:
         if isinstance(first, bytes):
             raise self._end(ProtocolError("a stream began with a binary frame"))
         self._greet(read(Hello, first))
-        await self._network.send([self._frame_of(step) for step in self._in_flight])
-        self._is_connected = True
+        await self._transmit(self._in_flight)
 
     async def _fail(self, lost: Lost, backoff: Backoff) -> None:
         """Wait before the next connection.

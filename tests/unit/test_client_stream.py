@@ -361,6 +361,39 @@ def test_a_connection_that_was_left_half_made_is_made_anew():
     assert 1 == script.run(stream.receive()).position
 
 
+class Interrupting(Script):
+    """A network whose writes do not come to their end."""
+
+    async def send(self, _frames):
+        """Be interrupted by the user."""
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_what_an_interrupt_has_perhaps_not_sent_is_sent_on_another_connection(is_new):
+    """Half a frame may have gone: what follows it there would be taken for its end."""
+    stream = opened(make_core(position=3, epoch=EPOCH))
+    send(stream, 1.0)
+    outcomes = [BINARY] if is_new else [CUT, None, hello(3, EPOCH)]
+    with pytest.raises(KeyboardInterrupt):
+        Interrupting(*outcomes).run(stream.send([2.0]) if is_new else stream.receive())
+    script = Script(None, hello(3, EPOCH), reply(4), reply(5))
+    assert 4 == script.run(stream.receive()).position
+    texts = [{"inputs": [1.0], "position": 3, "epoch": EPOCH}]
+    texts += [{"inputs": [2.0], "position": 4, "epoch": EPOCH}] * is_new
+    assert texts == script.sent
+
+
+def test_what_is_no_json_ends_the_stream():
+    """The next binary reply could be taken for another step's."""
+    stream = opened(make_core(position=3, epoch=EPOCH))
+    send(stream, 1.0, 2.0)
+    with pytest.raises(ProtocolError):
+        Script("<html>").run(stream.receive())
+    with pytest.raises(ProtocolError):
+        Script(BINARY).run(stream.receive())
+
+
 def test_a_session_does_not_step_beside_its_stream():
     """Its position is the stream's."""
     core = make_core()
