@@ -200,7 +200,7 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=_http_protocol(app, settings.transfer_timeout_s),
+        http=_http_protocol(app, settings.transfer_timeout_s, telemetry),
         timeout_keep_alive=_KEEP_ALIVE_S,
         ws=stream_protocol(app.streams),
         ws_max_size=settings.max_body_bytes,
@@ -226,7 +226,7 @@ def serve(settings: Settings) -> int:
 
 
 def _http_protocol(
-    app: Application, transfer_timeout_s: float
+    app: Application, transfer_timeout_s: float, telemetry: Telemetry
 ) -> type[asyncio.Protocol] | Literal["httptools"]:
     """Return what uvicorn's `http` shall be: the class that answers hot routes, if it fits."""
     if not is_extended("plain requests"):
@@ -235,7 +235,8 @@ def _http_protocol(
     from service.transport.http_protocol import hot_protocol  # noqa: PLC0415
     from service.transport.patience import Patience  # noqa: PLC0415
 
-    return hot_protocol(app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s))
+    patience = Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s)
+    return hot_protocol(app.http, patience, telemetry.note_refusal)
 
 
 def _grpc_of(
