@@ -152,6 +152,14 @@ class AsyncStream:
             raise self._error or RuntimeError("no step is in flight: send one first")
         return await self._next_reply()
 
+    def _distrust(self) -> None:
+        """Go on over another connection, wherever a call was interrupted.
+
+        Half a frame may have gone, whose end the next one would be; or a reply is lost, and those
+        to binary frames do not tell which they are.
+        """
+        self._is_connected = False
+
     async def _close(self) -> None:
         self._is_open = self._numbering.is_streaming = False
         await self._network.disconnect()
@@ -163,19 +171,17 @@ class AsyncStream:
         while waiting:
             while len(self._in_flight) >= self._window:
                 self._replies.append(await self._next_reply())
-            first = self._numbering.place.position + len(self._in_flight)
+            first = self._next_position()
             room = min(len(waiting), self._window - len(self._in_flight))
             steps = [_InFlight(first + index, waiting.popleft()) for index in range(room)]
-            # Half a frame may have gone where this is interrupted: nothing may follow it there.
-            was_connected, self._is_connected = self._is_connected, False
             self._in_flight += steps
-            if was_connected:
-                await self._transmit(steps)
+            if self._is_connected:
+                await self._network.send([self._frame_of(step) for step in steps])
 
-    async def _transmit(self, steps: Iterable[_InFlight]) -> None:
-        """Send steps on a connection that counts as one from then on."""
-        await self._network.send([self._frame_of(step) for step in steps])
-        self._is_connected = True
+    def _next_position(self) -> int:
+        """Return from where the next step starts."""
+        last = self._in_flight[-1] if self._in_flight else None
+        return self._numbering.place.position if last is None else last.position + 1
 
     def _frame_of(self, step: _InFlight) -> Frame:
         """Return the frame in which a step is sent now."""
@@ -240,8 +246,9 @@ class AsyncStream:
             raise self._end(
                 self._numbering.conflict("another writer has sent the same step", place)
             )
-        self._in_flight.popleft()
+        # In this order: interrupted in between, it is sent again, and its answer comes once more.
         self._numbering.adopt(place)
+        self._in_flight.popleft()
         if self._in_flight:
             self._exchange.doubts.add(STEP)
         return reply
@@ -259,7 +266,8 @@ class AsyncStream:
         if isinstance(first, bytes):
             raise self._end(ProtocolError("a stream began with a binary frame"))
         self._greet(read(Hello, first))
-        await self._transmit(self._in_flight)
+        await self._network.send([self._frame_of(step) for step in self._in_flight])
+        self._is_connected = True
 
     async def _fail(self, lost: Lost, backoff: Backoff) -> None:
         """Wait before the next connection.
@@ -289,7 +297,7 @@ class AsyncStream:
         if self._doubted_until is None:
             is_doubted = STEP in self._exchange.doubts
             self._doubted_until = position + (hello.replay_window if is_doubted else 0)
-        ends = max(self._doubted_until, position + len(self._in_flight))
+        ends = max(self._doubted_until, self._next_position())
         if epoch not in (None, hello.epoch) or not position <= hello.position <= ends:
             expected = f"expected position {position} of epoch {epoch}"
             raise self._end(self._numbering.conflict(expected, Place(hello.position, hello.epoch)))
