@@ -36,13 +36,21 @@ def scan(directory: Path) -> dict[str, dict[str, Stamp]]:
 
 def _stamp(directory: Path) -> Stamp:
     files = []
-    for path in sorted(directory.rglob("*")):
+    paths = list(directory.rglob("*"))
+    # It follows no link but the one that a version itself may be; a model may lie behind one too.
+    paths += [path for link in paths if _is_model_link(directory, link) for path in link.rglob("*")]
+    for path in sorted(paths):
         try:
             status = path.stat()
-        except FileNotFoundError:
-            continue  # somebody writes there at this moment
+        except OSError:
+            continue  # somebody writes there at this moment, or it is a link that leads nowhere
         files.append((str(path.relative_to(directory)), status.st_size, status.st_mtime_ns))
     return tuple(files)
+
+
+def _is_model_link(directory: Path, path: Path) -> bool:
+    is_its_own = path.parent == directory and path.name.startswith("model")
+    return is_its_own and path.is_symlink() and path.is_dir()
 
 
 def model_file(directory: Path) -> Path:

@@ -43,7 +43,7 @@ _KEEP_ALIVE_S = 75
 
 
 _LINGER_TICK_S = 0.1
-"""How often a server that is about to end looks whether it is to end at once."""
+"""How often a server that is about to drain looks whether it is to do so at once."""
 
 
 class Server(uvicorn.Server):
@@ -99,8 +99,10 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End as uvicorn does; who interrupts by hand waits for no balancer."""
-        if sig == signal.SIGINT:
+        if sig == signal.SIGINT and self._shutdown_delay_s:
             self._shutdown_delay_s = 0.0
+            if self.should_exit:
+                return  # it ends this wait only: uvicorn would drop what is in flight
         super().handle_exit(sig, frame)
 
     async def main_loop(self) -> None:
@@ -118,6 +120,7 @@ class Server(uvicorn.Server):
         while loop.time() - began < self._shutdown_delay_s:
             await asyncio.sleep(_LINGER_TICK_S)
             await self.on_tick(0)  # keeps the clock of the answers' `date`
+        self._shutdown_delay_s = 0.0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more, let streams answer what they have taken, then end as uvicorn does.
@@ -200,7 +203,7 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=_http_protocol(app, settings.transfer_timeout_s),
+        http=_http_protocol(app, settings.transfer_timeout_s, telemetry),
         timeout_keep_alive=_KEEP_ALIVE_S,
         ws=stream_protocol(app.streams),
         ws_max_size=settings.max_body_bytes,
@@ -226,7 +229,7 @@ def serve(settings: Settings) -> int:
 
 
 def _http_protocol(
-    app: Application, transfer_timeout_s: float
+    app: Application, transfer_timeout_s: float, telemetry: Telemetry
 ) -> type[asyncio.Protocol] | Literal["httptools"]:
     """Return what uvicorn's `http` shall be: the class that answers hot routes, if it fits."""
     if not is_extended("plain requests"):
@@ -235,7 +238,8 @@ def _http_protocol(
     from service.transport.http_protocol import hot_protocol  # noqa: PLC0415
     from service.transport.patience import Patience  # noqa: PLC0415
 
-    return hot_protocol(app.http, Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s))
+    patience = Patience(idle_s=_KEEP_ALIVE_S, transfer_s=transfer_timeout_s)
+    return hot_protocol(app.http, patience, telemetry.note_refusal)
 
 
 def _grpc_of(

@@ -95,7 +95,10 @@ class Telemetry:
         self._trips = Histogram(_SECONDS)
         self._requests: dict[tuple[str, int], Histogram] = {}
         self._calls: dict[tuple[str, str], Histogram] = {}
-        self._registry.register(_RequestCollector(self._requests, self._calls, self._trips))
+        self._refusals: dict[int, int] = {}
+        self._registry.register(
+            _RequestCollector(self._requests, self._refusals, self._calls, self._trips)
+        )
 
     def observe(self, route: str, status: int, seconds: float) -> None:
         """Note an answered HTTP request.
@@ -109,6 +112,14 @@ class Telemetry:
         if histogram is None:
             histogram = self._requests[route, status] = Histogram(_SECONDS)
         histogram.observe(seconds)
+
+    def note_refusal(self, status: int) -> None:
+        """Note a connection that was ended because what came over it is no whole request.
+
+        Args:
+            status: Of the answer.
+        """
+        self._refusals[status] = self._refusals.get(status, 0) + 1
 
     def observe_call(self, method: str, code: str, seconds: float) -> None:
         """Note an answered call of gRPC, or an answer in a stream.
@@ -142,10 +153,12 @@ class _RequestCollector(Collector):
     def __init__(
         self,
         requests: Mapping[tuple[str, int], Histogram],
+        refusals: Mapping[int, int],
         calls: Mapping[tuple[str, str], Histogram],
         trips: Histogram,
     ) -> None:
         self._requests = requests
+        self._refusals = refusals
         self._calls = calls
         self._trips = trips
 
@@ -160,6 +173,14 @@ class _RequestCollector(Collector):
                 [route, str(status)], histogram.cumulative(), sum_value=histogram.total
             )
         yield requests
+        refusals = CounterMetricFamily(
+            "lstm_http_refused_connections",
+            "Connections ended because what came is no whole request: no HTTP, too slow, too long.",
+            labels=["status"],
+        )
+        for status, number in self._refusals.items():
+            refusals.add_metric([str(status)], number)
+        yield refusals
         calls = HistogramMetricFamily(
             "lstm_grpc_request_seconds",
             "Time from a call of gRPC, or a message of its stream, to the answer.",

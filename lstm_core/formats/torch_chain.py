@@ -52,6 +52,7 @@ def _ask_for_document(state: StateDict, document_name: str) -> str:
     """Return what is missing, with a document to begin with."""
     layers: list[dict[str, str]] = []
     lstms = set(state.lstms())
+    hint = ""
     for module in state.order:
         if state.entries is not None:
             # The file tells what its modules are; what has no entry does nothing.
@@ -59,7 +60,11 @@ def _ask_for_document(state: StateDict, document_name: str) -> str:
         elif module in lstms:
             layers.append({"lstm": module})
         elif module in state.without_weights:
-            layers.append({"activation": module.rpartition(".")[2]})
+            layers.append({"activation": f"<the function of {module}>"})
+            hint = (
+                "; write each function's name, as relu, in its place, and leave out what does"
+                " nothing here, as dropout"
+            )
         else:
             is_behind_linear = bool(layers) and "linear" in layers[-1]
             layers += [{"activation": "relu"}] * is_behind_linear + [{"linear": module}]
@@ -70,8 +75,8 @@ def _ask_for_document(state: StateDict, document_name: str) -> str:
         options = ", nor their options where those are not PyTorch's defaults"
     return (
         f"{what} of {', '.join(state.order):.300} does not tell how these follow each other and"
-        f" which functions stand between them{options}; say so in {document_name}, for instance"
-        f" {json.dumps({'layers': layers})}"
+        f" which functions stand between them{options}; say so in {document_name}"
+        f"{hint}: for instance {json.dumps({'layers': layers})}"
     )
 
 

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from service.client.documents import Place, Vector
+from service.client.errors import ClientError
 from service.client.exchange import Exchange, RetryPolicy
 from service.client.network import (
     Address,
@@ -40,6 +41,9 @@ class _Face(Generic[CoreT]):
         self._core = core
         self._lock = lock
 
+    def _recover(self) -> None:
+        """Be told that a call was interrupted, between any two of its instructions."""
+
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run what never suspends."""
@@ -59,7 +63,13 @@ def _blocking(
     @wraps(method)
     def call(self: _Face[CoreT], /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self._lock:
-            return _run(method(self._core, *args, **kwargs))
+            try:
+                return _run(method(self._core, *args, **kwargs))
+            except ClientError:
+                raise
+            except BaseException:
+                self._recover()
+                raise
 
     return call
 
@@ -209,6 +219,9 @@ class Stream(_Face[AsyncStream]):
     send = _blocking(AsyncStream.send)
     send_many = _blocking(AsyncStream.send_many)
     receive = _blocking(AsyncStream.receive)
+
+    def _recover(self) -> None:
+        self._core._distrust()  # noqa: SLF001 - none of its own callers
 
     def __enter__(self) -> Self:
         with self._lock:

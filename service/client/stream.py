@@ -152,6 +152,14 @@ class AsyncStream:
             raise self._error or RuntimeError("no step is in flight: send one first")
         return await self._next_reply()
 
+    def _distrust(self) -> None:
+        """Go on over another connection, wherever a call was interrupted.
+
+        Half a frame may have gone, whose end the next one would be; or a reply is lost, and those
+        to binary frames do not tell which they are.
+        """
+        self._is_connected = False
+
     async def _close(self) -> None:
         self._is_open = self._numbering.is_streaming = False
         await self._network.disconnect()
@@ -159,18 +167,21 @@ class AsyncStream:
     async def _send(self, inputs: Sequence[Vector]) -> None:
         if self._error is not None:
             raise self._error
-        frames: list[Frame] = []
-        for values in [plain(one) for one in inputs]:
-            if len(self._in_flight) >= self._window:
-                await self._network.send(frames)
-                frames = []
+        waiting = deque([plain(one) for one in inputs])
+        while waiting:
             while len(self._in_flight) >= self._window:
                 self._replies.append(await self._next_reply())
-            step = _InFlight(self._numbering.place.position + len(self._in_flight), values)
-            self._in_flight.append(step)
+            first = self._next_position()
+            room = min(len(waiting), self._window - len(self._in_flight))
+            steps = [_InFlight(first + index, waiting.popleft()) for index in range(room)]
+            self._in_flight += steps
             if self._is_connected:
-                frames.append(self._frame_of(step))
-        await self._network.send(frames)
+                await self._network.send([self._frame_of(step) for step in steps])
+
+    def _next_position(self) -> int:
+        """Return from where the next step starts."""
+        last = self._in_flight[-1] if self._in_flight else None
+        return self._numbering.place.position if last is None else last.position + 1
 
     def _frame_of(self, step: _InFlight) -> Frame:
         """Return the frame in which a step is sent now."""
@@ -201,7 +212,10 @@ class AsyncStream:
             outcome = await self._network.receive(backoff.start())
             if not isinstance(outcome, str):
                 return outcome
-            document = decode(outcome)
+            try:
+                document = decode(outcome)
+            except ProtocolError as error:
+                raise self._end(error) from None
             if document.get("type") != "error":
                 return document
             self._error_frame = document
@@ -232,8 +246,9 @@ class AsyncStream:
             raise self._end(
                 self._numbering.conflict("another writer has sent the same step", place)
             )
-        self._in_flight.popleft()
+        # In this order: interrupted in between, it is sent again, and its answer comes once more.
         self._numbering.adopt(place)
+        self._in_flight.popleft()
         if self._in_flight:
             self._exchange.doubts.add(STEP)
         return reply
@@ -282,7 +297,7 @@ class AsyncStream:
         if self._doubted_until is None:
             is_doubted = STEP in self._exchange.doubts
             self._doubted_until = position + (hello.replay_window if is_doubted else 0)
-        ends = max(self._doubted_until, position + len(self._in_flight))
+        ends = max(self._doubted_until, self._next_position())
         if epoch not in (None, hello.epoch) or not position <= hello.position <= ends:
             expected = f"expected position {position} of epoch {epoch}"
             raise self._end(self._numbering.conflict(expected, Place(hello.position, hello.epoch)))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from service.commands.lines import name_of, write_line
+from service.commands.lines import count_sessions, name_of, write_line
 from service.commands.pages import walk
 from service.stores.base import Damaged, SessionStore
 
@@ -25,7 +25,8 @@ async def export(store: SessionStore, options: argparse.Namespace) -> int:
             if isinstance(stored, Damaged):
                 num_damaged += 1
                 print(f"{name_of(key)}: damaged: {stored.reason}", file=sys.stderr)
-    print(f"exported {num_sessions} sessions, {num_damaged} of them damaged", file=sys.stderr)
+    exported = count_sessions(num_sessions)
+    print(f"exported {exported}, {num_damaged} of them damaged", file=sys.stderr)
     return int(num_damaged > 0)
 
 

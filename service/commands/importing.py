@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from service.commands.lines import MAX_LINE_BYTES, LineError, name_of, read_line
+from service.commands.lines import (
+    MAX_LINE_BYTES,
+    LineError,
+    count_sessions,
+    name_of,
+    read_line,
+)
 from service.commands.pages import PAGE, load
 from service.domain import SessionKey
 from service.records import Record
@@ -128,8 +134,8 @@ class Importer:
     def summary(self) -> str:
         """Say what was done."""
         return (
-            f"imported {self.num_imported} sessions; {self.num_equal} were there just so,"
-            f" {self.num_refused} were not taken"
+            f"imported {count_sessions(self.num_imported)}; there just so: {self.num_equal};"
+            f" not taken: {self.num_refused}"
         )
 
     def _is_taken(self, before: Stored | None) -> bool:

@@ -91,6 +91,11 @@ def name_of(key: SessionKey) -> str:
     return f"{key.model}/{key.client_id}"
 
 
+def count_sessions(number: int) -> str:
+    """Say how many sessions there are."""
+    return f"{number} session{'' if number == 1 else 's'}"
+
+
 def _key(document: dict[str, Any]) -> SessionKey:
     values = [document.get(name) for name in SessionKey._fields]
     for name, value in zip(SessionKey._fields, values, strict=True):

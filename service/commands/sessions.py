@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from service.commands.lines import head
+from service.commands.lines import count_sessions, head
 from service.commands.pages import PAGE, load, walk
 from service.domain import DEFAULT_TENANT, SessionKey
 from service.stores.base import Commit, Damaged, Outcome, SessionStore, Stored
@@ -67,7 +67,7 @@ async def delete(store: SessionStore, options: argparse.Namespace) -> int:
         part = client_ids[start : start + PAGE]
         keys = [SessionKey(DEFAULT_TENANT, options.of_model, client_id) for client_id in part]
         num_refused += await _delete(store, keys)
-    print(f"ended {len(client_ids) - num_refused} sessions", file=sys.stderr)
+    print(f"ended {count_sessions(len(client_ids) - num_refused)}", file=sys.stderr)
     return int(num_refused > 0)
 
 

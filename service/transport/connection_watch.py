@@ -48,9 +48,14 @@ class WatchedHttpProtocol(HttpToolsProtocol):
     """One connection.
 
     What is kept of the message that is being parsed is told by the subclass's callbacks.
+
+    Attributes:
+        patience: How long its client may keep it waiting.
+        note_refusal: Told of the status that it ends with where no request has come whole.
     """
 
     patience: Patience
+    note_refusal: Callable[[int], None]
     flow: Gate
     _heads: AnswerHeads
 
@@ -102,6 +107,11 @@ class WatchedHttpProtocol(HttpToolsProtocol):
         # from ASGI, they would be answered before it.
         if self._early and getattr(protocol, "handshake_complete", False):
             protocol.data_received(self._early)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close."""
+        self.note_refusal(400)
+        super().send_400_response(msg)
 
     # What is read
 
@@ -213,6 +223,7 @@ class WatchedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer a request that will not be whole, and close."""
+        self.note_refusal(status)
         request_id = request_id_of({})
         answer = http_problem(status, detail, request_id)
         self.transport.write(self._whole(answer, request_id, closes=True))

@@ -9,6 +9,7 @@ connection: uvicorn's queue for pipelined requests holds either.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -234,14 +235,23 @@ class HotHttpProtocol(WatchedHttpProtocol):
         self.on_response_complete()
 
 
-def hot_protocol(entrance: HttpEntrance, patience: Patience) -> type[HotHttpProtocol]:
+def hot_protocol(
+    entrance: HttpEntrance, patience: Patience, note_refusal: Callable[[int], None]
+) -> type[HotHttpProtocol]:
     """Return the class that uvicorn is to take for HTTP.
 
     Args:
         entrance: Of the application that uvicorn serves.
         patience: How long clients may keep a connection waiting.
+        note_refusal: Told of the status of each connection that is ended because what came is no
+            whole request.
     """
-    members = {"entrance": entrance, "patience": patience, "_heads": AnswerHeads()}
+    members = {
+        "entrance": entrance,
+        "patience": patience,
+        "note_refusal": staticmethod(note_refusal),
+        "_heads": AnswerHeads(),
+    }
     return type("HotHttpProtocol", (HotHttpProtocol,), members)
 
 

@@ -125,10 +125,17 @@ async def serving_asgi(app):
 
 @dataclass
 class Listening:
-    """What takes connections in the test's event loop."""
+    """What takes connections in the test's event loop.
+
+    Attributes:
+        address: Where.
+        state: uvicorn's.
+        refusals: The status of each connection that was ended for no whole request.
+    """
 
     address: tuple[str, int]
     state: ServerState
+    refusals: list[int]
 
     def open(self):
         """Open a connection; return its reader and its writer."""
@@ -149,9 +156,10 @@ async def listening(app, *, patience=PATIENCE, http=None):
         patience: How long clients may keep a connection waiting.
         http: uvicorn's class for HTTP; None means the one with the hot routes.
     """
+    refusals: list[int] = []
     config = uvicorn.Config(
         app,
-        http=http or hot_protocol(app.http, patience),
+        http=http or hot_protocol(app.http, patience, refusals.append),
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
@@ -168,7 +176,7 @@ async def listening(app, *, patience=PATIENCE, http=None):
 
     async with app.router.lifespan_context(app):
         server = await loop.create_server(connect, "127.0.0.1", 0)
-        opened = Listening(server.sockets[0].getsockname(), state)
+        opened = Listening(server.sockets[0].getsockname(), state, refusals)
         try:
             yield opened
         finally:

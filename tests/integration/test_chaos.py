@@ -3,6 +3,7 @@
 And proof that the checker can fail: services with one broken promise, and histories that cannot be.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -26,8 +27,23 @@ SHORT_ALONE = Goals(steps=2000, faults=2, unknown=15, replays=100, conflicts=100
 FOR_MUTANTS = Goals(steps=500, faults=2, unknown=100, replays=0, conflicts=0, resumed=-1)
 FOR_MUTANTS_ALONE = Goals(steps=500, faults=1, unknown=0, replays=0, conflicts=0, resumed=-1)
 FOR_STREAMS = Goals(steps=300, faults=-1, unknown=-1, replays=-1, conflicts=-1, resumed=10)
+MAX_TRIES = 4
+"""A broken promise shows only where a fault meets a step: a run in many misses all of them."""
 MAX_S = 100.0
 """A run ends as soon as its goals are met, usually after a tenth of this."""
+
+
+def find_out(kind, mutant, plan, directory):
+    """Run a mutant until it is found out, with other faults each time."""
+    reports = []
+    for attempt in range(MAX_TRIES):
+        place = directory / str(attempt)
+        place.mkdir()
+        verdict = run(kind(place, (MUTANTS, mutant)), replace(plan, seed=plan.seed + attempt))
+        if verdict.violations:
+            return
+        reports.append(verdict.report())
+    pytest.fail(f"{mutant} was not found out:\n" + "\n".join(reports))
 
 
 @needs("haproxy", "haproxy")
@@ -50,8 +66,7 @@ def test_nothing_is_lost_or_applied_twice_when_a_process_is_killed(tmp_path):
 def test_a_service_with_a_broken_promise_is_found_out(mutant, tmp_path):
     """Without compare-and-set, or taking unknown outcomes for good, steps are lost or repeated."""
     plan = Plan(seed=13, goals=FOR_MUTANTS, max_s=MAX_S, num_owners=18, num_streamed=0, gap_s=0.7)
-    verdict = run(RedisCluster(tmp_path, (MUTANTS, mutant)), plan)
-    assert verdict.violations, verdict.report()
+    find_out(RedisCluster, mutant, plan, tmp_path)
 
 
 def test_answers_before_their_commits_are_found_out(tmp_path):
@@ -59,16 +74,14 @@ def test_answers_before_their_commits_are_found_out(tmp_path):
     plan = Plan(
         seed=14, goals=FOR_MUTANTS_ALONE, max_s=MAX_S, num_owners=18, num_streamed=0, gap_s=0.7
     )
-    verdict = run(EmbeddedCluster(tmp_path, (MUTANTS, "with_early_answers")), plan)
-    assert verdict.violations, verdict.report()
+    find_out(EmbeddedCluster, "with_early_answers", plan, tmp_path)
 
 
 @pytest.mark.parametrize("mutant", ["without_stream_positions", "with_doubled_frames"])
 def test_frames_that_are_lost_or_taken_twice_are_found_out(mutant, tmp_path):
     """By streams alone, whose clients leave in their midst and come back."""
     plan = Plan(seed=15, goals=FOR_STREAMS, max_s=MAX_S, num_owners=0, num_batched=0)
-    verdict = run(EmbeddedCluster(tmp_path, (MUTANTS, mutant)), plan)
-    assert verdict.violations, verdict.report()
+    find_out(EmbeddedCluster, mutant, plan, tmp_path)
 
 
 @pytest.mark.parametrize(

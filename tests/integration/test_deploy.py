@@ -8,8 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from grpc_reflection.v1alpha import reflection
 
 from service.settings import Settings
+from service.transport.grpc import messages
+from service.transport.grpc.service import NAME
+from service.transport.grpc.stream import NAME as STREAM
 from tests.integration.deployment import (
     BALANCER_CONFIG,
     COMPOSE,
@@ -149,6 +153,20 @@ def test_every_metric_that_is_shown_is_told(monkeypatch):
     asked = set().union(*map(metrics_in, expressions())) - {"up"}
 
     assert set() == asked - told
+
+
+def test_nginx_passes_on_every_call_of_grpc_but_those_that_change_one_pod():
+    """It knows paths only, so each call is named."""
+    path = DEPLOY / "kubernetes/ingress-nginx/grpc-ingress.yaml"
+    [rule] = yaml.safe_load(path.read_text())["spec"]["rules"]
+    passed = {each["path"]: each["pathType"] for each in rule["http"]["paths"]}
+    names = messages.DESCRIPTOR.message_types_by_name
+    calls = {STREAM, *(name[: -len("Request")] for name in names if name.endswith("Request"))}
+    calls -= {"RepositoryModelLoad", "RepositoryModelUnload"}
+    services = ["grpc.health.v1.Health", reflection.SERVICE_NAME]
+    assert passed == {f"/{NAME}/{call}": "Exact" for call in calls} | {
+        f"/{service}": "Prefix" for service in services
+    }
 
 
 def test_every_expression_selects():

@@ -190,7 +190,7 @@ async def _send_for_ever(writer, part):
 @pytest.mark.parametrize("num_queued", [0, 1, MAX_QUEUED + 1])
 @pytest.mark.parametrize(("sent", "beginning"), ENDS.values(), ids=ENDS)
 async def test_what_ends_a_connection_waits_for_its_turn(sent, beginning, num_queued):
-    """The answers before it come before it."""
+    """The answers before it come before it, and what is no request is counted."""
     engines = make_engines()
     async with listening(make_app(engines)) as opened:
         with standstill(engines):
@@ -204,6 +204,8 @@ async def test_what_ends_a_connection_waits_for_its_turn(sent, beginning, num_qu
         num = num_queued + 1
         assert list(range(1, num + 1)) == await read_positions(reader, num)
         assert (await reader.readuntil(b"\r\n")).startswith(beginning)
+        status = int(beginning.split()[1])
+        assert [status] * (status >= 400) == opened.refusals
         writer.close()
 
 

@@ -95,11 +95,11 @@ def test_an_export_is_imported_to_the_byte(command, tmp_path, capsys):
     assert 0o600 == file.stat().st_mode & 0o777
     other = Commands(tmp_path / "other", capsys)
     status, _, err = other("sessions", "import", file)
-    assert (0, "imported 4 sessions; 0 were there just so, 0 were not taken\n") == (status, err)
+    assert (0, "imported 4 sessions; there just so: 0; not taken: 0\n") == (status, err)
     assert 0 == other("sessions", "export", again)[0]
     assert sorted(file.read_bytes().splitlines()) == sorted(again.read_bytes().splitlines())
     status, _, err = other("sessions", "import", file)
-    assert (0, "imported 0 sessions; 4 were there just so, 0 were not taken\n") == (status, err)
+    assert (0, "imported 0 sessions; there just so: 4; not taken: 0\n") == (status, err)
     assert {"backup.jsonl", "again.jsonl", "data", "other"} == {p.name for p in tmp_path.iterdir()}
 
 
@@ -124,7 +124,7 @@ def test_an_import_takes_nobodys_place_unless_told_to(command, tmp_path):
     status, _, err = command("sessions", "import", file)
     assert 1 == status
     assert "net/bob: there is one already; see --replace" in err
-    assert "imported 0 sessions; 3 were there just so, 1 were not taken" in err
+    assert "imported 0 sessions; there just so: 3; not taken: 1" in err
     assert 50 == json.loads(command("sessions", "show", "net", "bob", "--json")[1])["position"]
     assert 0 == command("sessions", "import", "--replace", file)[0]
     assert 7 == json.loads(command("sessions", "show", "net", "bob", "--json")[1])["position"]
@@ -174,7 +174,7 @@ def test_bad_lines_are_named_and_the_others_taken(command, tmp_path, capsys):
     status, _, err = Commands(tmp_path / "other", capsys)("sessions", "import", file)
     assert 1 == status
     told = err.splitlines()
-    assert "imported 1 sessions; 0 were there just so, 10 were not taken" == told[-1]
+    assert "imported 1 session; there just so: 0; not taken: 10" == told[-1]
     for (number, reason), line in zip(reasons.items(), told, strict=False):
         assert line.startswith(f"line {number}: ")
         assert reason in line

@@ -4,6 +4,7 @@ import itertools
 import json
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import grpc
@@ -136,9 +137,22 @@ def test_nobody_who_notices_in_time_loses_a_call():
 
 
 def test_an_interrupt_does_not_wait():
-    """Not even where the server waits for its balancer already."""
-    with live_server("--shutdown-delay-s", "600") as server:
+    """Not even where the server waits for its balancer already: it drains, and loses no answer."""
+    step = "/v1/models/gait/sessions/alice/step"
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            live_server("--shutdown-delay-s", "600", "--max-wait-us", "1000000")
+        )
+        callers = stack.enter_context(ThreadPoolExecutor(1))
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
+        answer = callers.submit(httpx.post, server.url + step, json={"inputs": X.tolist()})
+        wait_until(lambda: pending(server.url))
         server.process.send_signal(signal.SIGINT)
+        assert 200 == answer.result(PATIENCE_S).status_code
         assert 0 == server.process.wait(PATIENCE_S)
+
+
+def pending(url):
+    """Tell whether a request of the model waits for its turn."""
+    return 'lstm_pending_requests{model="gait"} 1.0' in httpx.get(f"{url}/metrics").text

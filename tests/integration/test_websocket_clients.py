@@ -220,7 +220,7 @@ async def test_a_handshake_that_is_none_is_refused(shell):
 async def test_a_frame_that_does_not_wait_for_the_handshake_is_read():
     """Also where it comes with the handshake's last bytes."""
     app = make_app()
-    http = hot_protocol(app.http, Patience(idle_s=60.0, transfer_s=60.0))
+    http = hot_protocol(app.http, Patience(idle_s=60.0, transfer_s=60.0), lambda _: None)
     async with serving_live(app, "uvicorn", http=http) as live:
         reader, writer = await asyncio.open_connection(*live.address.split(":"))
         client = RawClient(reader, writer)

@@ -6,6 +6,7 @@ import types
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from service.client.documents import Place
 from service.client.exchange import Exchange, RetryPolicy
@@ -32,7 +33,7 @@ class Clock:
 class Relay:
     """A network that hands everything to the one of whoever runs the operation."""
 
-    network = None
+    network: Any = None
 
     def __getattr__(self, name):
         """Return the other's method."""

@@ -5,6 +5,7 @@ import json
 import random
 import struct
 from contextlib import suppress
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -21,11 +22,13 @@ from service.client import (
     StepReply,
     UnavailableError,
 )
+from service.client.blocking import Stream
 from service.client.network import Lost
 from service.client.stream import block_size, blocks
 from tests.unit.client_script import (
     EPOCH,
     INTERRUPT,
+    RELAY,
     Late,
     Script,
     Service,
@@ -359,6 +362,45 @@ def test_a_connection_that_was_left_half_made_is_made_anew():
     interrupted.close()
     script = Script(None, hello(), reply(1))
     assert 1 == script.run(stream.receive()).position
+
+
+class Interrupted(Script):
+    """A network whose user interrupts every call."""
+
+    async def send(self, _frames):
+        """Write nothing, or half of it."""
+        raise KeyboardInterrupt
+
+    async def receive(self, _timeout_s):
+        """Lose a frame."""
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_sending", [False, True])
+def test_what_was_interrupted_goes_on_over_another_connection(is_sending):
+    """Half a frame may have gone, or a reply be lost that nothing but its place tells."""
+    core = make_core(position=3, epoch=EPOCH)
+    stream = Stream(opened(core), Lock())
+    RELAY.network = Script()
+    stream.send([1.0])
+    RELAY.network = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        stream.send([2.0]) if is_sending else stream.receive()
+    RELAY.network = script = Script(None, hello(3, EPOCH), reply(4), reply(5))
+    assert 4 == stream.receive().position
+    texts = [{"inputs": [1.0], "position": 3, "epoch": EPOCH}]
+    texts += [{"inputs": [2.0], "position": 4, "epoch": EPOCH}] * is_sending
+    assert texts == script.sent
+
+
+def test_what_is_no_json_ends_the_stream():
+    """The next binary reply could be taken for another step's."""
+    stream = opened(make_core(position=3, epoch=EPOCH))
+    send(stream, 1.0, 2.0)
+    with pytest.raises(ProtocolError):
+        Script("<html>").run(stream.receive())
+    with pytest.raises(ProtocolError):
+        Script(BINARY).run(stream.receive())
 
 
 def test_a_session_does_not_step_beside_its_stream():

@@ -79,8 +79,10 @@ def test_what_can_be_several_chains_is_asked_for(case, tmp_path):
     assert "say so in model.json" in found
     document = json.loads(found[found.index('{"layers"') :])
     targets = {target for layer in document["layers"] for target in layer.values()}
-    known = {name.rpartition(".")[0] for name in arrays} | {name for name in modules if name}
-    assert known <= targets
+    owners = {name.rpartition(".")[0] for name in arrays}
+    functions = {f"<the function of {name}>" for name in modules if name not in {"", *owners}}
+    assert owners | functions <= targets
+    assert bool(functions) == ("write each function's name" in found)
 
 
 def test_a_document_beside_the_file(tmp_path):

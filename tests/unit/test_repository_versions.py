@@ -12,6 +12,7 @@ import pytest
 from service.domain import AdvanceRequest, ResetRequest, SessionKey
 from service.errors import FingerprintMismatchError
 from service.models import ModelLoader
+from service.repository_files import scan
 from service.stores.memory import MemoryStore
 from service.stores.watched import WatchedStore
 from service.telemetry import Telemetry
@@ -270,6 +271,29 @@ async def test_a_version_that_is_being_copied_is_waited_for(tmp_path):
         await house.repository.follow(settled_only=True)
         assert {("vowels", "2"): "READY"} == house.states()
         assert tuple("abcdefghi") == house.served["vowels"].signature.labels
+
+
+def test_a_model_behind_a_link_is_seen_to_change(tmp_path):
+    """What is still copied to where a directory called model leads is not loaded yet."""
+    written = tmp_path / "elsewhere" / "variables"
+    written.mkdir(parents=True)
+    repository = tmp_path / "repository"
+    version = repository / "vowels" / "1"
+    version.mkdir(parents=True)
+    (version / "model").symlink_to(written.parent)
+    before = scan(repository)
+    (written / "variables.data").write_bytes(b"half")
+    between = scan(repository)
+    (written / "variables.data").write_bytes(b"half, and the other half")
+    assert 3 == len({str(found) for found in (before, between, scan(repository))})
+
+
+def test_a_link_that_leads_nowhere_hides_no_model(tmp_path):
+    """Nor one to itself."""
+    version = write(tmp_path, 1)
+    (version / "gone").symlink_to(tmp_path / "gone")
+    (version / "itself").symlink_to(version / "itself")
+    assert ["1"] == list(scan(tmp_path)["vowels"])
 
 
 async def test_hidden_directories_are_no_models(tmp_path):

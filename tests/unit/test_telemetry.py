@@ -44,6 +44,16 @@ async def test_batches_waits_kernel_calls_and_rows_are_told():
     assert (30, 3) == (told["lstm_arena_rows", None], told["lstm_arena_rows_used", None])
 
 
+def test_connections_that_are_ended_for_no_request_are_counted_by_status():
+    """Beside the requests, whose routes they do not have."""
+    telemetry = Telemetry({}, WatchedStore(MemoryStore(max_sessions=1)))
+    for status in (400, 431, 400):
+        telemetry.note_refusal(status)
+    lines = telemetry.render()[0].decode().splitlines()
+    assert 'lstm_http_refused_connections_total{status="400"} 2.0' in lines
+    assert 'lstm_http_refused_connections_total{status="431"} 1.0' in lines
+
+
 async def test_missed_deadlines_are_counted():
     """A request whose turn does not come within its timeout."""
     store = MemoryStore(max_sessions=10)
