@@ -112,6 +112,7 @@ def _container(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
             modern.insert(0, _input_layer(shape))
     else:
         modern = [_called(each) if isinstance(each, dict) else each for each in modern]
+        config = {**config, "counts_models": True}
     return {**config, "layers": modern}
 
 
