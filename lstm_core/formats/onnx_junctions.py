@@ -21,6 +21,7 @@ from lstm_core.wiring import Wiring
 MERGES = {
     "Add": "add",
     "Concat": "concatenate",
+    "Div": "divide",
     "Max": "maximum",
     "Min": "minimum",
     "Mul": "multiply",

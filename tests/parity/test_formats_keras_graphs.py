@@ -222,6 +222,15 @@ def test_random_graphs(steps, tmp_path):
     check_graph(growing.model(), tmp_path)
 
 
+def test_operations_with_numbers_and_quotients(tmp_path):
+    """Numbers on either side, and values divided by each other."""
+    reals = keras.Input((None, FEATURES))
+    x = layers.LSTM(FEATURES, return_sequences=True)(reals)
+    gate = layers.Dense(FEATURES, activation="sigmoid")(reals)
+    heads = [gate * x + (1.0 - gate) * reals, (x - 0.5) / 2.0, x / (1.0 + gate)]
+    check_graph(keras.Model(reals, heads), tmp_path)
+
+
 def test_nested_models_of_several_calls(tmp_path):
     """What each call gives is told from the rest, though Keras counts outputs otherwise."""
     inner = keras.Input((None, FEATURES))

@@ -185,7 +185,7 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "turned round": ([*BRANCH, node("Slice", ["s", "minus", "low", "minus", "minus"], ["y"])],
                      {"low": np.array([-9]), "minus": np.array([-1])},
                      "that are not one next to the other"),
-    "quotient": ([*BRANCH, node("Div", ["s", "x"], ["y"])], {}, "div: is a Div of two values"),
+    "quotient": ([*BRANCH, node("Div", ["s", "x"], ["y"])], {}, "div: cannot divide values of 2"),
     "product": ([*BRANCH, node("MatMul", ["s", "t"], ["y"])], {}, "matmul: is a MatMul of two"),
     "constant first": ([*BRANCH, node("MatMul", ["M", "s"], ["y"])], {"M": np.ones((2, 2))},
                        "elsewhere than first"),
@@ -332,13 +332,18 @@ def test_several_inputs(tmp_path):
         node("Sigmoid", ["z"], ["gate"]),
         node("Mul", ["x", "gate"], ["gated"]),
         node("Add", ["gated", "e"], ["sum"]),
+        node("Div", ["sum", "z"], ["quotient"]),
         node("Identity", ["h"], ["h0"]),
         lstm(["Y", "hn"], ("sum", "W", "R", "B", "", "h0", "c")),
         SQUEEZE,
     ]
     table = np.random.default_rng(1).normal(size=(5, FEATURES))
     path = save(
-        tmp_path / "model.onnx", nodes, {"table": table}, inputs=inputs, outputs=["y", "sum", "hn"]
+        tmp_path / "model.onnx",
+        nodes,
+        {"table": table},
+        inputs=inputs,
+        outputs=["y", "sum", "hn", "quotient"],
     )
     network = read_network(path)
     assert [(part.name, part.size, part.vocabulary) for part in network.inputs] == [
@@ -350,7 +355,9 @@ def test_several_inputs(tmp_path):
         np.concatenate([z, words[..., None], x], axis=-1).astype(np.float32)
     )
     expected = x / (1 + np.exp(-z)) + table[words]
-    np.testing.assert_allclose(told[..., UNITS:], expected, rtol=1e-6, atol=1e-6)
+    ends = UNITS + FEATURES
+    np.testing.assert_allclose(told[..., UNITS:ends], expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(told[..., ends:], expected / z, rtol=2e-6, atol=1e-6)
     assert network.state_size == 2 * UNITS
 
 
