@@ -54,7 +54,7 @@ def _canonical(part: DataclassInstance, path: str) -> Iterator[tuple[str, Any]]:
         value = getattr(part, field.name)
         if field.name == "name" or (field.name in _LATER_FIELDS and value is None):
             continue
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             yield from _canonical(value, f"{path}.{field.name}")
         else:
             yield f"{path}.{field.name}", dict(value) if field.name == "parameters" else value
