@@ -43,7 +43,7 @@ class Merge:
 
     Attributes:
         name: The layer's name in its file.
-        operation: One of `OPERATIONS`; those of `_OF_TWO` take two values, the others one or more.
+        operation: One of `OPERATIONS`; `divide` and `subtract` take two values, others one or more.
         masks: One of `MASKS`.
     """
 

@@ -120,7 +120,8 @@ class _Walk:
             for link in value.layers
             if isinstance(link, Entry)
         ]
-        self._is_open = any(None in each.shape for each in graph.inputs if each.name in given)
+        names = {entry.name for entry in self.entries}
+        self._is_open = any(None in each.shape for each in graph.inputs if each.name in names)
         self._run(graph)
         return [] if self.problems else outputs_of(graph.outputs, self._values)
 

@@ -231,9 +231,11 @@ def _carrying(given: Sequence[Tensor | None], masks: Sequence[Tensor | None]) ->
     carried = [mask_of(tensor) for tensor, _ in pairs]
     for tensor, mask in pairs:
         tensor._keras_mask = mask  # noqa: SLF001 - where Keras's layers look for it
-    yield
-    for (tensor, _), mask in zip(pairs, carried, strict=True):
-        tensor._keras_mask = mask  # noqa: SLF001 - likewise
+    try:
+        yield
+    finally:
+        for (tensor, _), mask in zip(pairs, carried, strict=True):
+            tensor._keras_mask = mask  # noqa: SLF001 - likewise
 
 
 def _digest_operation(digest: Any, operation: Operation, given: list[Any]) -> None:
