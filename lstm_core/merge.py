@@ -22,9 +22,11 @@ _FUNCTIONS: Mapping[str, Callable[[Float32, Float32], Float32]] = {
     "subtract": np.subtract,
     "multiply": np.multiply,
     "average": np.add,
+    "divide": np.divide,
     "maximum": np.maximum,
     "minimum": np.minimum,
 }
+_OF_TWO = frozenset({"divide", "subtract"})
 OPERATIONS = (*_FUNCTIONS, "concatenate")
 """`concatenate` lays the features side by side; the others go feature by feature, where a value of
 one feature goes with any number of them. `average` is the sum divided by the number of values."""
@@ -41,7 +43,7 @@ class Merge:
 
     Attributes:
         name: The layer's name in its file.
-        operation: One of `OPERATIONS`; `subtract` takes two values, the others one or more.
+        operation: One of `OPERATIONS`; `divide` and `subtract` take two values, others one or more.
         masks: One of `MASKS`.
     """
 
@@ -53,8 +55,8 @@ class Merge:
         """Return the merged size; SpecError if the values do not fit together."""
         if self.operation == "concatenate":
             return sum(input_sizes)
-        if self.operation == "subtract" and len(input_sizes) != 2:
-            raise SpecError(self.name, f"subtracts {len(input_sizes)} values, not 2")
+        if self.operation in _OF_TWO and len(input_sizes) != 2:
+            raise SpecError(self.name, f"can {self.operation} 2 values, not {len(input_sizes)}")
         wide = {size for size in input_sizes if size != 1}
         if len(wide) > 1:
             sizes = " and ".join(map(str, input_sizes))

@@ -1,19 +1,15 @@
 """A graph of recurrent and other layers with its state layout, as the runtimes see it.
 
-Owns what a model *is* for inference, and its fingerprint. Runs nothing.
+Owns what a model *is* for inference. Runs nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lstm_core.errors import SpecError
+from lstm_core.fingerprint import fingerprint_of
 from lstm_core.merge import Merge
 from lstm_core.pointwise import Embedding, LastStep, Masking, Pointwise, makes_mask
 from lstm_core.spec import LSTMSpec
@@ -24,8 +20,6 @@ MERGE_MODES = ("concat", "sum", "mul", "ave")
 _MAX_MERGED = 1 << 22
 """Values that all merges of a network give for a time step: a few that double them have any number
 else, without a weight in the file."""
-_LATER_FIELDS = frozenset({"gate_clip"})
-"""Not part of a fingerprint where they are None: they came when there were states already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -210,7 +204,7 @@ class Network:
         self.state_layout = _layout(self.recurrent)
         self.state_size = sum(part.size for part in self.state_layout)
         self.num_recurrent = len(self.recurrent)
-        self.fingerprint = _fingerprint(self.wiring, layers)
+        self.fingerprint = fingerprint_of(self.wiring, layers)
 
     @property
     def is_chain(self) -> bool:
@@ -298,35 +292,3 @@ def _layout(recurrent: tuple[Recurrent, ...]) -> tuple[StatePart, ...]:
             parts.append(StatePart(layer=layer.name, role=role, offset=offset, size=size))
             offset += size
     return tuple(parts)
-
-
-def _fingerprint(wiring: Wiring, layers: tuple[Layer, ...]) -> str:
-    form: dict[str, Any] = {"fingerprint": 1}
-    sizes = [size for _, size in wiring.inputs]
-    if wiring.is_chain:
-        # As it was when there were chains only, since there are sessions of them.
-        form["input_size"] = sizes[0]
-    else:
-        outputs = [value for _, value in wiring.outputs]
-        form |= {"inputs": sizes, "takes": wiring.takes, "outputs": outputs}
-    digest = hashlib.sha256(json.dumps(form).encode())
-    for layer in layers:
-        for name, value in _canonical(layer, type(layer).__name__):
-            if isinstance(value, np.ndarray):
-                digest.update(json.dumps([name, value.shape]).encode())
-                digest.update(np.ascontiguousarray(value, "<f4").tobytes())
-            else:
-                digest.update(json.dumps([name, value]).encode())
-    return digest.hexdigest()
-
-
-def _canonical(part: Layer | LSTMSpec | LSTMWeights, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield every field below a layer but the names, in the order of their definition."""
-    for field in fields(part):
-        value = getattr(part, field.name)
-        if field.name == "name" or (field.name in _LATER_FIELDS and value is None):
-            continue
-        if isinstance(value, Recurrent | LSTMSpec | LSTMWeights):
-            yield from _canonical(value, f"{path}.{field.name}")
-        else:
-            yield f"{path}.{field.name}", dict(value) if field.name == "parameters" else value

@@ -24,9 +24,10 @@ def normalised(network: Network, config: ModelConfig) -> Network:
     """
     before, after = config.normalisation.inputs, config.normalisation.outputs
     if before is not None:
-        if any(part.vocabulary is not None for part in network.inputs):
+        num_reals = sum(part.size for part in _reals(network))
+        if not num_reals:
             raise ValueError("normalisation.inputs: the model takes integers")
-        _check_count("normalisation.inputs", network.input_size, len(before.mean))
+        _check_count("normalisation.inputs", num_reals, len(before.mean))
         network = _scaled_inputs(network, np.asarray(before.mean), 1 / np.asarray(before.std))
     if after is not None:
         _check_count("normalisation.outputs", network.output_size, len(after.mean))
@@ -34,21 +35,33 @@ def normalised(network: Network, config: ModelConfig) -> Network:
     return network
 
 
+def _reals(network: Network) -> list[TensorPart]:
+    return [part for part in network.inputs if part.vocabulary is None]
+
+
 def _scaled_inputs(network: Network, center: Array, scale: Array) -> Network:
-    """Return a network behind `(x - center) * scale` of each input."""
+    """Return a network behind `(x - center) * scale` of each input of real numbers."""
     wiring, num_inputs = network.wiring, len(network.inputs)
-    layers = tuple(
-        _affine("normalisation", center[_of(part)], scale[_of(part)], 0) for part in network.inputs
-    )
+    layers: list[Layer] = []
+    takes: list[tuple[int, ...]] = []
+    numbers: list[int] = []
+    begin = 0
+    for number, part in enumerate(network.inputs):
+        if part.vocabulary is not None:
+            numbers.append(number)
+            continue
+        of = slice(begin, begin := begin + part.size)
+        numbers.append(num_inputs + len(layers))
+        layers.append(_affine("normalisation", center[of], scale[of], 0))
+        takes.append((number,))
     # What was an input is the layer's that stands in its place, and all others come behind those.
+    behind = num_inputs + len(layers)
+    numbers += range(behind, behind + len(network.layers))
     return _rewired(
         network,
         (*layers, *network.layers),
-        takes=(
-            *((number,) for number in range(num_inputs)),
-            *(tuple(value + num_inputs for value in taken) for taken in wiring.takes),
-        ),
-        outputs=tuple((name, value + num_inputs) for name, value in wiring.outputs),
+        takes=(*takes, *(tuple(numbers[value] for value in taken) for taken in wiring.takes)),
+        outputs=tuple((name, numbers[value]) for name, value in wiring.outputs),
     )
 
 

@@ -51,7 +51,7 @@ class Normalisation(_Strict):
     """What callers are spared: they send and get numbers in their own units.
 
     Attributes:
-        inputs: What is done to every input; None: nothing.
+        inputs: What is done to every input of real numbers; None: nothing.
         outputs: What was done to the outputs in training, and is undone; None: nothing.
     """
 

@@ -76,9 +76,8 @@ class Functional:
 
     def unfold(self, given: Sequence[int]) -> Ends:
         """Append the calls of the model's layers; see `Unfolding.unfold`."""
-        outputs = endpoints(self._model.config.get("output_layers"))
         is_wired = self._take_inputs(given)
-        self._nodes.learn_counting(outputs)
+        outputs = self._nodes.learn_counting(self._model.config)
         order, data = self._order(outputs)
         for key in order:
             if self._layers[key.layer].kind != "InputLayer":
@@ -165,10 +164,12 @@ class Functional:
         return None if values is None else values[source.output]
 
     def _mask_problem(self, node: Node, takes: Sequence[int]) -> str | None:
-        mask = node.kwargs.get("mask")
-        if mask is None:
+        """Say what is wrong with the mask that a layer is called with, or return None."""
+        given = node.kwargs.get("mask")
+        masks = given if isinstance(given, list) else [given]
+        if all(mask is None for mask in masks):
             return None
-        keys = [self._nodes.key(source) for source in tensors_in(mask)]
+        keys = [self._nodes.key(source) for source in tensors_in(masks)]
         made = [None if key is None else self._made.get(key) for key in keys]
         handed_on = [each for each in self._unfolding.masks_of(takes) if each is not None]
         is_same = made and made == handed_on

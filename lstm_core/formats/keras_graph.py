@@ -15,7 +15,6 @@ from lstm_core.errors import SpecError
 from lstm_core.formats.keras_config import CONTAINERS, Json, LayerConfig, group_names, kind_of
 from lstm_core.formats.keras_functional import Ends, Functional, UnwiredError, nodes_by_name
 from lstm_core.formats.keras_masks import Mask, is_operation, mask_behind
-from lstm_core.formats.keras_nodes import endpoints
 
 _MAX_LAYERS = 10_000
 """Of one model, and calls of all that it is made of: many times what any has."""
@@ -200,8 +199,7 @@ def _every_layer(
         layers = _with_sequential_problems(layers)
     else:
         nodes = nodes_by_name(layers, model.config["layers"])
-        outputs = endpoints(model.config.get("output_layers"))
-        nodes.learn_counting(outputs)
+        outputs = nodes.learn_counting(model.config)
         keys = [key for output in outputs if (key := nodes.key(output)) is not None]
         only_masks = {layer.names[-1] for layer in layers if is_operation(layer.kind)} - {
             key.layer for key in nodes.with_data(keys)

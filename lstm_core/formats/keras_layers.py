@@ -229,6 +229,8 @@ def _layer_normalization(layer: LayerNormalization) -> KerasLayer:
 def _merge(layer: Merge, *, is_masked: bool) -> KerasLayer:
     kind = layer.operation.capitalize()
     config = {"axis": -1} if layer.operation == "concatenate" else {}
+    if layer.operation == "divide" and (layer.masks == "none" or not is_masked):
+        return KerasLayer(kind=kind, config=config, module=OPERATIONS)
     if not is_masked:
         return KerasLayer(kind=kind, config=config)
     if layer.masks == "none" and layer.operation != "average":
@@ -236,7 +238,7 @@ def _merge(layer: Merge, *, is_masked: bool) -> KerasLayer:
     if layer.masks != "any":
         problem = f"goes on where {layer.masks} of its masks say so, which Keras 3 does not"
         raise SpecError(layer.name, problem)
-    if layer.operation in ("maximum", "minimum", "multiply"):
+    if layer.operation in ("divide", "maximum", "minimum", "multiply"):
         problem = f"is a {layer.operation} of what is masked, of which Keras 3 makes other numbers"
         raise SpecError(layer.name, problem)
     return KerasLayer(kind=kind, config=config)

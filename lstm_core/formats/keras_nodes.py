@@ -123,12 +123,22 @@ class Nodes:
         nodes = self._layers[key.layer][1]
         return nodes[key.number] if nodes else Node([], {})
 
-    def learn_counting(self, ends: Sequence[Source]) -> None:
-        """Find out how Keras counts the calls of each layer: models have one before the first.
+    def learn_counting(self, model: Mapping[str, Any]) -> list[Source]:
+        """Find out how Keras counts the calls of each layer: models may have one before the first.
 
         Args:
-            ends: The outputs of the model.
+            model: The model's config.
+
+        Returns:
+            Where its outputs come from, counted as everywhere else.
         """
+        ends = endpoints(model.get("output_layers"))
+        if model.get("counts_models") is not True:
+            # Keras 3 counts so among the outputs only, and not so in a Sequential model.
+            return [
+                end._replace(call=end.call - 1) if self._kind(end.layer) == "Functional" else end
+                for end in ends
+            ]
         highest: dict[str, int] = {}
         everywhere = [
             source
@@ -141,6 +151,10 @@ class Nodes:
         for name, (kind, nodes) in self._layers.items():
             is_one_more = kind in CONTAINERS and highest.get(name, 0) == len(nodes)
             self._first[name] = int(is_one_more)
+        return ends
+
+    def _kind(self, layer: str) -> str:
+        return self._layers.get(layer, ("", []))[0]
 
     def key(self, source: Source) -> NodeKey | None:
         """Return the call that a tensor comes from; None where there is no such call."""

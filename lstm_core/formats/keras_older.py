@@ -112,6 +112,7 @@ def _container(kind: str, config: Mapping[str, Any], version: str) -> dict[str, 
             modern.insert(0, _input_layer(shape))
     else:
         modern = [_called(each) if isinstance(each, dict) else each for each in modern]
+        config = {**config, "counts_models": True}
     return {**config, "layers": modern}
 
 
@@ -237,5 +238,7 @@ def _nodes(nodes: Json) -> list[dict[str, Any]]:
 
 
 def _tensor(source: list[Json]) -> Json:
+    if source[:2] == ["_CONSTANT_VALUE", -1] and len(source) > 2:
+        return source[2]
     history = source[:3]
     return {"class_name": "__keras_tensor__", "config": {"keras_history": history}}

@@ -22,7 +22,16 @@ from lstm_core.pointwise import Activation, Affine, LastStep, Slice
 Read = tuple[Merge | Affine | Activation | Slice | LastStep, ...]
 
 _MODULES = ("keras.src.ops.numpy.", "keras.src.ops.nn.")
-_JOINS = ("Add", "Maximum", "Minimum", "Multiply", "Subtract")
+_JOINS = {
+    "Add": "add",
+    "Divide": "divide",
+    "Maximum": "maximum",
+    "Minimum": "minimum",
+    "Multiply": "multiply",
+    "Subtract": "subtract",
+    "TrueDivide": "divide",
+}
+"""What is made of two values."""
 _FUNCTIONS = {
     "Relu": "relu",
     "Sigmoid": "sigmoid",
@@ -65,7 +74,8 @@ def read_joining(call: Call, positions: Sequence[Position]) -> Read:
     if name == "Concatenate" or (name in _JOINS and len(call.takes) == 2):
         # Where no mask comes, it is the merge layer of that name.
         masks = "none" if is_masked else "any"
-        return (Merge(name=layer.name, operation=name.lower(), masks=masks),)
+        operation = _JOINS.get(name, "concatenate")
+        return (Merge(name=layer.name, operation=operation, masks=masks),)
     if positions[0].is_masked:
         problem = f"is the operation {name}, which Keras has no mask behind"
         raise SpecError(layer.name, f"{problem}; put it before what makes the mask")
@@ -82,7 +92,7 @@ def _operation(kind: str) -> str | None:
     """Return the name of an operation that is read here."""
     for module in _MODULES:
         name = kind.removeprefix(module)
-        if name in {*_JOINS, *_FUNCTIONS, "Concatenate", "Divide", "GetItem", "TrueDivide"}:
+        if name in {*_JOINS, *_FUNCTIONS, "Concatenate", "GetItem"}:
             return name
     return None
 
@@ -117,7 +127,10 @@ def _with_constant(layer: LayerConfig, name: str, arguments: Sequence[Json]) -> 
         scale = (1 / constant.astype(np.float64)).astype(np.float32)
     else:
         raise SpecError(layer.name, f"is the operation {name} with a constant, which is not served")
-    return Affine(name=layer.name, center=_ZERO, scale=scale, offset=offset)
+    # What NumPy computes of arrays without axes are no arrays.
+    parts = (np.asarray(part, np.float32) for part in (_ZERO, scale, offset))
+    center, scale, offset = parts
+    return Affine(name=layer.name, center=center, scale=scale, offset=offset)
 
 
 def _slice(layer: LayerConfig, arguments: Sequence[Json], position: Position) -> Read:

@@ -1,6 +1,6 @@
 """ONNX graphs with LSTMs into networks, without the `onnx` package.
 
-A graph is followed from its input to its outputs: what it computes of shapes is computed, and
+A graph is followed from its inputs to its outputs: what it computes of shapes is computed, and
 what it does to the sequences becomes a layer. Sizes that a graph leaves open get a number that
 stands for them. States that a graph takes as inputs, or gives as outputs, are the session's: it
 begins with zeros.
@@ -15,21 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from lstm_core.errors import FormatError, SpecError
-from lstm_core.formats.onnx_axes import STAND_INS, Atom, kinds
+from lstm_core.formats.onnx_axes import STAND_INS
 from lstm_core.formats.onnx_constants import MAX_NUMBERS, evaluate
+from lstm_core.formats.onnx_ends import inputs_of, needed, outputs_of
 from lstm_core.formats.onnx_junctions import wired
-from lstm_core.formats.onnx_model import (
-    FLOAT_TYPES,
-    INTEGER_TYPES,
-    Body,
-    Graph,
-    Input,
-    Node,
-    Tensor,
-    read_graph,
-)
+from lstm_core.formats.onnx_model import Body, Graph, Node, Tensor, read_graph
 from lstm_core.formats.onnx_operators import read_node
-from lstm_core.formats.onnx_values import Broken, Constant, Sequences, State, Value
+from lstm_core.formats.onnx_values import Broken, Constant, Entry, Sequences, Value
 from lstm_core.network import Network
 
 MAX_EXPANSION = 16
@@ -47,7 +39,7 @@ _MOVES = frozenset({"Cast", "Gather", "Identity", "Slice", "Split", "Squeeze", "
 
 
 def read_onnx(path: str | os.PathLike[str]) -> Network:
-    """Read a graph, from its first input to its outputs.
+    """Read a graph, from its inputs to its outputs.
 
     Args:
         path: A file that begins with an ONNX model. Files beside it are read where it keeps its
@@ -66,7 +58,7 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
 
 
 def network_of(path: str, graph: Graph) -> Network:
-    """Return what a graph computes, from its first input to its outputs.
+    """Return what a graph computes, from its inputs to its outputs.
 
     Args:
         path: Its file, for messages.
@@ -81,9 +73,10 @@ def network_of(path: str, graph: Graph) -> Network:
         outputs = walk.run()
         if walk.problems:
             raise FormatError(path, walk.problems, graph.written_by)
-        layers, wiring = wired(outputs, graph.inputs[0].name, walk.input_size)
+        layers, wiring = wired(walk.entries, outputs)
         name = graph.name or Path(path).stem
-        return Network(name, walk.input_size, layers, written_by=graph.written_by, wiring=wiring)
+        input_size = sum(size for _, size in wiring.inputs)
+        return Network(name, input_size, layers, written_by=graph.written_by, wiring=wiring)
     except SpecError as error:
         raise FormatError(path, [str(error)], graph.written_by) from error
 
@@ -93,17 +86,18 @@ class _Walk:
 
     Attributes:
         problems: A sentence for each node that stands in the way.
-        input_size: Features of one time step.
+        entries: The graph's inputs that are no states, in its order.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.problems: list[str] = []
-        self.input_size = 1
+        self.entries: list[Entry] = []
         self._graph = graph
         self._values: dict[str, Value] = {}
         self._stored: dict[str, Tensor] = {}
         # What is computed of the numbers that stand for sizes.
         self._measured: set[str] = set()
+        self._is_open = False
         self._times: set[int] = set()
         self._layers_held = 0
         self._numbers_read = 0
@@ -117,36 +111,25 @@ class _Walk:
             SpecError: The graph's inputs or outputs cannot be served.
         """
         graph = self._graph
-        if not graph.inputs or not graph.outputs:
-            raise SpecError(graph.name, "has no inputs or no outputs")
-        first, *others = graph.inputs
-        self._values[first.name] = self._input(first)
-        self._values |= {each.name: State(is_given=True) for each in others}
+        given = inputs_of(graph)
+        self._values |= given
+        self.entries = [
+            link
+            for value in given.values()
+            if isinstance(value, Sequences)
+            for link in value.layers
+            if isinstance(link, Entry)
+        ]
+        names = {entry.name for entry in self.entries}
+        self._is_open = any(None in each.shape for each in graph.inputs if each.name in names)
         self._run(graph)
-        return self._outputs_of(graph.outputs)
+        return [] if self.problems else outputs_of(graph.outputs, self._values)
 
     def _run(self, body: Body) -> None:
         self._stored |= body.initializers
-        for node in _needed(body):
+        for node in needed(body)[0]:
             if len(self.problems) < _MAX_PROBLEMS:
                 self._read(node)
-
-    def _input(self, given: Input) -> Sequences:
-        """Return what the graph's input stands for: the features are its last axis."""
-        is_integer = given.element_type in INTEGER_TYPES
-        if not is_integer and given.element_type not in FLOAT_TYPES:
-            raise SpecError(given.name, "is of no type that is served: real numbers or integers")
-        rank = len(given.shape)
-        if rank not in ((2, 3) if not is_integer else (1, 2)):
-            raise SpecError(given.name, f"has {rank} axes")
-        lengths = [size or STAND_INS[i % 2] for i, size in enumerate(given.shape)]
-        atoms = [Atom(f"input {index}", size) for index, size in enumerate(lengths)]
-        if not is_integer:
-            if given.shape[-1] is None:
-                raise SpecError(given.name, "does not tell the number of its features")
-            self.input_size = given.shape[-1]
-            atoms[-1] = Atom("features", self.input_size)
-        return Sequences(axes=tuple((atom,) for atom in atoms), is_integer=is_integer)
 
     def _read(self, node: Node) -> None:
         inputs: list[Value | None] = []
@@ -200,7 +183,7 @@ class _Walk:
             return computed
         self._take(node, constants)
         if node.operator == "Shape" and isinstance(inputs[0], Sequences):
-            if None in self._graph.inputs[0].shape:
+            if self._is_open:
                 self._measured |= set(node.outputs)
             return [_shape(node, inputs[0])]
         for name, value in zip(node.inputs, inputs, strict=True):
@@ -259,57 +242,11 @@ class _Walk:
         if self._numbers_taken > MAX_NUMBERS + MAX_EXPANSION * self._numbers_read:
             raise SpecError(node.name, "takes numbers that too many nodes have taken already")
 
-    def _outputs_of(self, names: Sequence[str]) -> list[tuple[str, Sequences]]:
-        found: list[tuple[str, Sequences]] = []
-        if self.problems:
-            return found
-        for index, name in enumerate(names):
-            value = self._values.get(name)
-            is_state = isinstance(value, State) or (
-                isinstance(value, Sequences) and value.is_state and index > 0
-            )
-            if is_state and index:
-                continue
-            if not isinstance(value, Sequences):
-                raise SpecError(name, "does not come from the graph's input")
-            _check_output(name, value)
-            found.append((name, value))
-        leading = {tuple(map(tuple, map(kinds, v.axes[:-1]))) for _, v in found if len(v.axes) > 2}
-        if len(leading) > 1:
-            raise SpecError(found[0][0], "has its axes in another order than another output")
-        return found
-
-
-def _check_output(name: str, value: Sequences) -> None:
-    value.check_whole()
-    last = kinds(value.axes[-1]) if value.axes else []
-    lengths = {atom.kind: atom.size for axis in value.axes for atom in axis}
-    if lengths.get("features", 1) != 1 and last not in (["features"], ["direction", "features"]):
-        raise SpecError(name, "has another last axis than the features")
-
 
 def _shape(node: Node, value: Sequences) -> Value:
     lengths = [int(np.prod([atom.size for atom in axis])) for axis in value.axes]
     start, end = node.attribute("start", 0), node.attribute("end", len(lengths))
     return np.array(lengths[start:end], np.int64)
-
-
-def _needed(body: Body) -> list[Node]:
-    """Return the nodes that the outputs depend on, in order."""
-    wanted = set(body.outputs)
-    needed = []
-    for node in reversed(body.nodes):
-        if wanted.intersection(node.outputs):
-            needed.append(node)
-            wanted |= _taken(node)
-    return needed[::-1]
-
-
-def _taken(node: Node) -> set[str]:
-    """Return what a node takes, and what the nodes of the graphs inside it do."""
-    bodies = [each for each in node.attributes.values() if isinstance(each, Body)]
-    inside = [_taken(each) | set(body.outputs) for body in bodies for each in body.nodes]
-    return set(node.inputs).union(*inside)
 
 
 def _sentence(node: Node, error: Exception) -> str:

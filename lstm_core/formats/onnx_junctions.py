@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from lstm_core.errors import SpecError
 from lstm_core.formats.onnx_axes import Atom, Axes, Axis, kinds, sizes
 from lstm_core.formats.onnx_model import Node
-from lstm_core.formats.onnx_values import Junction, Sequences
+from lstm_core.formats.onnx_values import Entry, Junction, Sequences
 from lstm_core.merge import Merge
-from lstm_core.network import Layer
+from lstm_core.network import Layer, Recurrent
+from lstm_core.pointwise import LastStep
 from lstm_core.wiring import Wiring
 
 MERGES = {
     "Add": "add",
     "Concat": "concatenate",
+    "Div": "divide",
     "Max": "maximum",
     "Min": "minimum",
     "Mul": "multiply",
@@ -65,33 +67,65 @@ def _same(node: Node, axes: Sequence[Axis]) -> Axis:
 
 
 def wired(
-    outputs: Sequence[tuple[str, Sequences]], input_name: str, input_size: int
+    entries: Sequence[Entry], outputs: Sequence[tuple[str, Sequences]]
 ) -> tuple[tuple[Layer, ...], Wiring]:
     """Return the layers that outputs went through, each once, and what each takes.
+
+    Args:
+        entries: The inputs, in their order.
+        outputs: The outputs, by name.
 
     Raises:
         SpecError: One is a part of a function that is not known.
     """
-    weaving = _Weaving()
+    weaving = _Weaving(len(entries), _lstms([value for _, value in outputs]))
     values = tuple((name, weaving.value_of(output)) for name, output in outputs)
-    wiring = Wiring(inputs=((input_name, input_size),), takes=tuple(weaving.takes), outputs=values)
-    return tuple(weaving.layers), wiring
+    inputs = tuple((entry.name, entry.features) for entry in entries)
+    return tuple(weaving.layers), Wiring(inputs=inputs, takes=tuple(weaving.takes), outputs=values)
+
+
+def _lstms(outputs: Sequence[Sequences]) -> dict[int, Recurrent]:
+    """Return one form of each LSTM by its weights: that with all time steps, where both are used.
+
+    A graph may take all of an LSTM's time steps at one place and the last at another.
+    """
+    found: dict[int, Recurrent] = {}
+    met: set[int] = set()
+    waiting = list(outputs)
+    while waiting:
+        for link in waiting.pop().layers:
+            if isinstance(link, Junction) and id(link) not in met:
+                met.add(id(link))
+                waiting += link.sources
+            elif isinstance(link, Recurrent):
+                known = found.setdefault(id(link.weights), link)
+                if link.return_sequences and not known.return_sequences:
+                    found[id(link.weights)] = link
+    return found
 
 
 @dataclass(slots=True)
 class _Weaving:
-    """The layers so far; value 0 is the input."""
+    """The layers so far.
 
+    Attributes:
+        num_inputs: The first values.
+        lstms: The form of each LSTM, by its weights.
+    """
+
+    num_inputs: int
+    lstms: dict[int, Recurrent]
     layers: list[Layer] = field(default_factory=list)
     takes: list[tuple[int, ...]] = field(default_factory=list)
     known: dict[tuple[tuple[int, ...], int], int] = field(default_factory=dict)
     junctions: dict[int, int] = field(default_factory=dict)
+    last_steps: dict[int, LastStep] = field(default_factory=dict)
 
     def value_of(self, output: Sequences) -> int:
         """Return the number of a value, after all that it needs."""
         waiting = [output]
         while waiting:
-            first = waiting[-1].layers[0] if waiting[-1].layers else None
+            first = waiting[-1].layers[0]
             if isinstance(first, Junction) and id(first) not in self.junctions:
                 missing = [each for each in first.sources if not self._is_known(each)]
                 if missing:
@@ -103,23 +137,35 @@ class _Weaving:
         return self._through(output)
 
     def _is_known(self, value: Sequences) -> bool:
-        first = value.layers[0] if value.layers else None
+        first = value.layers[0]
         return not isinstance(first, Junction) or id(first) in self.junctions
 
     def _through(self, value: Sequences) -> int:
         """Return the number of a value whose junction is known."""
         number = 0
         for link in value.whole_layers():
-            if isinstance(link, Junction):
+            if isinstance(link, Entry):
+                number = link.number
+            elif isinstance(link, Junction):
                 number = self.junctions[id(link)]
+            elif isinstance(link, Recurrent):
+                number = self._put_lstm(link, number)
             else:
                 number = self._put(link, (number,))
         return number
+
+    def _put_lstm(self, layer: Recurrent, value: int) -> int:
+        whole = self.lstms[id(layer.weights)]
+        number = self._put(whole, (value,))
+        if whole.return_sequences == layer.return_sequences:
+            return number
+        last = self.last_steps.setdefault(number, LastStep(name=f"{layer.name}/last"))
+        return self._put(last, (number,))
 
     def _put(self, layer: Layer, takes: tuple[int, ...]) -> int:
         key = (takes, id(layer))
         if key not in self.known:
             self.layers.append(layer)
             self.takes.append(takes)
-            self.known[key] = len(self.layers)
+            self.known[key] = self.num_inputs + len(self.layers) - 1
         return self.known[key]

@@ -25,6 +25,7 @@ from lstm_core.formats.onnx_axes import (
     unsqueezed,
 )
 from lstm_core.formats.onnx_constants import axes_of, integers, slices_of
+from lstm_core.formats.onnx_ends import STATE_OPERATORS
 from lstm_core.formats.onnx_inputs import Values, sequences_of
 from lstm_core.formats.onnx_junctions import met
 from lstm_core.formats.onnx_lstm import read_lstm
@@ -56,11 +57,6 @@ _FAR = (1 << 31) - 1
 """From here on the end of a slice stands for that of its axis."""
 _MAX_INPUTS = 5
 """Of the operators here."""
-_STATE_OPERATORS = frozenset(
-    {"Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
-    | {"Unsqueeze", "Cast"}
-)
-"""What takes states apart and brings them together, one for each layer."""
 
 
 def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
@@ -82,7 +78,7 @@ def read_node(node: Node, inputs: Values, opset: int) -> list[Value]:
         for value in given
     )
     has_state = any(isinstance(value, State) for value in given)
-    if are_states and has_state and node.operator in _STATE_OPERATORS:
+    if are_states and has_state and node.operator in STATE_OPERATORS:
         are_given = all(isinstance(value, State) and value.is_given for value in given)
         return [State(is_given=are_given) for _ in node.outputs]
     if has_state:
@@ -208,13 +204,18 @@ def _gather(node: Node, inputs: Values, _opset: int) -> list[Value]:
 
 def _embedded(node: Node, table: Constant, indices: Sequences) -> Value:
     is_table = table.ndim == 2 and node.attribute("axis", 0) == 0
-    if not indices.is_integer or indices.layers or not is_table or table.dtype != np.float32:
+    if (
+        not indices.is_integer
+        or len(indices.layers) > 1
+        or not is_table
+        or table.dtype != np.float32
+    ):
         raise SpecError(node.name, "is a Gather that is no embedding of the graph's input")
     if not table.size or not np.isfinite(table).all():
         raise SpecError(node.name, "its table is empty or has values that are not finite")
     layer = Embedding(name=node.name, table=np.ascontiguousarray(table), mask_zero=False)
     features: Axes = ((Atom("features", table.shape[1]),),)
-    return Sequences(axes=indices.axes + features, layers=(layer,))
+    return Sequences(axes=indices.axes + features, layers=(*indices.layers, layer))
 
 
 def _slice(node: Node, inputs: Values, _opset: int) -> list[Value]:

@@ -83,7 +83,22 @@ class Junction:
         return self.merge.name
 
 
-Link = Layer | Part | Junction
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Entry:
+    """Where a way begins: an input of the graph.
+
+    Attributes:
+        name: The input's name.
+        number: Of it among those that are no states.
+        features: Of one of its time steps; 1 for integers.
+    """
+
+    name: str
+    number: int
+    features: int
+
+
+Link = Entry | Layer | Part | Junction
 """What the way of a value is made of while a graph is read."""
 
 
@@ -94,11 +109,11 @@ class Broken:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sequences:
-    """The input, behind some layers.
+    """What an input has become, behind some layers.
 
     Attributes:
         axes: Its axes.
-        layers: The layers, from the input on or from where values have met last.
+        layers: The layers, behind the input or behind where values have met last, that first.
         is_integer: Whether the values are integers, for an embedding.
         is_state: Whether it is an h, fresh from its LSTM.
         direction: 0 or 1 where it is the forward or the backward half of the last layer, or a
@@ -108,7 +123,7 @@ class Sequences:
     """
 
     axes: Axes
-    layers: tuple[Link, ...] = ()
+    layers: tuple[Link, ...]
     is_integer: bool = False
     is_state: bool = False
     direction: int | None = None
@@ -146,7 +161,7 @@ class Sequences:
         if any(kinds(axis) != ["direction", "features"] for axis in self.axes if _is_split(axis)):
             raise SpecError("direction", "the directions of an LSTM are not joined")
 
-    def whole_layers(self) -> tuple[Layer | Junction, ...]:
+    def whole_layers(self) -> tuple[Entry | Layer | Junction, ...]:
         """Return the layers.
 
         Raises:

@@ -164,6 +164,13 @@ def _arithmetic(operator: str) -> Translate:
     return translate
 
 
+def _reversed_difference(program: Program, call: Call) -> None:
+    if call.number("alpha", 1) != 1:
+        raise SpecError(call.name, "has an alpha, which is not served")
+    other = _constant(program, f"{call.name}/other", call.number("other"))
+    program.add(call.name, "Sub", [other, call.value("self")])
+
+
 def _power(program: Program, call: Call) -> None:
     exponent = _constant(program, f"{call.name}/exponent", call.number("exponent"))
     program.add(call.name, "Pow", [call.value("self"), exponent])
@@ -258,11 +265,13 @@ _ATEN: dict[str, Translate] = {
     "leaky_relu.default": _function("LeakyRelu", alpha__negative_slope=0.01),
     "linear.default": _linear, "log.default": _function("Log"),
     "log_sigmoid.default": _log_sigmoid, "log_softmax.int": _softmax("LogSoftmax"),
-    "lstm.input": lstm, "mish.default": _mish, "mul.Tensor": _arithmetic("Mul"),
+    "lstm.input": lstm, "maximum.default": _arithmetic("Max"),
+    "minimum.default": _arithmetic("Min"), "mish.default": _mish, "mul.Tensor": _arithmetic("Mul"),
     "neg.default": _function("Neg"), "permute.default": _permute,
     "pow.Tensor_Scalar": _power, "prelu.default": _prelu, "relu.default": _function("Relu"),
     "relu_.default": _function("Relu"), "relu6.default": _function("Clip", min=0, max=6),
     "reshape.default": _reshape("shape"), "select.int": _select,
+    "rsub.Scalar": _reversed_difference,
     "selu.default": _function("Selu"), "sigmoid.default": _function("Sigmoid"),
     "silu.default": _function("Swish"), "slice.Tensor": _slice,
     "softmax.int": _softmax("Softmax"), "softplus.default": _softplus,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import keras
@@ -196,8 +197,9 @@ def _run(model: Operation, inputs: Sequence[Tensor | None], call: Call) -> list[
                 continue
             operation = node.operation
             if _functional(operation) is not None:
-                given = [tensors.get(id(symbolic)) for symbolic in node.input_tensors]
-                outputs = _run(operation, given, call)
+                given, masks = _given(node.arguments, tensors)
+                with _carrying(given, masks):
+                    outputs = _run(operation, given, call)
             else:
                 is_complete = all(id(symbolic) in tensors for symbolic in node.input_tensors)
                 arguments = Arguments(*node.arguments.fill_in(tensors)) if is_complete else None
@@ -206,6 +208,34 @@ def _run(model: Operation, inputs: Sequence[Tensor | None], call: Call) -> list[
                 if tensor is not None:
                     tensors[id(symbolic)] = tensor
     return [tensors.get(id(symbolic)) for symbolic in functional.outputs]
+
+
+def _given(
+    arguments: Any, tensors: Mapping[int, Tensor]
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Return the inputs of a nested model, and the masks that it is called with, or none."""
+    called = Arguments(arguments.args, arguments.kwargs)
+    both = called.first, called.kwargs.get("mask")
+    given, masks = ([tensors.get(id(x)) for x in keras.tree.flatten(each)] for each in both)
+    return given, masks
+
+
+@contextmanager
+def _carrying(given: Sequence[Tensor | None], masks: Sequence[Tensor | None]) -> Iterator[None]:
+    """Let tensors carry masks for a while: elsewhere in the graph they may come without them."""
+    pairs = [
+        (tensor, mask)
+        for tensor, mask in zip(given, masks, strict=False)
+        if tensor is not None and mask is not None
+    ]
+    carried = [mask_of(tensor) for tensor, _ in pairs]
+    for tensor, mask in pairs:
+        tensor._keras_mask = mask  # noqa: SLF001 - where Keras's layers look for it
+    try:
+        yield
+    finally:
+        for (tensor, _), mask in zip(pairs, carried, strict=True):
+            tensor._keras_mask = mask  # noqa: SLF001 - likewise
 
 
 def _digest_operation(digest: Any, operation: Operation, given: list[Any]) -> None:

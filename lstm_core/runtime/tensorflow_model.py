@@ -241,8 +241,12 @@ class StatefulModel:
 
 def _form(network: ServedNetwork) -> tuple[Any, ...]:
     """Return what must be the same of two networks that share sessions."""
-    sizes = [part.size for part in network.state_layout]
-    return network.input_size, network.output_size, network.num_recurrent, sizes
+    # The networks call the models around a layer, and its further calls, by names of their own.
+    state = [
+        (part.layer.rpartition("/")[2].partition("#")[0], part.size)
+        for part in network.state_layout
+    ]
+    return network.input_size, network.output_size, network.num_recurrent, state
 
 
 def _layout(recurrences: Sequence[Recurrence]) -> tuple[StatePart, ...]:

@@ -222,6 +222,32 @@ def test_random_graphs(steps, tmp_path):
     check_graph(growing.model(), tmp_path)
 
 
+def test_operations_with_numbers_and_quotients(tmp_path):
+    """Numbers on either side, and values divided by each other."""
+    reals = keras.Input((None, FEATURES))
+    x = layers.LSTM(FEATURES, return_sequences=True)(reals)
+    gate = layers.Dense(FEATURES, activation="sigmoid")(reals)
+    heads = [gate * x + (1.0 - gate) * reals, (x - 0.5) / 2.0, x / (1.0 + gate)]
+    check_graph(keras.Model(reals, heads), tmp_path)
+
+
+def test_nested_models_of_several_calls(tmp_path):
+    """What each call gives is told from the rest, though Keras counts outputs otherwise."""
+    inner = keras.Input((None, FEATURES))
+    own = layers.LSTM(FEATURES, return_sequences=True)(inner)
+    block = keras.Model(inner, [own, layers.Add()([inner, own])])
+    wide, narrow = keras.Input((None, FEATURES)), keras.Input((None, 2))
+    joined = layers.LSTM(FEATURES, return_sequences=True)(layers.Concatenate()([wide, narrow]))
+    pair = keras.Model([wide, narrow], joined)
+    reals, others = keras.Input((None, FEATURES), name="a"), keras.Input((None, FEATURES), name="b")
+    first, carried = block(reals)
+    second, _ = block(carried)
+    met = pair([second, layers.Dense(2)(others)])
+    last = pair([met, layers.Dense(2)(carried)])
+    heads = [first, layers.Subtract()([second, last]), met]
+    check_graph(keras.Model([reals, others], heads), tmp_path)
+
+
 def test_states_lie_as_on_tensorflow(tmp_path):
     """A graph's session may go from one runtime to the other: same order, same fingerprint."""
     from lstm_core.runtime.tensorflow import TensorFlowRuntime

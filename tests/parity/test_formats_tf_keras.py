@@ -103,3 +103,16 @@ def test_every_layer(chain, tmp_path):
         model.save(path)
         predicted = CpuRuntime(read_network(path), 1).predict(inputs())
         np.testing.assert_allclose(predicted, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_operations_with_numbers_and_quotients(tmp_path):
+    """A number that comes first is no tensor, and values are divided by each other."""
+    reals = keras.Input((None, FEATURES))
+    x = layers.LSTM(FEATURES, return_sequences=True)(reals)
+    model = keras.Model(reals, (1.0 - x) * reals + x / (2.0 + reals * reals))
+    expected = np.asarray(model(inputs(), training=False))
+    for name in ("model.keras", "model.h5"):
+        model.save(tmp_path / name)
+        told = CpuRuntime(read_network(tmp_path / name), 1).predict(inputs())
+        np.testing.assert_allclose(told, expected, rtol=1e-6, atol=1e-6)

@@ -18,6 +18,7 @@ keras = pytest.importorskip("keras")
 layers = keras.layers
 
 from lstm_core.runtime.tensorflow import TensorFlowRuntime  # noqa: E402
+from lstm_core.runtime.tensorflow_graph import mask_of  # noqa: E402
 from lstm_core.runtime.tensorflow_model import StatefulModel  # noqa: E402
 from tests.integration.keras_layers import Gain, Leaky  # noqa: E402
 from tests.parity.tensorflow_cases import (  # noqa: E402
@@ -151,6 +152,27 @@ def test_a_graph_equals_keras_whole_and_step_by_step(graph):
         np.testing.assert_allclose(steps[:, :time, :2], every, **TOLERANCE)
         np.testing.assert_allclose(steps[:, time - 1, 2:], last, **TOLERANCE)
         np.testing.assert_allclose(runtime.predict(seen)[:, -1, 2:], last, **TOLERANCE)
+
+
+def test_a_nested_model_called_with_a_mask():
+    """Its layers see the mask that comes with its input, or that it is given."""
+    one, two = (keras.Input((None, FEATURES)) for _ in range(2))
+    nested = sequential(layers.LSTM(2, return_sequences=True))
+    masked = layers.Masking()(two)
+    heads = [
+        nested(one, mask=mask_of(masked)),
+        layers.LSTM(2, return_sequences=True)(nested(masked)),
+    ]
+    model = randomised(keras.Model([one, two], heads))
+    runtime = TensorFlowRuntime(model, 8)
+    inputs = draw(2, 4, 2 * FEATURES)
+    inputs[0, [0, 2], FEATURES:] = 0
+    inputs[1, 3:] = 0
+
+    steps = in_pieces(runtime, inputs, [1] * 4)
+
+    told = model([inputs[..., :FEATURES], inputs[..., FEATURES:]], training=False)
+    np.testing.assert_allclose(steps, np.concatenate(told, axis=-1), **TOLERANCE)
 
 
 def test_no_graph_is_made_in_steady_state(graph):

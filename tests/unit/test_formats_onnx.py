@@ -185,7 +185,7 @@ REFUSALS: dict[str, tuple[list[bytes], dict[str, Any], str]] = {
     "turned round": ([*BRANCH, node("Slice", ["s", "minus", "low", "minus", "minus"], ["y"])],
                      {"low": np.array([-9]), "minus": np.array([-1])},
                      "that are not one next to the other"),
-    "quotient": ([*BRANCH, node("Div", ["s", "x"], ["y"])], {}, "div: is a Div of two values"),
+    "quotient": ([*BRANCH, node("Div", ["s", "x"], ["y"])], {}, "div: cannot divide values of 2"),
     "product": ([*BRANCH, node("MatMul", ["s", "t"], ["y"])], {}, "matmul: is a MatMul of two"),
     "constant first": ([*BRANCH, node("MatMul", ["M", "s"], ["y"])], {"M": np.ones((2, 2))},
                        "elsewhere than first"),
@@ -295,6 +295,70 @@ def test_values_that_meet_and_several_outputs(tmp_path):
     np.testing.assert_array_equal(told[..., : UNITS + FEATURES - 2], np.concatenate(
         [h, inputs], axis=-1)[..., 2:])  # fmt: skip
     np.testing.assert_array_equal(told[..., -1], h[..., 0])
+
+
+def test_an_lstm_whose_last_step_is_taken_too(tmp_path):
+    """It is there once, with one state, whether all its steps come first or the last one does."""
+    squeezed = node("Squeeze", ["h", "zero"], ["s"])
+    last = node("Tanh", ["s"], ["last"])
+    for outputs in (["y", "last"], ["last", "y"]):
+        nodes = [lstm(["Y", "h"]), SQUEEZE, squeezed, last]
+        network = read_network(save(tmp_path / "model.onnx", nodes, outputs=outputs))
+        assert network.state_size == 2 * UNITS
+        assert [(part.name, part.size) for part in network.outputs] == [(x, UNITS) for x in outputs]
+        assert [network.has_time[v] for _, v in network.wiring.outputs] == [
+            name == "y" for name in outputs
+        ]
+    chosen = node("Gather", ["y", "end"], ["chosen"], axis=0)
+    difference = node("Sub", ["s", "chosen"], ["d"])
+    nodes = [lstm(["Y", "h"]), SQUEEZE, squeezed, last, chosen, difference]
+    path = save(tmp_path / "model.onnx", nodes, {"end": np.array(-1)}, outputs=["d", "last"])
+    network = read_network(path)
+    inputs = np.random.default_rng(0).normal(size=(2, 3, FEATURES)).astype(np.float32)
+    told = CpuRuntime(network, 1).predict(inputs)
+    assert network.state_size == 2 * UNITS
+    assert told.shape == (2, 2 * UNITS)
+    assert not told[:, :UNITS].any()
+    assert told[:, UNITS:].all()
+
+
+def test_several_inputs(tmp_path):
+    """What LSTMs begin with are states; all else that outputs depend on lies side by side."""
+    states = [value(name, [1, "b", UNITS]) for name in ("h", "c")]
+    reals = [value(name, ["t", "b", FEATURES]) for name in ("z", "x", "unused")]
+    inputs = [states[0], reals[0], value("words", ["t", "b"], 7), *reals[1:], states[1]]
+    nodes = [
+        node("Gather", ["table", "words"], ["e"]),
+        node("Sigmoid", ["z"], ["gate"]),
+        node("Mul", ["x", "gate"], ["gated"]),
+        node("Add", ["gated", "e"], ["sum"]),
+        node("Div", ["sum", "z"], ["quotient"]),
+        node("Identity", ["h"], ["h0"]),
+        lstm(["Y", "hn"], ("sum", "W", "R", "B", "", "h0", "c")),
+        SQUEEZE,
+    ]
+    table = np.random.default_rng(1).normal(size=(5, FEATURES))
+    path = save(
+        tmp_path / "model.onnx",
+        nodes,
+        {"table": table},
+        inputs=inputs,
+        outputs=["y", "sum", "hn", "quotient"],
+    )
+    network = read_network(path)
+    assert [(part.name, part.size, part.vocabulary) for part in network.inputs] == [
+        ("z", FEATURES, None), ("words", 1, 5), ("x", FEATURES, None)
+    ]  # fmt: skip
+    z, x = np.random.default_rng(0).normal(size=(2, 2, 3, FEATURES)).astype(np.float32)
+    words = np.array([[0, 4, 2], [3, 1, 0]])
+    told = CpuRuntime(network, 1).predict(
+        np.concatenate([z, words[..., None], x], axis=-1).astype(np.float32)
+    )
+    expected = x / (1 + np.exp(-z)) + table[words]
+    ends = UNITS + FEATURES
+    np.testing.assert_allclose(told[..., UNITS:ends], expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(told[..., ends:], expected / z, rtol=2e-6, atol=1e-6)
+    assert network.state_size == 2 * UNITS
 
 
 def test_any_number_of_ways_is_followed_once(tmp_path):

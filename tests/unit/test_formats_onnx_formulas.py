@@ -169,7 +169,7 @@ REFUSALS: dict[str, tuple[Nodes, str]] = {
     "another erf": ([("Div", ["x1", "three"]), *GELU[1:]], "erf: is a Erf; served are"),
     "another sum": ([*GELU[:2], ("Add", ["x3", "half"]), *GELU[3:]], "erf: is a Erf; served are"),
     "softsign of two": ([("Abs", ["x1"]), ("Add", ["x2", "two"]), ("Div", ["x1", "x3"])],
-                        "is a Div of two values"),
+                        "abs: is a Abs"),
     "threshold": ([("Softplus", ["x1"]), ("Greater", ["x1", "six"]), ("Where", ["x3", "x1", "x2"])],
                   "where: chooses by the values themselves"),
     "mean over time": ([("Transpose", ["x1"]), ("ReduceMean", ["x2"])], "works along another axis"),
@@ -185,7 +185,7 @@ REFUSALS: dict[str, tuple[Nodes, str]] = {
                         ("BatchNormalization", ["x2", "g", "b", "mean", "unit"])],
                        "lacks numbers for each of 2 features"),
     "variance alone": ([*MEAN, ("Mul", ["x3", "x3"]), ("ReduceMean", ["x4"]), ("Sqrt", ["x5"]),
-                        ("Div", ["x3", "x6"])], "is a Div of two values"),
+                        ("Div", ["x3", "x6"])], "sub: is a Sub"),
 }  # fmt: skip
 
 

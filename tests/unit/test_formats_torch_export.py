@@ -15,8 +15,9 @@ import pytest
 
 from lstm_core.errors import FormatError
 from lstm_core.formats.read import format_at, read_network
+from lstm_core.merge import Merge
 from lstm_core.network import Recurrent
-from lstm_core.pointwise import PReLU
+from lstm_core.pointwise import Affine, PReLU
 from tests.unit.tensorflow_files import FIXTURES
 
 EXPORTED = FIXTURES / "torch" / "exported.pt2"
@@ -210,6 +211,22 @@ def test_slopes_of_features(tmp_path):
     selected = {"as_tensor": {"name": "select"}}
     change = put("dropout", target="torch.ops.aten.prelu.default", self=selected, weight=SLOPES)
     assert isinstance(read_network(changed(tmp_path / "model.pt2", change)).layers[2], PReLU)
+
+
+def test_a_difference_from_a_number_and_the_larger_of_two_values(tmp_path):
+    """`1 - x` keeps its sign, and a value that meets itself is merged."""
+    selected = {"as_tensor": {"name": "select"}}
+    others: tuple[tuple[str, Json, Json], ...] = (
+        ("rsub.Scalar", {"as_float": 3.0}, [-2.0]),
+        ("maximum.default", selected, [5.0]),
+        ("minimum.default", selected, [5.0]),
+    )
+    for operator, other, expected in others:
+        change = put("dropout", target=f"torch.ops.aten.{operator}", self=selected, other=other)
+        network = read_network(changed(tmp_path / "model.pt2", change))
+        (layer,) = (x for x in network.layers if isinstance(x, Affine | Merge))
+        x = np.full(1, 5, np.float32)
+        assert (layer(x) if isinstance(layer, Affine) else layer(x, x)).tolist() == expected
 
 
 def test_archives_that_are_damaged(tmp_path):

@@ -214,7 +214,7 @@ def wired(*, inputs=(("x", 3),), takes=((0,), (1,), (1, 2)), outputs=(("y", 3),)
         ({"takes": ((0,), (1,), (1, 0))}, "dense1: leads to no output"),
         ({"takes": ((0,), (1, 1), (1, 2))}, "dense1: takes 2 values; only a merge takes several"),
         ({"takes": ((0,), (1,), (0, 2))}, "m: cannot add values of 3 and 4 features"),
-        ({"takes": ((0,), (1,), (1, 2, 2)), "merge": "subtract"}, "m: subtracts 3 values, not 2"),
+        ({"takes": ((0,), (1,), (1, 2, 2)), "merge": "subtract"}, "can subtract 2 values, not 3"),
         ({"outputs": (("y", 4),)}, "outputs: no layer gives one of them"),
         ({"outputs": (("y", 3), ("y", 1))}, "outputs: need names, each its own"),
         ({"inputs": (("x", 2),)}, "lstm0: takes 3 features, but gets 2"),
