@@ -1,13 +1,10 @@
 """How a stream's steps are numbered, and sent again."""
 
 import asyncio
-import json
 import random
-import struct
 from contextlib import suppress
 from threading import Lock
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +21,7 @@ from service.client import (
 )
 from service.client.blocking import Stream
 from service.client.network import Lost
-from service.client.stream import block_size, blocks
+from tests.unit.client_frames import BINARY, CUT, frame, hello, opened, reply, send
 from tests.unit.client_script import (
     EPOCH,
     INTERRUPT,
@@ -38,41 +35,6 @@ from tests.unit.client_script import (
     make_stream,
     stepped,
 )
-
-CUT = Lost("cut")
-BINARY = struct.pack("<1f", 0.25)
-"""The reply to a binary step."""
-
-
-def frame(**document):
-    """Return a frame of the service."""
-    return json.dumps(document)
-
-
-def hello(position=0, epoch=None, window=4, output_size=1):
-    """Return a first frame."""
-    sizes = {"input_size": 1, "output_size": output_size, "replay_window": window}
-    return frame(type="hello", position=position, epoch=epoch, **sizes)
-
-
-def reply(position, **options):
-    """Return the reply to a step."""
-    return frame(**stepped(position, **options))
-
-
-def opened(core, **options):
-    """Return a stream that has received its first frame."""
-    stream = make_stream(core)
-    Script(None, hello(core.position, core.epoch, **options)).run(stream.__aenter__())
-    return stream
-
-
-def send(stream, *values):
-    """Send steps, and return the frames."""
-    script = Script()
-    for value in values:
-        script.run(stream.send([value]))
-    return script.sent
 
 
 def again(run):
@@ -136,85 +98,6 @@ def test_exactly_what_is_not_acknowledged_is_sent_again():
         {"inputs": [3.0], "position": 2, "epoch": EPOCH},
     ] == script.sent
     assert 2 == core.position
-
-
-def test_a_binary_step_is_sent_again_as_text():
-    """It may have been applied: its answer tells whether it is replayed. The next is binary."""
-    stream = opened(make_core(position=3, epoch=EPOCH))
-    assert [[1.0]] == send(stream, 1.0)
-    script = Script(CUT, None, hello(4, EPOCH), reply(4, replayed=True))
-    assert script.run(stream.receive()).replayed
-    assert [{"inputs": [1.0], "position": 3, "epoch": EPOCH}] == script.sent
-    assert [[2.0]] == send(stream, 2.0)
-
-
-@pytest.mark.parametrize(
-    "inputs", [[], [1.0, 2.0], [True], ["1"], [None], [[1.0]], 1.0, "1", [1e39], [2**200]], ids=repr
-)
-def test_what_is_no_step_in_float32_is_said_in_json(inputs):
-    """So that the service says what is wrong with it, as it does over HTTP."""
-    stream = opened(make_core(position=3, epoch=EPOCH))
-    script = Script()
-    script.run(stream.send(inputs))
-    assert [{"inputs": inputs, "position": 3, "epoch": EPOCH}] == script.sent
-
-
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda row: [np.float32(row[0])]])
-def test_numbers_of_every_kind_are_binary(kind):
-    """Lists, arrays, and lists of an array's scalars."""
-    stream = opened(make_core(position=3, epoch=EPOCH))
-    script = Script()
-    script.run(stream.send(kind([0.1])))
-    assert [np.array([0.1], "<f4").tobytes()] == script.frames
-
-
-def test_an_array_that_changes_is_sent_again_as_it_was():
-    """A caller may fill the same one for every step."""
-    stream = opened(make_core(position=3, epoch=EPOCH))
-    row = np.array([1.0])
-    Script().run(stream.send(row))
-    row[:] = 2.0
-    script = Script(CUT, None, hello(3, EPOCH), reply(4))
-    script.run(stream.receive())
-    assert [[1.0]] == [document["inputs"] for document in script.sent]
-
-
-def test_steps_that_are_sent_together_are_one_write():
-    """As far as there is room for them."""
-    stream = opened(make_core(position=3, epoch=EPOCH))
-    script = Script(BINARY, BINARY)
-    script.run(stream.send_many([[float(n)] for n in range(6)]))
-    assert [4, 1, 1] == script.writes
-    assert [[float(n)] for n in range(6)] == script.sent
-    assert [4, 5] == [Script().run(stream.receive()).position for _ in range(2)]
-
-
-@pytest.mark.parametrize("answer", [b"", b"12345678", reply(4), frame(position=4)])
-def test_what_does_not_answer_a_binary_step_is_told(answer):
-    """Nothing of this service's."""
-    stream = opened(make_core(position=3, epoch=EPOCH))
-    send(stream, 1.0, 2.0)
-    with pytest.raises(ProtocolError):
-        Script(answer).run(stream.receive())
-    with pytest.raises(ProtocolError):
-        Script(BINARY).run(stream.receive())
-
-
-def test_a_reply_as_text_has_the_outputs_of_a_binary_one():
-    """To the bit: JSON's shorter numbers are read as the float32 that they stand for."""
-    stream = opened(make_core())
-    send(stream, 1.0)
-    text = frame(outputs=[0.1], position=1, epoch=EPOCH, replayed=False)
-    assert [float(np.float32(0.1))] == Script(text).run(stream.receive()).outputs
-
-
-@pytest.mark.parametrize(
-    ("inputs", "most", "sizes"),
-    [([[0.0]] * 5, 4, [2, 2, 1]), (np.zeros((3, 1)), 1, [1, 1, 1]), (iter([[0.0]] * 2), 4, [1, 1])],
-)
-def test_only_what_is_there_already_is_sent_together(inputs, most, sizes):
-    """Half of what may be in flight; of what has no length each step by itself."""
-    assert sizes == [len(block) for block in blocks(inputs, block_size(inputs, most))]
 
 
 def test_no_more_than_the_window_is_in_flight():
